@@ -1,0 +1,276 @@
+"""The cache of compiled graphs: found, damaged, unwritable, shared between processes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from max.driver import CPU
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.engine.api import CompiledModel
+from max.graph import DeviceRef, Graph, TensorType
+
+from whisper_max_backend.engine import artifacts, cpu_target, progress
+
+
+def double_graph() -> Graph:
+    with Graph("double", input_types=[TensorType(DType.float32, ["n"], DeviceRef.CPU())]) as graph:
+        x = graph.inputs[0].tensor
+        graph.output(x + x)
+    return graph
+
+
+def refuse() -> Graph:
+    raise AssertionError("the artifact should have been found")
+
+
+@pytest.fixture(scope="module")
+def session() -> InferenceSession:
+    return InferenceSession(devices=[CPU()])
+
+
+@pytest.fixture(scope="module")
+def artifact(session: InferenceSession, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of one sound artifact, compiled once for the module."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(artifacts.VARIABLE, str(folder))
+        artifacts.compiled("double", double_graph, key={}, session=session)
+    return only_artifact(folder).read_bytes()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(artifacts.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(artifacts, "_told", set())
+    return tmp_path
+
+
+@pytest.fixture
+def kept(cache: Path, artifact: bytes, session: InferenceSession) -> Path:
+    """A cache that holds the artifact of double_graph with an empty key."""
+    path = cache / f"double-{artifacts._artifact_digest('double', {}, session)}.mef"
+    path.write_bytes(artifact)
+    return path
+
+
+def only_artifact(folder: Path) -> Path:
+    (path,) = folder.glob("*.mef")
+    return path
+
+
+def run(session: InferenceSession, compiled: CompiledModel) -> list[float]:
+    (result,) = session.init(compiled).execute(np.array([1, 2, 3], np.float32))
+    return list(result.to_numpy())
+
+
+def test_found_artifact_runs_without_building(kept: Path, session: InferenceSession) -> None:
+    found = artifacts.compiled("double", refuse, key={}, session=session)
+    assert run(session, found) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "flipped", "appended"])
+def test_damaged_artifact_is_logged_and_made_anew(
+    kept: Path,
+    artifact: bytes,
+    session: InferenceSession,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    middle = len(artifact) // 2
+    kept.write_bytes(
+        {
+            "empty": b"",
+            "short": artifact[:middle],
+            "flipped": artifact[:middle] + bytes([artifact[middle] ^ 1]) + artifact[middle + 1 :],
+            "appended": artifact + b"x",
+        }[damage]
+    )
+    result = artifacts.compiled("double", double_graph, key={}, session=session)
+    assert run(session, result) == [2, 4, 6]
+    assert "damaged" in caplog.text
+    assert run(session, artifacts.compiled("double", refuse, key={}, session=session)) == [2, 4, 6]
+
+
+def test_content_that_max_refuses_is_made_anew(
+    kept: Path, session: InferenceSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    mef = b"not a compiled graph"
+    kept.write_bytes(mef + artifacts._FOOTER + hashlib.sha256(mef).digest())
+    result = artifacts.compiled("double", double_graph, key={}, session=session)
+    assert run(session, result) == [2, 4, 6]
+    assert "refuses" in caplog.text
+
+
+def test_key_decides(
+    kept: Path, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = artifacts._artifact_digest
+    same = digest("double", {"a": 1, "b": 2}, session)
+    assert same == digest("double", {"b": 2, "a": 1}, session)
+    others = {
+        digest("other", {"a": 1, "b": 2}, session),
+        digest("double", {"a": 2, "b": 2}, session),
+        digest("double", {"a": "1", "b": 2}, session),
+    }
+    monkeypatch.setattr(artifacts, "max_version", "0")
+    others.add(digest("double", {"a": 1, "b": 2}, session))
+    monkeypatch.undo()
+    monkeypatch.setattr(artifacts, "describe_cpu_target", lambda: "another")
+    others.add(digest("double", {"a": 1, "b": 2}, session))
+    monkeypatch.undo()
+    monkeypatch.setattr(artifacts, "_contents", lambda folder, pattern: ("changed",))
+    others.add(digest("double", {"a": 1, "b": 2}, session))
+    assert len(others) == 6 and same not in others
+
+
+def test_source_digest_is_of_content_alone(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "a.mojo").write_text("x")
+        (tmp_path / folder / "notes.txt").write_text(folder)
+    one = artifacts._contents(tmp_path / "one", "*.mojo")
+    assert one == artifacts._contents(tmp_path / "two", "*.mojo")
+    (tmp_path / "two" / "sub" / "a.mojo").write_text("y")
+    artifacts._contents.cache_clear()
+    assert one != artifacts._contents(tmp_path / "two", "*.mojo")
+
+
+def test_unwritable_cache_is_told_once(
+    cache: Path,
+    session: InferenceSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (cache / "file").write_text("")
+    monkeypatch.setenv(artifacts.VARIABLE, str(cache / "file" / "below"))
+    for _ in range(2):
+        result = artifacts.compiled("double", double_graph, key={}, session=session)
+        assert run(session, result) == [2, 4, 6]
+    told = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(told) == 1 and artifacts.VARIABLE in told[0].getMessage()
+
+
+def test_full_cache_leaves_nothing_behind(
+    cache: Path,
+    session: InferenceSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = artifacts.compiled("double", double_graph, key={}, session=session)
+    assert run(session, result) == [2, 4, 6]
+    assert "No space left" in caplog.text
+    assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_failing_build_is_raised_and_releases_the_lock(
+    cache: Path, session: InferenceSession
+) -> None:
+    def broken() -> Graph:
+        raise RuntimeError("no such layer")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such layer"):
+            artifacts.compiled("double", broken, key={}, session=session)
+    assert not list(cache.glob("*.mef"))
+
+
+def test_processes_compile_once(cache: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import sys
+        from whisper_max_backend.engine import artifacts
+        from max.driver import CPU
+        from max.engine import InferenceSession
+        from compat_tests.unit.test_artifacts import double_graph, run
+
+        def build():
+            print("built")
+            return double_graph()
+
+        session = InferenceSession(devices=[CPU()])
+        assert run(session, artifacts.compiled("double", build, key={}, session=session))[0] == 2
+        """
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, text=True
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(printed) == ["", "built\n"]
+
+
+def test_terminal_sees_what_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.announced("encoder", tmp_path, 30):
+        pass
+    told = capsys.readouterr().err
+    assert "encoder" in told and "30 s" in told and "once" in told and str(tmp_path) in told
+
+
+SKYLAKE = frozenset(
+    "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split()
+    + "avx512f avx512bw avx512cd avx512dq avx512vl".split()
+)
+ICELAKE_BF16 = SKYLAKE | {"avx512_vnni", "avx512_bf16", "avx512vbmi", "avx512_vbmi2"}
+
+
+@pytest.mark.parametrize(
+    "features, target",
+    [
+        (ICELAKE_BF16 | {"amx_tile", "amx_bf16", "amx_int8"}, "sapphirerapids"),
+        (ICELAKE_BF16 | {"vaes", "vpclmulqdq", "gfni", "sse4a"}, "znver4"),
+        (ICELAKE_BF16, "cooperlake"),
+        (SKYLAKE, "x86-64-v4"),
+        (SKYLAKE - {"avx512vl"}, "x86-64-v3"),
+        (SKYLAKE - {"fma"}, ""),
+        (frozenset(), ""),
+    ],
+)
+def test_best_target(features: frozenset[str], target: str) -> None:
+    assert cpu_target.best_target(features, "x86_64") == target
+    assert cpu_target.best_target(features, "aarch64") == ""
+
+
+@pytest.mark.parametrize(
+    "already, asked, target",
+    [
+        ("", None, "x86-64-v4"),
+        ("", "x86-64-v3", "x86-64-v3"),
+        ("", "native", ""),
+        ("generic", "x86-64-v3", "generic"),
+    ],
+)
+def test_apply_target(
+    monkeypatch: pytest.MonkeyPatch, already: str, asked: str | None, target: str
+) -> None:
+    applied = [already]
+    monkeypatch.setattr(cpu_target, "get_virtual_cpu_target", lambda: applied[-1])
+    monkeypatch.setattr(cpu_target, "set_virtual_cpu_target", applied.append)
+    monkeypatch.setattr(cpu_target, "processor_features", lambda: SKYLAKE)
+    monkeypatch.setattr(cpu_target.platform, "machine", lambda: "x86_64")
+    monkeypatch.delenv(cpu_target.VARIABLE, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(cpu_target.VARIABLE, asked)
+    assert cpu_target.apply_cpu_target() == target
+    assert applied[-1] == target
+    assert target in cpu_target.describe_cpu_target()

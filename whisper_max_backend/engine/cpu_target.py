@@ -1,0 +1,98 @@
+"""The processor that CPU kernels are compiled for.
+
+MAX compiles for the processor it detects, and its detection can miss features the processor has
+(AMX and AVX512-BF16 behind some hypervisors). The operating system's list of features decides
+here instead, and the answer is an LLVM processor name. ``WHISPER_MAX_CPU_TARGET`` overrides it:
+any LLVM name, or ``native`` to leave the choice to MAX.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import platform
+from pathlib import Path
+
+from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
+
+VARIABLE = "WHISPER_MAX_CPU_TARGET"
+MAX_DECIDES = "native"
+
+_V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_BF16 = _V4 | {"avx512_vnni", "avx512_bf16"}
+_ZEN4 = _BF16 | {"avx512vbmi", "avx512_vbmi2", "vaes", "vpclmulqdq", "gfni", "sse4a"}
+_AMX = _BF16 | {"avx512vbmi", "avx512_vbmi2", "amx_tile", "amx_bf16", "amx_int8"}
+
+# Best first: the first target whose features are all present is taken.
+_TARGETS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("sapphirerapids", frozenset(_AMX)),
+    ("znver4", frozenset(_ZEN4)),
+    ("cooperlake", frozenset(_BF16)),
+    ("x86-64-v4", frozenset(_V4)),
+    ("x86-64-v3", frozenset(_V3)),
+)
+
+_log = logging.getLogger("whisper_max_backend")
+
+
+@functools.cache
+def processor_features() -> frozenset[str]:
+    """The features Linux lists for the first processor; empty where there is no such list."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        label, _, value = line.partition(":")
+        if label.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def best_target(features: frozenset[str], machine: str | None = None) -> str:
+    """The most capable LLVM processor whose features are all in ``features``; "" if none is.
+
+    ``machine`` is the architecture as ``platform.machine()`` gives it.
+    """
+    if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
+        return ""
+    return next((name for name, needed in _TARGETS if needed <= features), "")
+
+
+def apply_cpu_target() -> str:
+    """Choose the processor that kernels are compiled for, once, before anything is compiled.
+
+    A target that the host program has set through ``max.driver`` stays. Returns the target in
+    force ("" when MAX decides).
+    """
+    current: str = get_virtual_cpu_target()
+    if current:
+        return current
+    target = os.environ.get(VARIABLE) or best_target(processor_features())
+    if not target or target == MAX_DECIDES:
+        return ""
+    try:
+        set_virtual_cpu_target(target)
+    except Exception as error:  # MAX raises several types for a name it does not know
+        raise ValueError(
+            f"{VARIABLE}={target!r} is not a processor that the compiler knows ({error}); use an "
+            f"LLVM name such as x86-64-v3, or {MAX_DECIDES!r} to let MAX decide"
+        ) from error
+    _log.debug("CPU kernels are compiled for %s", target)
+    return target
+
+
+def describe_cpu_target() -> str:
+    """The target in force, as part of a cache key.
+
+    When MAX decides, code compiled for one processor may not run on another, so the
+    processor's own features stand for its name.
+    """
+    target = apply_cpu_target()
+    if target:
+        return f"{platform.machine()}/{target}"
+    features = " ".join(sorted(processor_features())) or platform.processor()
+    return f"{platform.machine()}/host-{hashlib.sha256(features.encode()).hexdigest()[:16]}"
