@@ -1,0 +1,1 @@
+"""Tests that hold the package to the behaviour of the reference."""
