@@ -1,0 +1,407 @@
+"""The engine: the surface of ``ctranslate2.models.Whisper`` over MAX."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import requests
+from .arrays import EncoderOutput
+from .checkpoint import Checkpoint, load_checkpoint
+from .devices import device_indices, resolve_device
+from .precision import requested_for, select
+from .randomness import request_seed
+from .replica import GenerationOptions, Replica
+from .requests import Features
+from .results import (
+    WhisperAlignmentResult,
+    WhisperGenerationResult,
+    WhisperGenerationResultAsync,
+)
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+_log = logging.getLogger("whisper_max_backend")
+
+
+class Whisper:
+    """Implements the Whisper speech recognition model published by OpenAI.
+
+    The methods may be called from several threads at once. Each request is run by one of
+    ``num_workers`` workers; others wait in a queue.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        device: str = "cpu",
+        *,
+        device_index: int | Sequence[int] = 0,
+        compute_type: str | Mapping[str, str] = "default",
+        inter_threads: int = 1,
+        intra_threads: int = 0,
+        max_queued_batches: int = 0,
+        flash_attention: bool = False,
+        tensor_parallel: bool = False,
+        files: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load a Whisper model.
+
+        Args:
+            model_path: Path to the model directory.
+            device: Device to use: cpu, cuda (or gpu), auto.
+            device_index: Device IDs where to place this model on.
+            compute_type: Model computation type, or a dictionary mapping a device name to it:
+                default, auto, int8, int8_float32, int8_float16, int8_bfloat16, int16, float16,
+                bfloat16, float32.
+            inter_threads: Number of requests that each device runs in parallel.
+            intra_threads: Number of threads that compute (0 to use a default value).
+            max_queued_batches: How many requests may wait for a worker (-1 for unlimited, 0 for
+                an automatic value). When the queue is full, further requests block until there
+                is room.
+            flash_attention: Accepted without effect: the engine chooses its attention kernels.
+            tensor_parallel: Must be false: a model is not split between devices.
+            files: Model files in memory: a dictionary mapping file names to their content, as
+                bytes or file-like objects. If this is set, ``model_path`` only names the model.
+
+        Raises:
+            TypeError: An argument of a wrong type.
+            ValueError: An unknown device or compute type, or one that is not supported here.
+            RuntimeError: The model cannot be read, or there is no GPU.
+        """
+        self._path = os.fspath(model_path)
+        self._files = _file_contents(files)
+        self._device_name = device
+        self._device = resolve_device(device)
+        self._device_index = device_indices(device_index, self._device)
+        requested_for(compute_type, device)  # a wrong name is told before anything is loaded
+        self._compute_type = compute_type
+        self._workers_per_device = requests.count("inter_threads", inter_threads)
+        if self._workers_per_device == 0:
+            raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
+        self._threads = requests.count("intra_threads", intra_threads)
+        max_queued = requests.integer("max_queued_batches", max_queued_batches)
+        if tensor_parallel:
+            raise ValueError(
+                "Tensor Parallel mode is not supported: load the model on each device instead, "
+                "with a list as device_index"
+            )
+        if flash_attention:
+            _tell_flash_attention()
+
+        self._loading = threading.Lock()
+        self._cached: Checkpoint | None = None
+        checkpoint = load_checkpoint(self._path, self._files)
+        self._dimensions = checkpoint.dimensions
+        self._vocabulary = checkpoint.vocabulary
+        self._precision = select(compute_type, checkpoint.dtype, device, self._device)
+        self._workers = Workers(self._replicas(checkpoint), max_queued)
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether this model knows other languages than English."""
+        return self._vocabulary.is_multilingual
+
+    @property
+    def n_mels(self) -> int:
+        """Number of mel bands of the input features."""
+        return self._dimensions.n_mels
+
+    @property
+    def num_languages(self) -> int:
+        """The number of languages supported."""
+        return self._vocabulary.num_languages
+
+    @property
+    def device(self) -> str:
+        """Device this model is running on: ``"cpu"`` or ``"cuda"``."""
+        return self._device
+
+    @property
+    def device_index(self) -> list[int]:
+        """List of device IDs where this model is running on."""
+        return list(self._device_index)
+
+    @property
+    def compute_type(self) -> str:
+        """Computation type that the model runs in."""
+        return self._precision.running
+
+    @property
+    def num_workers(self) -> int:
+        """Number of model workers backing this instance."""
+        return self._workers.count
+
+    @property
+    def num_queued_batches(self) -> int:
+        """Number of batches waiting to be processed."""
+        return self._workers.queued
+
+    @property
+    def num_active_batches(self) -> int:
+        """Number of batches waiting to be processed or currently processed."""
+        return self._workers.active
+
+    @property
+    def tensor_parallel(self) -> bool:
+        """Whether the model is split between devices: never."""
+        return False
+
+    @property
+    def model_is_loaded(self) -> bool:
+        """Whether the model is loaded on the initial device and ready to be used."""
+        return self._workers.attached
+
+    def encode(self, features: Any, to_cpu: bool = False) -> EncoderOutput:
+        """Encode the input features.
+
+        Args:
+            features: Mel spectrogram of the audio, a float array ``[batch, n_mels, frames]``.
+            to_cpu: Copy the output to the CPU before returning it.
+
+        Returns:
+            The encoder output ``[batch, (frames + 1) // 2, state]``.
+
+        Raises:
+            TypeError, ValueError: Not an array, or not of this shape.
+            RuntimeError: The model is unloaded.
+        """
+        array = requests.as_features(features)
+        return self._workers.post(lambda replica: replica.encode(array, to_cpu)).result()
+
+    def generate(
+        self,
+        features: Any,
+        prompts: Sequence[Sequence[str]] | Sequence[Sequence[int]],
+        *,
+        asynchronous: bool = False,
+        beam_size: int = 5,
+        patience: float = 1,
+        num_hypotheses: int = 1,
+        length_penalty: float = 1,
+        repetition_penalty: float = 1,
+        no_repeat_ngram_size: int = 0,
+        max_length: int = 448,
+        return_scores: bool = False,
+        return_logits_vocab: bool = False,
+        return_no_speech_prob: bool = False,
+        max_initial_timestamp_index: int = 50,
+        suppress_blank: bool = True,
+        suppress_tokens: Sequence[int] | None = [-1],
+        sampling_topk: int = 1,
+        sampling_temperature: float = 1,
+    ) -> list[WhisperGenerationResult] | list[WhisperGenerationResultAsync]:
+        """Encode the input features and generate from the given prompts.
+
+        Args:
+            features: Mel spectrogram ``[batch, n_mels, frames]``, or what `encode` returned.
+            prompts: Batch of initial string tokens or token IDs.
+            asynchronous: Return at once, with objects that have ``result()`` and ``done()``.
+            beam_size: Beam size (1 for greedy search).
+            patience: Beam search patience factor (https://arxiv.org/abs/2204.05424): decoding
+                continues until ``beam_size * patience`` hypotheses are finished.
+            num_hypotheses: Number of hypotheses to return.
+            length_penalty: Exponential penalty applied to the length during beam search.
+            repetition_penalty: Penalty applied to the score of previously generated tokens
+                (> 1 to penalize).
+            no_repeat_ngram_size: Prevent repetitions of ngrams with this size (0 to disable).
+            max_length: Maximum generation length, prompt included; half of it is for the text.
+            return_scores: Include the scores in the output.
+            return_logits_vocab: Include the logits in the output (greedy search).
+            return_no_speech_prob: Include the probability of the no speech token in the result.
+            max_initial_timestamp_index: Maximum index of the first predicted timestamp.
+            suppress_blank: Suppress blank outputs at the beginning of the sampling.
+            suppress_tokens: Token IDs to suppress; -1 stands for the default set of the model.
+            sampling_topk: Randomly sample from the top K candidates (0 for all).
+            sampling_temperature: Sampling temperature.
+
+        Returns:
+            One result, or one asynchronous result, for each item of the batch.
+
+        Raises:
+            TypeError: An argument of a wrong type.
+            ValueError: Prompts, options or features that do not work or do not belong together.
+            RuntimeError: The model is unloaded, or a prompt is longer than the text context.
+        """
+        batch = requests.prompt_ids(prompts, self._vocabulary)
+        options = GenerationOptions(
+            beam_size=requests.count("beam_size", beam_size),
+            patience=requests.real("patience", patience),
+            num_hypotheses=requests.count("num_hypotheses", num_hypotheses),
+            length_penalty=requests.real("length_penalty", length_penalty),
+            repetition_penalty=requests.real("repetition_penalty", repetition_penalty),
+            no_repeat_ngram_size=requests.count("no_repeat_ngram_size", no_repeat_ngram_size),
+            max_length=requests.count("max_length", max_length),
+            return_scores=bool(return_scores),
+            return_logits_vocab=bool(return_logits_vocab),
+            return_no_speech_prob=bool(return_no_speech_prob),
+            max_initial_timestamp_index=requests.count(
+                "max_initial_timestamp_index", max_initial_timestamp_index
+            ),
+            suppress_blank=bool(suppress_blank),
+            suppress_tokens=(
+                ()
+                if suppress_tokens is None
+                else requests.integers("suppress_tokens", suppress_tokens)
+            ),
+            sampling_topk=requests.count("sampling_topk", sampling_topk),
+            sampling_temperature=requests.real("sampling_temperature", sampling_temperature),
+            seed=request_seed(),
+        )
+        array = requests.as_features(features)
+        if asynchronous:
+            array = _own(array, features)
+        future = self._workers.post(lambda replica: replica.generate(array, batch, options))
+        if asynchronous:
+            return [WhisperGenerationResultAsync(future, i) for i in range(_items(array))]
+        return future.result()
+
+    def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
+        """Return the probability of each language.
+
+        Args:
+            features: Mel spectrogram ``[batch, n_mels, frames]``, or what `encode` returned.
+
+        Returns:
+            For each item, pairs ``("<|en|>", probability)`` from best to worst.
+
+        Raises:
+            TypeError, ValueError: Not an array, or not of this shape.
+            RuntimeError: The model is not multilingual, or unloaded.
+        """
+        array = requests.as_features(features)
+        return self._workers.post(lambda replica: replica.detect_language(array)).result()
+
+    def align(
+        self,
+        features: Any,
+        start_sequence: Sequence[int],
+        text_tokens: Sequence[Sequence[int]],
+        num_frames: int | Sequence[int],
+        *,
+        median_filter_width: int = 7,
+    ) -> list[WhisperAlignmentResult]:
+        """Compute the alignments between the text tokens and the audio.
+
+        Args:
+            features: Mel spectrogram ``[batch, n_mels, frames]``, or what `encode` returned.
+            start_sequence: The start sequence tokens, without <|notimestamps|>.
+            text_tokens: Batch of text tokens to align.
+            num_frames: Number of non padding frames in the features, of all items or of each.
+            median_filter_width: Width of the median filter kernel.
+
+        Returns:
+            One alignment for each item of the batch.
+
+        Raises:
+            TypeError: An argument of a wrong type.
+            ValueError: Arguments that do not belong together.
+            RuntimeError: The model names no alignment heads, or is unloaded, or a text is longer
+                than the text context.
+        """
+        start = requests.counts("start_sequence", start_sequence)
+        texts = requests.batch_of_ids("text_tokens", text_tokens)
+        if hasattr(num_frames, "__len__"):
+            frames = requests.counts("num_frames", num_frames)
+        else:
+            frames = [requests.count("num_frames", num_frames)] * len(texts)
+        width = requests.count("median_filter_width", median_filter_width)
+        array = requests.as_features(features)
+        return self._workers.post(
+            lambda replica: replica.align(array, start, texts, frames, width)
+        ).result()
+
+    def unload_model(self, to_cpu: bool = False) -> None:
+        """Unload the model, but keep what is needed to load it again.
+
+        Nothing is done while requests are active.
+
+        Args:
+            to_cpu: Keep the model in the memory of the CPU.
+        """
+        if to_cpu and self._device == "cpu":
+            return
+        with self._loading:
+            if self._workers.attached and not self._workers.detach():
+                return
+            if not to_cpu:
+                self._cached = None
+            elif self._cached is None:
+                self._cached = load_checkpoint(self._path, self._files)
+
+    def load_model(self, keep_cache: bool = False) -> None:
+        """Load the model back to the initial device.
+
+        Args:
+            keep_cache: Keep the model in the memory of the CPU too, if it is there.
+
+        Raises:
+            RuntimeError: The model cannot be read any more.
+        """
+        with self._loading:
+            if self._workers.attached:
+                return
+            checkpoint = self._cached or load_checkpoint(self._path, self._files)
+            self._workers.attach(self._replicas(checkpoint))
+            if not keep_cache:
+                self._cached = None
+
+    def _replicas(self, checkpoint: Checkpoint) -> list[Replica]:
+        """One entry for each worker; the workers of a device share its model."""
+        replicas = {
+            index: Replica(
+                self._load_runtime(checkpoint, index), checkpoint.vocabulary, checkpoint.config
+            )
+            for index in self._device_index
+        }
+        return [replicas[index] for index in self._device_index] * self._workers_per_device
+
+    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Runtime:
+        """Place the model on one device."""
+        from .runtime import Runtime  # MAX is imported when a model is loaded
+
+        return Runtime(
+            checkpoint, self._device, device_index, self._precision.running, self._threads
+        )
+
+
+def _items(features: Features) -> int:
+    return int(features.shape[0]) if len(features.shape) > 0 else 0
+
+
+def _own(features: Features, given: Any) -> Features:
+    """Features that the caller cannot change while the request waits."""
+    if isinstance(features, np.ndarray) and np.may_share_memory(features, np.asarray(given)):
+        return features.copy()
+    return features
+
+
+def _file_contents(files: Mapping[str, Any] | None) -> dict[str, bytes] | None:
+    """The contents of files given in memory, read once so that the model can be loaded again."""
+    if files is None:
+        return None
+    if not isinstance(files, Mapping):
+        raise TypeError(
+            "files argument must be a dictionary mapping file names to the file contents"
+        )
+    contents = {}
+    for name, content in files.items():
+        if hasattr(content, "read"):
+            content = content.read()
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise TypeError(f"File content must be a file-like or bytes object, got {name!r}")
+        contents[str(name)] = bytes(content)
+    return contents
+
+
+@functools.cache
+def _tell_flash_attention() -> None:
+    _log.info("flash_attention has no effect: this engine chooses its attention kernels itself")
