@@ -1,0 +1,313 @@
+"""The searches over a numpy decoder against the reference on the same model and audio."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import pytest
+
+from compat_tests.numpy_decoder import NumpyDecoder, NumpyState, pick
+from compat_tests.unit.decoding_case import BATCH, DecodingCase, load_case
+from whisper_max_backend.engine.rules import make_rules
+from whisper_max_backend.engine.search import Candidates, DecodingOptions, Sampling, decode
+
+
+@pytest.fixture(scope="module", params=[0, 5])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DecodingCase:
+    return load_case(tmp_path_factory.mktemp("miniature"), request.param)
+
+
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory: pytest.TempPathFactory) -> DecodingCase:
+    return load_case(tmp_path_factory.mktemp("miniature"), 0)
+
+
+BEAM_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"patience": 2.0},
+    {"patience": 0.5},
+    {"patience": 1.5, "num_hypotheses": 7},
+    {"num_hypotheses": 5},
+    {"length_penalty": 0.0},
+    {"length_penalty": 0.0, "num_hypotheses": 3},
+    {"length_penalty": 0.6},
+    {"length_penalty": -1.0},
+    {"return_scores": False, "num_hypotheses": 2},
+]
+COMMON_OPTIONS: list[dict[str, Any]] = [
+    {"repetition_penalty": 1.4},
+    {"repetition_penalty": 0.8},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 3, "repetition_penalty": 1.1, "suppress_tokens": [30, -1, 31, -7]},
+    {"suppress_tokens": None},
+    {"suppress_tokens": [], "suppress_blank": False},
+    {"max_initial_timestamp_index": 0},
+    {"max_initial_timestamp_index": 5000},
+    {"max_length": 30},
+    {"max_length": 7},
+]
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("options", BEAM_OPTIONS + COMMON_OPTIONS, ids=str)
+def test_beam_search(model: DecodingCase, options: dict[str, Any], timestamps: bool) -> None:
+    prompts = [model.prompt(timestamps=timestamps)] * BATCH
+    model.check(prompts, **{"max_length": 120, "beam_size": 5, **options})
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"length_penalty": 0.0}, {"length_penalty": 0.6}, *COMMON_OPTIONS], ids=str
+)
+def test_greedy_search(model: DecodingCase, options: dict[str, Any], timestamps: bool) -> None:
+    prompts = [model.prompt(timestamps=timestamps)] * BATCH
+    model.check(prompts, **{"max_length": 120, "beam_size": 1, **options})
+
+
+@pytest.mark.parametrize("beam_size", [1, 5])
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize(
+    "texts",
+    [[(40,)], [(40, 50, 60), (41, 51, 61)], [(), (40,), (41, 51, 61, 71)], [(1,), (2, 3), (4,)]],
+    ids=str,
+)
+def test_prefixes(
+    model: DecodingCase, texts: list[tuple[int, ...]], timestamps: bool, beam_size: int
+) -> None:
+    prompts = [model.prompt(*text, timestamps=timestamps) for text in texts]
+    model.check(
+        prompts,
+        beam_size=beam_size,
+        num_hypotheses=beam_size,
+        max_length=100,
+        repetition_penalty=1.1,
+        no_repeat_ngram_size=2,
+    )
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_prefix_with_timestamps_and_end(one_model: DecodingCase, beam_size: int) -> None:
+    """Forced timestamps are not seen by the rule; a forced <|endoftext|> ends nothing."""
+    first, eot = one_model.first_timestamp, one_model.ids["<|endoftext|>"]
+    prompts = [
+        one_model.prompt(first + 9, 40, 50, timestamps=True),
+        one_model.prompt(40, eot, 50, timestamps=True),
+        one_model.prompt(40, first + 20, timestamps=True),
+    ]
+    for length_penalty in (0.0, 1.0):
+        one_model.check(prompts, beam_size=beam_size, max_length=80, length_penalty=length_penalty)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("lengths", [(6, 6), (5, 2), (0, 9), (9, 9)])
+def test_prefix_reaches_max_length(
+    one_model: DecodingCase, beam_size: int, lengths: tuple[int, int]
+) -> None:
+    prompts = [one_model.prompt(*range(40, 40 + length)) for length in lengths]
+    one_model.check(prompts, beam_size=beam_size, num_hypotheses=beam_size, max_length=12)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_previous_text(model: DecodingCase, beam_size: int, batch: int) -> None:
+    """Text before <|startoftranscript|> fills the caches and is seen by no rule."""
+    prompts = [model.prompt(40, previous=(33, 34, 35, 36), timestamps=True)] * batch
+    model.check(prompts, beam_size=beam_size, max_length=90, no_repeat_ngram_size=1)
+
+
+@pytest.mark.parametrize("beam_size", [1, 5])
+@pytest.mark.parametrize("text", [(), (40, 50)])
+def test_bare_start_of_transcript(
+    model: DecodingCase, beam_size: int, text: tuple[int, ...]
+) -> None:
+    """English-only prompts: the no-speech probability comes from the search itself."""
+    prompts = [[model.ids["<|startoftranscript|>"], *text]] * BATCH
+    model.check(prompts, beam_size=beam_size, max_length=60, return_no_speech_prob=True)
+
+
+@pytest.mark.parametrize("beam_size", [1, 5])
+def test_no_room_for_text(one_model: DecodingCase, beam_size: int) -> None:
+    """A prompt that exceeds max_length gives empty results instead of an error."""
+    prompts = [one_model.prompt(40, previous=(33,) * 8)] * 2
+    one_model.check(prompts, beam_size=beam_size, max_length=5)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_empty_hypotheses(one_model: DecodingCase, length_penalty: float, beam_size: int) -> None:
+    """Divisions by a power of zero give what C++ gives, not an exception."""
+    eot = one_model.ids["<|endoftext|>"]
+    one_model.check(
+        [one_model.prompt()] * 2,
+        beam_size=beam_size,
+        suppress_tokens=[token for token in range(one_model.decoder.n_vocab) if token != eot],
+        suppress_blank=False,
+        length_penalty=length_penalty,
+    )
+
+
+def test_logits_of_greedy_search(model: DecodingCase) -> None:
+    prompts = [model.prompt(*text, timestamps=True) for text in ((), (40, 50, 60), (41,))]
+    options = {"beam_size": 1, "return_logits_vocab": True, "max_length": 60}
+    ours = model.check(prompts, **options)
+    encoded = ctranslate2.StorageView.from_array(model.encoded)
+    theirs = model.reference.generate(encoded, prompts, return_scores=True, **options)
+    for result, expected in zip(ours, theirs, strict=True):
+        logits = np.array([np.array(step) for step in expected.logits[0]])
+        np.testing.assert_allclose(np.stack(result.logits[0]), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_beam_search_are_empty(one_model: DecodingCase) -> None:
+    prompts = [one_model.prompt()] * 2
+    options = {"beam_size": 3, "num_hypotheses": 2, "return_logits_vocab": True, "max_length": 40}
+    for result in one_model.check(prompts, **options):
+        assert [step.size for steps in result.logits for step in steps] == [0, 0]
+
+
+def _sampled(model: DecodingCase, seeds: int, **options: Any) -> list[list[tuple[int, ...]]]:
+    """Sequences of the single item, one list a seed."""
+    prompt = [model.prompt()]
+    runs = [model.generate(prompt, seed=seed, max_length=8, **options) for seed in range(seeds)]
+    return [[tuple(sequence) for sequence in run[0].sequences] for run in runs]
+
+
+def test_sampled_hypotheses(one_model: DecodingCase) -> None:
+    """Several are drawn independently, sorted by score, and repeat with the seed."""
+    options: dict[str, Any] = {"beam_size": 1, "num_hypotheses": 6, "sampling_topk": 0}
+    (first,) = _sampled(one_model, 1, **options)
+    assert len(set(first)) > 1
+    assert _sampled(one_model, 2, **options)[0] == first
+    assert _sampled(one_model, 2, **options)[1] != first
+    (result,) = one_model.generate([one_model.prompt()], return_scores=True, **options)
+    assert result.scores == sorted(result.scores, reverse=True)
+
+
+def test_sampled_tokens_are_those_of_the_reference(one_model: DecodingCase) -> None:
+    """The first tokens of both sides are as frequent."""
+    options: dict[str, Any] = {
+        "beam_size": 1,
+        "num_hypotheses": 40,
+        "sampling_topk": 5,
+        "max_length": 10,
+    }
+    encoded = ctranslate2.StorageView.from_array(one_model.encoded[:1])
+    ctranslate2.set_random_seed(7)
+    counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    for seed in range(10):
+        ours = one_model.generate([one_model.prompt()], seed=seed, **options)
+        theirs = one_model.reference.generate(encoded, [one_model.prompt()], **options)
+        for count, sequences in zip(
+            counts, (ours[0].sequences, theirs[0].sequences_ids), strict=True
+        ):
+            count.update(sequence[0] for sequence in sequences)
+    ours_drawn, theirs_drawn = counts
+    tokens = ours_drawn | theirs_drawn
+    assert 1 < len(tokens) <= 5
+    for token in tokens:  # 400 draws a side: the deviation of the difference is 14 at most
+        assert abs(ours_drawn[token] - theirs_drawn[token]) < 60
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_gumbel_picks_follow_the_distribution(temperature: float) -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    draws = np.repeat(logits[None], 20000, axis=0)
+    picked = pick(draws, 1, Sampling(temperature, topk=0, seed=3))[:, 0]
+    expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+    np.testing.assert_allclose(np.bincount(picked) / len(draws), expected, atol=0.02)
+    among_two = pick(draws, 1, Sampling(temperature, topk=2, seed=3))
+    assert set(among_two[:, 0].tolist()) == {0, 1}
+
+
+def test_forced_tokens_take_no_steps(one_model: DecodingCase) -> None:
+    """A prefix that all items share in length costs one pass, and beams only grow after it."""
+    rows: list[tuple[int, int]] = []
+
+    class Counting(NumpyDecoder):
+        def step(self, state: NumpyState, tokens: Any, *args: Any, **kwargs: Any) -> Candidates:
+            rows.append((state.keys[0].shape[1], len(tokens)))
+            return super().step(state, tokens, *args, **kwargs)
+
+    counting = Counting(
+        one_model.decoder.weights, one_model.ids["<|endoftext|>"], one_model.first_timestamp
+    )
+    state = counting.start(one_model.encoded[:2])
+    options = DecodingOptions(beam_size=3, max_length=6)
+    decode(counting, state, [[7, 40, 50, 60], [7, 41, 51, 61]], -1, options, make_rules())
+    assert rows == [(3, 2), (4, 6), (5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"beam_size": 0}, "beam_size"),
+        ({"patience": 0.0}, "patience"),
+        ({"patience": -1.0}, "patience"),
+        ({"num_hypotheses": 0}, "num_hypotheses"),
+        ({"num_hypotheses": 4, "beam_size": 3}, "num_hypotheses"),
+        ({"num_hypotheses": 2, "beam_size": 1}, "num_hypotheses"),
+        ({"beam_size": 1, "patience": 0.4}, "num_hypotheses"),
+        ({"max_length": 3}, "max_length"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"beam_size": 1, "sampling_topk": 10**6}, "sampling_topk"),
+    ],
+    ids=str,
+)
+def test_bad_options(one_model: DecodingCase, options: dict[str, Any], named: str) -> None:
+    """Refused like the reference refuses them, with the argument named."""
+    encoded = ctranslate2.StorageView.from_array(one_model.encoded[:1])
+    with pytest.raises(ValueError) as expected:  # noqa: PT011
+        one_model.reference.generate(encoded, [one_model.prompt()], **options)
+    with pytest.raises(ValueError, match=named) as raised:
+        one_model.generate([one_model.prompt()], **options)
+    gist = str(expected.value).split(" > ")[0].split(" (")[0]
+    assert gist in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("beam_size", "patience", "expected"), [(5, 1.0, 5), (5, 0.5, 3), (1, 0.5, 1), (3, 1.5, 5)]
+)
+def test_patience_rounds_half_away_from_zero(
+    beam_size: int, patience: float, expected: int
+) -> None:
+    options = DecodingOptions(beam_size=beam_size, patience=patience)
+    assert options.max_candidates == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 2000},
+        {"beam_size": 5, "sampling_topk": 4},
+        {"patience": float("nan")},
+    ],
+    ids=str,
+)
+def test_options_the_reference_reads_out_of_bounds(
+    one_model: DecodingCase, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        one_model.generate([one_model.prompt()], **options)
+
+
+def test_start_tokens_are_needed(one_model: DecodingCase) -> None:
+    state = one_model.decoder.start(one_model.encoded[:1])
+    batches: list[list[list[int]]] = [[], [[]]]
+    for start_tokens in batches:
+        with pytest.raises(ValueError, match="decoder start token"):
+            decode(one_model.decoder, state, start_tokens, 0, DecodingOptions(), make_rules())
+
+
+def test_dropped_items_leave_the_others_alone(model: DecodingCase) -> None:
+    """A batch gives what its items give alone, whichever ends first."""
+    prompt = model.prompt(timestamps=True)
+    together = model.generate([prompt] * BATCH, return_scores=True, max_length=100)
+    for item, expected in enumerate(together):
+        alone = replace(model, encoded=model.encoded[item : item + 1])
+        (result,) = alone.generate([prompt], return_scores=True, max_length=100)
+        assert result.sequences == expected.sequences
+        assert result.scores == pytest.approx(expected.scores, abs=1e-4)

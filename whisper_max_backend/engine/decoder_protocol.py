@@ -1,0 +1,70 @@
+"""What passes between a search and the decoder that proposes its candidates.
+
+The rows of a step are item-major: row = item * beams + beam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .rules import Constraints
+
+Float32Array = npt.NDArray[np.float32]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How candidates are picked from the distribution of one step."""
+
+    temperature: float = 0.0  # 0: best first
+    topk: int = 1  # sample among this many best candidates; 0: among all; 1: best first
+    seed: int = 0
+
+
+@dataclass
+class Candidates:
+    """Proposals of one decoding step."""
+
+    tokens: Int32Array  # [items, candidates]
+    origins: Int32Array  # [items, candidates]: row within the item that the candidate continues
+    scores: Float32Array  # [items, candidates], best first, or in sampled order
+    logits: Float32Array | None = None  # [rows, n_vocab] after the rules, before log-softmax
+    watched: Float32Array | None = None  # [rows]: probability of the watched id, before the rules
+
+
+class DecoderState(Protocol):
+    """Caches of a decoding in progress."""
+
+    def reorder(self, rows: Int32Array) -> None:
+        """Row r continues old row `rows[r]`; fewer or more rows than before are legal."""
+
+
+class Decoder(Protocol):
+    """What a search needs of a decoder. `Any` stands for the decoder's own state class."""
+
+    n_vocab: int
+
+    def prefill(self, state: Any, tokens: Int32Array) -> None:
+        """Append `tokens` [rows, length] to the caches of all rows."""
+
+    def prefill_probability(self, state: Any, position: int, token: int) -> Float32Array:
+        """[rows]: probability of `token` at a position of the last prefill, before any rule."""
+
+    def step(
+        self,
+        state: Any,
+        tokens: Int32Array,
+        scores: Float32Array,
+        constraints: Constraints,
+        beams: int,
+        candidates: int,
+        sampling: Sampling,
+        return_logits: bool = False,
+        watch: int = -1,
+    ) -> Candidates:
+        """Append a token to every row and propose `candidates` continuations per item."""

@@ -1,0 +1,92 @@
+"""The options of a decoding, and which of them cannot be honoured."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options of a decoding; names and defaults are those of the generate method's.
+
+    `max_length` counts the tokens of a hypothesis, forced prefix included. A negative one (the
+    prompt filled the context) lets nothing be decoded, as in the reference.
+    """
+
+    beam_size: int = 5
+    patience: float = 1.0
+    num_hypotheses: int = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    max_length: int = 224
+    sampling_topk: int = 1
+    sampling_temperature: float = 1.0
+    return_scores: bool = False
+    return_logits_vocab: bool = False
+    seed: int = 0
+
+    @property
+    def max_candidates(self) -> int:
+        """Hypotheses after which an item is done: beam_size * patience, halves rounded up."""
+        product = float(np.float32(self.beam_size) * np.float32(self.patience))
+        return sys.maxsize if math.isinf(product) else math.floor(product + 0.5)
+
+    @property
+    def samples(self) -> bool:
+        """Whether candidates are drawn at random."""
+        return self.sampling_topk != 1 and self.sampling_temperature != 0
+
+    def validate(self, n_vocab: int) -> None:
+        """Raise ValueError where the reference does, and where it would read out of bounds."""
+        if self.beam_size <= 0:
+            raise ValueError(
+                f"The beam size must be > 0, got beam_size={self.beam_size}: "
+                "pass 1 for greedy search"
+            )
+        if not self.patience > 0:
+            raise ValueError(
+                f"The patience factor must be > 0, got patience={self.patience}: "
+                "pass 1 for the usual beam search"
+            )
+        if self.num_hypotheses <= 0:
+            raise ValueError(
+                f"The number of hypotheses must be > 0, got num_hypotheses={self.num_hypotheses}: "
+                "pass 1 for the best one"
+            )
+        samples_freely = self.beam_size == 1 and self.sampling_topk != 1
+        if self.num_hypotheses > self.max_candidates and not samples_freely:
+            raise ValueError(
+                "The number of hypotheses cannot be greater than beam_size * patience, got "
+                f"num_hypotheses={self.num_hypotheses} with beam_size={self.beam_size} and "
+                f"patience={self.patience}: lower num_hypotheses, raise beam_size, or sample "
+                "(beam_size=1 with sampling_topk other than 1)"
+            )
+        if self.max_length == 0:
+            raise ValueError(
+                "The maximum decoding length must be > 0, got 0: raise max_length, or shorten "
+                "the prompt so that it leaves room for text"
+            )
+        if not self.repetition_penalty > 0:
+            raise ValueError(
+                "The repetition penalty must be > 0, got "
+                f"repetition_penalty={self.repetition_penalty}: pass 1 to disable it"
+            )
+        if self.beam_size > 1 and 2 * self.beam_size > n_vocab:
+            raise ValueError(
+                f"beam_size={self.beam_size} needs {2 * self.beam_size} candidates a step, but "
+                f"the vocabulary has {n_vocab} tokens: lower beam_size"
+            )
+        if self.samples and self.sampling_topk > n_vocab:
+            raise ValueError(
+                f"sampling_topk option ({self.sampling_topk}) is greater than the vocabulary size "
+                f"({n_vocab}): lower it, or pass 0 to sample from all tokens"
+            )
+        if self.samples and self.beam_size > 1 and 0 < self.sampling_topk < 2 * self.beam_size:
+            raise ValueError(
+                f"sampling_topk={self.sampling_topk} leaves too few candidates for "
+                f"beam_size={self.beam_size}: pass 0, at least {2 * self.beam_size}, or beam_size=1"
+            )
