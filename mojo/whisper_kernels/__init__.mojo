@@ -1,0 +1,1 @@
+from .log_mel import LogMel

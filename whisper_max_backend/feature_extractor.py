@@ -1,0 +1,116 @@
+"""The reference's feature extractor, computed by the log-mel kernel."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
+
+from .engine import artifacts
+from .engine.graphs.log_mel import BINS, HOP_LENGTH, N_FFT, log_mel_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger("whisper_max_backend")
+
+
+@functools.cache
+def _tell_fallback(n_fft: int, hop_length: int) -> None:
+    _log.warning(
+        "log-mel features with n_fft=%s and hop_length=%s are computed by the reference's NumPy "
+        "code: the kernel is made for n_fft=%d and hop_length=%d",
+        n_fft,
+        hop_length,
+        N_FFT,
+        HOP_LENGTH,
+    )
+
+
+@functools.cache
+def _kernel() -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], None]:
+    """The compiled graph as a function of features (written), waveform, filters and padded length.
+
+    It runs on the CPU: the samples are there, and the features are cut and batched there.
+    """
+    from max.driver import CPU
+    from max.engine import InferenceSession
+    from max.graph import DeviceRef
+
+    session = InferenceSession(devices=[CPU()])
+    artifact = artifacts.compiled(
+        "log_mel",
+        lambda: log_mel_graph(DeviceRef.CPU()),
+        key={},
+        session=session,
+        about_seconds=20,
+    )
+    model = session.init(artifact)
+    window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
+    angles = -2 * np.pi / N_FFT * np.arange(N_FFT)
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    def run(features: np.ndarray, waveform: np.ndarray, filters: np.ndarray, padded: int) -> None:
+        (peak,) = model.execute(features, waveform, filters, window, turns, np.int64(padded))
+        peak.to_numpy()
+
+    return run
+
+
+class FeatureExtractor(ReferenceFeatureExtractor):
+    """``faster_whisper.feature_extractor.FeatureExtractor`` with the same arguments and results.
+
+    Frames of 400 samples, 160 apart, are computed by the kernel, whatever the number of mels;
+    other sizes by the reference's own code.
+    """
+
+    def __call__(
+        self, waveform: np.ndarray, padding: int = 160, chunk_length: int | None = None
+    ) -> np.ndarray:
+        """The log-mel spectrogram.
+
+        Args:
+            waveform: Samples [samples], or [items, samples] as the reference takes them (its
+                padding then adds items too); any real type.
+            padding: Zeros that follow the samples.
+            chunk_length: Seconds; if given, ``n_samples`` and ``nb_max_frames`` change with it.
+
+        Returns:
+            float32 [n_mels, frames], or [items, n_mels, frames] for two-dimensional input.
+
+        Raises:
+            ValueError: No samples, or too few for one frame.
+        """
+        if self.n_fft != N_FFT or self.hop_length != HOP_LENGTH:
+            _tell_fallback(self.n_fft, self.hop_length)
+            return super().__call__(waveform, padding, chunk_length)
+        batched = waveform.ndim == 2
+        zeros = int(padding) if padding and not batched else 0
+        if batched and padding:
+            waveform = np.pad(waveform, (0, padding))
+            padding = 0
+        padded = waveform.shape[-1] + zeros if waveform.ndim else 0
+        filters = self.mel_filters
+        computable = (
+            waveform.ndim in (1, 2)
+            and padded >= HOP_LENGTH
+            and waveform.shape[0] + zeros > 0
+            and zeros >= 0
+            and filters.shape[1:] == (BINS,)
+            and filters.size > 0
+        )
+        if not computable:  # the reference words the error
+            return super().__call__(waveform, padding, chunk_length)
+        if chunk_length is not None:
+            self.n_samples = chunk_length * self.sampling_rate
+            self.nb_max_frames = self.n_samples // self.hop_length
+        samples = np.ascontiguousarray(np.atleast_2d(waveform), dtype=np.float32)
+        if samples.shape[1] == 0:
+            samples = np.zeros((len(samples), 1), np.float32)  # the first of the padding's zeros
+        filters = np.ascontiguousarray(filters, dtype=np.float32)
+        features = np.empty((len(samples), len(filters), padded // HOP_LENGTH), np.float32)
+        _kernel()(features, samples, filters, padded)
+        return features if batched else features[0]
