@@ -23,7 +23,7 @@ _FIRST_LANGUAGES = ("en", "zh", "de", "es", "ru", "ko", "fr", "ja", "pt", "tr")
 _WORDS = """
 the of and to in is that it was for you are with his they this have from one had by word but
 not what all were we when your can said there use an each which she do how their if
-""".split()
+"""
 TIMESTAMPS = tuple(f"<|{i * 0.02:.2f}|>" for i in range(1501))
 
 
@@ -94,7 +94,7 @@ def _byte_letters() -> list[str]:
 def _merges() -> Iterator[tuple[str, str]]:
     """BPE merges that build each of a few common words from the left."""
     seen = set()
-    for word in _WORDS:
+    for word in _WORDS.split():
         letters = "Ġ" + word
         for end in range(1, len(letters)):
             pair = (letters[:end], letters[end])
@@ -248,7 +248,7 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-class _BFloat16(model_spec.Variable):  # type: ignore[misc]  # ctranslate2 has no type hints
+class _BFloat16(model_spec.Variable):
     """bfloat16 without torch, which CTranslate2's own writer wants for it."""
 
     def __init__(self, bits: np.ndarray) -> None:
@@ -273,7 +273,7 @@ class _BFloat16(model_spec.Variable):  # type: ignore[misc]  # ctranslate2 has n
         return np.array_equal(self.bits, other.bits)
 
 
-class _Array(model_spec.NumpyVariable):  # type: ignore[misc]
+class _Array(model_spec.NumpyVariable):
     def _to(self, dtype: str) -> model_spec.Variable:
         return _BFloat16(to_bfloat16(self.array)) if dtype == "bfloat16" else super()._to(dtype)
 
