@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
@@ -86,31 +86,35 @@ class FeatureExtractor(ReferenceFeatureExtractor):
         """
         if self.n_fft != N_FFT or self.hop_length != HOP_LENGTH:
             _tell_fallback(self.n_fft, self.hop_length)
-            return super().__call__(waveform, padding, chunk_length)
-        batched = waveform.ndim == 2
-        zeros = int(padding) if padding and not batched else 0
-        if batched and padding:
-            waveform = np.pad(waveform, (0, padding))
-            padding = 0
-        padded = waveform.shape[-1] + zeros if waveform.ndim else 0
-        filters = self.mel_filters
-        computable = (
-            waveform.ndim in (1, 2)
-            and padded >= HOP_LENGTH
-            and waveform.shape[0] + zeros > 0
-            and zeros >= 0
-            and filters.shape[1:] == (BINS,)
-            and filters.size > 0
-        )
-        if not computable:  # the reference words the error
-            return super().__call__(waveform, padding, chunk_length)
+            return self._reference(waveform, padding, chunk_length)
+        if isinstance(waveform, np.ndarray) and waveform.ndim == 2 and padding:
+            waveform, padding = np.pad(waveform, (0, padding)), 0
+        if not self._computable(waveform, padding):  # the reference words the error
+            return self._reference(waveform, padding, chunk_length)
+        padded = waveform.shape[-1] + int(padding or 0)
         if chunk_length is not None:
             self.n_samples = chunk_length * self.sampling_rate
             self.nb_max_frames = self.n_samples // self.hop_length
         samples = np.ascontiguousarray(np.atleast_2d(waveform), dtype=np.float32)
         if samples.shape[1] == 0:
             samples = np.zeros((len(samples), 1), np.float32)  # the first of the padding's zeros
-        filters = np.ascontiguousarray(filters, dtype=np.float32)
+        filters = np.ascontiguousarray(self.mel_filters, dtype=np.float32)
         features = np.empty((len(samples), len(filters), padded // HOP_LENGTH), np.float32)
         _kernel()(features, samples, filters, padded)
-        return features if batched else features[0]
+        return features if waveform.ndim == 2 else features[0]
+
+    def _reference(self, waveform: Any, padding: Any, chunk_length: int | None) -> np.ndarray:
+        features: np.ndarray = super().__call__(waveform, padding, chunk_length)
+        return features
+
+    def _computable(self, waveform: Any, padding: Any) -> bool:
+        """Whether there is at least one frame, and everything has the shape that it should."""
+        return bool(
+            isinstance(waveform, np.ndarray)
+            and waveform.ndim in (1, 2)
+            and (not padding or (isinstance(padding, (int, np.integer)) and padding > 0))
+            and waveform.shape[-1] + int(padding or 0) >= HOP_LENGTH
+            and len(waveform) + int(padding or 0) > 0
+            and self.mel_filters.shape[1:] == (BINS,)
+            and self.mel_filters.size > 0
+        )
