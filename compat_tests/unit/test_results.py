@@ -159,7 +159,7 @@ def test_single_items_are_not_a_batch(sample: tuple[np.ndarray, EncoderOutput]):
     with pytest.raises(TypeError, match="slices"):
         output[0]  # type: ignore[index]
     with pytest.raises(TypeError):
-        iter(output)
+        iter(output)  # type: ignore[call-overload]
 
 
 def test_bfloat16_is_widened_by_conversion():

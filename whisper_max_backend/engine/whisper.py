@@ -380,7 +380,8 @@ def _items(features: Features) -> int:
 def _own(features: Features, given: Any) -> Features:
     """Features that the caller cannot change while the request waits."""
     if isinstance(features, np.ndarray) and np.may_share_memory(features, np.asarray(given)):
-        return features.copy()
+        copied: Features = features.copy()
+        return copied
     return features
 
 

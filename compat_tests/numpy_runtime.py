@@ -1,0 +1,115 @@
+"""The engine over numpy: its requests can be compared with the reference's without MAX.
+
+The reference encodes and aligns, so what is compared is what lies between: arguments, prompts,
+rules, searches and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import numpy.typing as npt
+
+from compat_tests.numpy_decoder import NumpyDecoder, NumpyState
+from whisper_max_backend.engine.checkpoint import Checkpoint, dense
+from whisper_max_backend.engine.whisper import Whisper
+
+Array = npt.NDArray[Any]
+
+
+class Decoder(NumpyDecoder):
+    """The numpy decoder with all that the engine asks of one."""
+
+    def __init__(self, checkpoint: Checkpoint, reference: ctranslate2.models.Whisper) -> None:
+        weights = {name: dense(checkpoint.weights, name) for name in checkpoint.weights}
+        weights.setdefault("decoder/projection/weight", weights["decoder/embeddings/weight"])
+        weights["decoder/num_heads"] = np.array(checkpoint.dimensions.n_text_head)
+        vocabulary = checkpoint.vocabulary
+        super().__init__(weights, vocabulary.eot, vocabulary.timestamp_begin)
+        self.reference = reference
+
+    def start(
+        self,
+        encoded: Array,
+        suppressed: Sequence[int] = (),
+        repetition_penalty: float = 1.0,
+        rows_per_item: int = 1,
+    ) -> NumpyState:
+        self.rows_per_item = rows_per_item
+        return super().start(encoded, suppressed, repetition_penalty)
+
+    def language_probabilities(self, encoded: Array, sot: int, languages: Sequence[int]) -> Array:
+        logits = self._forward(self.start(encoded), np.full(len(encoded), sot))
+        exponentials = np.exp(logits[:, languages] - logits[:, languages].max(1, keepdims=True))
+        result: Array = exponentials / exponentials.sum(1, keepdims=True)
+        return result
+
+    def align(
+        self,
+        encoded: Array,
+        tokens: Array,
+        lengths: Array,
+        frames: Array,
+        heads: Sequence[tuple[int, int]],
+        start_length: int,
+        median_filter_width: int,
+        eot: int,
+    ) -> tuple[list[list[tuple[int, int]]], Array]:
+        rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+        assert all(row[-1] == eot for row in rows)
+        aligned = self.reference.align(
+            ctranslate2.StorageView.from_array(encoded),
+            rows[0][:start_length],
+            [row[start_length + 1 : -1] for row in rows],
+            (2 * frames).tolist(),
+            median_filter_width=median_filter_width,
+        )
+        probabilities = np.zeros(tokens.shape, np.float32)
+        for row, result in zip(probabilities, aligned, strict=True):
+            row[start_length : start_length + len(result.text_token_probs)] = (
+                result.text_token_probs
+            )
+        return [result.alignments for result in aligned], probabilities
+
+
+class Runtime:
+    """A model directory in numpy, encoded by the reference."""
+
+    def __init__(self, path: str, checkpoint: Checkpoint) -> None:
+        self.reference = ctranslate2.models.Whisper(path, compute_type="float32")
+        self.dimensions = checkpoint.dimensions
+        self.decoder = Decoder(checkpoint, self.reference)
+
+    def encode(self, features: Array) -> Array:
+        return np.array(self.reference.encode(storage(features.copy())))  # it refuses read-only
+
+    def to_device(self, array: Array) -> Array:
+        return array
+
+
+class NumpyWhisper(Whisper):
+    """The engine, with its model in numpy."""
+
+    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Any:
+        return Runtime(self._path, checkpoint)
+
+
+def random_features(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float32]:
+    """Features in the range of log-mel spectrograms."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def storage(array: Array) -> ctranslate2.StorageView:
+    """An array as the reference takes it."""
+    return ctranslate2.StorageView.from_array(array)
+
+
+def both(directory: Path, **options: Any) -> tuple[Whisper, ctranslate2.models.Whisper]:
+    """Our engine in numpy and the reference on the same model."""
+    options = {"compute_type": "float32", **options}
+    reference = ctranslate2.models.Whisper(str(directory), **options)
+    return NumpyWhisper(str(directory), **options), reference
