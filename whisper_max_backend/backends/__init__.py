@@ -1,0 +1,59 @@
+"""What a backend is: an engine that turns audio into faster-whisper's segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from faster_whisper.transcribe import Segment, TranscriptionInfo
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend works on this machine.
+
+    Attributes:
+        devices: Compute types by device name, e.g. ``{"cpu": ("float32", "int8")}``; empty where
+            the backend is not usable.
+        reason: Why it is not usable, and what to do about it.
+    """
+
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return bool(self.devices)
+
+    def runs(self, device: str, compute_type: str) -> bool:
+        """Whether a request can be met; "auto" devices and "default" or "auto" types always can."""
+        if device == "auto":
+            types = list(self.devices.values())
+        else:
+            types = [self.devices[device]] if device in self.devices else []
+        return any(compute_type in ("default", "auto", *those) for those in types)
+
+
+class Transcriber(Protocol):
+    """A loaded model."""
+
+    def transcribe(self, audio: Any, **options: Any) -> tuple[Iterable[Segment], TranscriptionInfo]:
+        """Transcribe a path, file object or float32 samples at 16 kHz.
+
+        The options are those of ``faster_whisper.WhisperModel.transcribe``.
+        """
+
+
+class Backend(Protocol):
+    """An engine. ``load_model(backend="auto")`` takes the usable one of the highest priority."""
+
+    name: str
+    summary: str
+    priority: int
+
+    def probe(self) -> Availability:
+        """What works on this machine, found out without loading a model."""
+
+    def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
+        """Load a model by name or path; `plugins.resolve_model` turns the one into the other."""

@@ -1,0 +1,62 @@
+"""The backend "max": this package's own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..hookspecs import hookimpl
+from ..model import WhisperModel
+from . import Availability, Backend, Transcriber
+
+_COMPUTE_TYPES = (
+    "bfloat16",
+    "float16",
+    "float32",
+    "int16",
+    "int8",
+    "int8_bfloat16",
+    "int8_float16",
+    "int8_float32",
+)
+
+
+class MaxBackend:
+    name = "max"
+    summary = "MAX graphs and Mojo kernels"
+    priority = 100
+
+    def probe(self) -> Availability:
+        try:
+            from ..engine import devices
+        except ImportError as error:
+            return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
+        found = ["cpu"]
+        if "cuda" in devices.IMPLEMENTED and devices.gpu_count() > 0:
+            found.append("cuda")
+        return Availability({device: _accepted(device) for device in found})
+
+    def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
+        transcriber: Transcriber = WhisperModel(
+            model, device=device, compute_type=compute_type, **kwargs
+        )
+        return transcriber
+
+
+def _accepted(device: str) -> tuple[str, ...]:
+    """The compute types that a model on this device may be asked for."""
+    from ..engine import precision
+
+    able = precision.capabilities(device)
+    accepted = []
+    for name in _COMPUTE_TYPES:
+        with suppress(ValueError):
+            precision.resolve(name, "float32", able, device)
+            accepted.append(name)
+    return tuple(accepted)
+
+
+@hookimpl
+def register_backends(register: Callable[[Backend], None]) -> None:
+    register(MaxBackend())

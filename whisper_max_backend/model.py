@@ -1,0 +1,141 @@
+"""`faster_whisper.WhisperModel` and `BatchedInferencePipeline` over the MAX engine.
+
+The reference's own methods do all of the transcription: windows, fallback, prompts, timestamps.
+Here are only the objects that they work with, and a check of the audio that they are given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import update_wrapper, wraps
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+from faster_whisper import transcribe as reference
+from faster_whisper.utils import get_logger
+
+from .audio import checked_audio
+
+if TYPE_CHECKING:
+    from .engine.whisper import Whisper
+
+
+class WhisperModel(reference.WhisperModel):
+    """A Whisper model: same arguments, methods and attributes as the reference's.
+
+    ``model_size_or_path`` may also be a Hugging Face directory (safetensors) or an openai-whisper
+    ``.pt`` checkpoint.
+    """
+
+    # Programs recognise faster-whisper models by the module of their class.
+    __module__ = reference.WhisperModel.__module__
+
+    model: Whisper
+
+    def __init__(
+        self,
+        model_size_or_path: str,
+        device: str = "auto",
+        device_index: int | list[int] = 0,
+        compute_type: str = "default",
+        cpu_threads: int = 0,
+        num_workers: int = 1,
+        download_root: str | None = None,
+        local_files_only: bool = False,
+        files: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        use_auth_token: str | bool | None = None,
+        **model_kwargs: Any,
+    ) -> None:
+        # MAX is loaded with the first model, not with the package.
+        from .engine.whisper import Whisper
+        from .feature_extractor import FeatureExtractor
+
+        self.logger = get_logger()
+        in_memory = dict(files or {})
+        tokenizer_json = in_memory.pop("tokenizer.json", None)
+        preprocessor_json = in_memory.pop("preprocessor_config.json", None)
+        path = os.fspath(model_size_or_path)
+        if not files:
+            from .plugins import resolve_model
+
+            path = resolve_model(
+                path,
+                local_files_only=local_files_only,
+                cache_dir=download_root,
+                revision=revision,
+                use_auth_token=use_auth_token,
+            )
+        self.model = Whisper(
+            path,
+            device=device,
+            device_index=device_index,
+            compute_type=compute_type,
+            intra_threads=cpu_threads,
+            inter_threads=num_workers,
+            files=in_memory if files else None,
+            **model_kwargs,
+        )
+
+        folder = os.path.dirname(path) if os.path.isfile(path) else path
+        self.hf_tokenizer = _tokenizer(folder, tokenizer_json, self.model)
+        self.feat_kwargs = self._get_feature_kwargs(folder, preprocessor_json)
+        self.feature_extractor = FeatureExtractor(**self.feat_kwargs)
+        rate, hop = self.feature_extractor.sampling_rate, self.feature_extractor.hop_length
+        self.input_stride = 2
+        self.num_samples_per_token = hop * self.input_stride
+        self.frames_per_second = rate // hop
+        self.tokens_per_second = rate // self.num_samples_per_token
+        self.time_precision = 0.02
+        self.max_length = 448
+
+    @wraps(reference.WhisperModel.transcribe)
+    def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
+        samples = checked_audio(audio, self.feature_extractor.sampling_rate)
+        return super().transcribe(samples, *args, **kwargs)
+
+    @wraps(reference.WhisperModel.detect_language)
+    def detect_language(self, audio: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if audio is not None:
+            audio = checked_audio(audio, self.feature_extractor.sampling_rate)
+        return super().detect_language(audio, *args, **kwargs)
+
+
+# The reference's signature and documentation; a decorator here would hide the types above.
+update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)
+
+
+class BatchedInferencePipeline(reference.BatchedInferencePipeline):
+    """The reference's pipeline for batches of windows, with a check of the audio."""
+
+    @wraps(reference.BatchedInferencePipeline.transcribe)
+    def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
+        samples = checked_audio(audio, self.model.feature_extractor.sampling_rate)
+        return super().transcribe(samples, *args, **kwargs)
+
+
+def _tokenizer(folder: str, content: bytes | None, model: Whisper) -> tokenizers.Tokenizer:
+    """The model's tokenizer.json, from memory or its folder, or else from the Hugging Face hub.
+
+    Raises:
+        RuntimeError: There is none, and the hub does not answer.
+    """
+    if content:
+        return tokenizers.Tokenizer.from_buffer(content)
+    path = os.path.join(folder, "tokenizer.json")
+    if os.path.isfile(path):
+        return tokenizers.Tokenizer.from_file(path)
+    if not model.is_multilingual:
+        published = "openai/whisper-tiny.en"
+    elif model.num_languages < 100:
+        published = "openai/whisper-tiny"
+    else:  # large-v3 added a language, which moved the tokens behind it
+        published = "openai/whisper-large-v3"
+    try:
+        return tokenizers.Tokenizer.from_pretrained(published)
+    except Exception as error:  # the library raises nothing narrower
+        raise RuntimeError(
+            f"The model '{folder}' has no tokenizer.json, and that of {published} could not be "
+            f"fetched ({error}): put the model's tokenizer.json into its folder"
+        ) from error
