@@ -105,7 +105,8 @@ def test_missing_directory(tmp_path: Path):
 
 def test_wrong_names_are_told_before_the_model_is_read(tmp_path: Path):
     path = str(tmp_path / "absent")
-    for options in ({"device": "tpu"}, {"compute_type": "int4"}):
+    wrong: tuple[dict[str, Any], ...] = ({"device": "tpu"}, {"compute_type": "int4"})
+    for options in wrong:
         compare(
             partial(NumpyWhisper, path, **options),
             partial(ctranslate2.models.Whisper, path, **options),
@@ -206,6 +207,7 @@ GENERATIONS: dict[str, tuple[Any, dict[str, Any], int]] = {
     "suppressed set": ([PROMPT], {"suppress_tokens": {5}}, 0),
     "suppressed text": ([PROMPT], {"suppress_tokens": ["a"]}, 0),
     "unknown option": ([PROMPT], {"temperature": 0}, 0),
+    "forced text beyond the context": ([[SOT, *["Ġthe"] * 100]], {"max_length": 400}, 62),
     "prompt beyond the context": ([["Ġthe"] * 70 + PROMPT], {"max_length": 500}, 62),
 }
 

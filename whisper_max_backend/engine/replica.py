@@ -101,11 +101,13 @@ class Replica:
 
         # The last task token starts the decoding; those before it only fill the caches.
         start_step = prompt_length - 1
-        n_text_ctx = self._runtime.dimensions.n_text_ctx
-        requests.check_positions(start_step, n_text_ctx, "the prompt")
         sot_is_start = sot_index == start_step
         timestamps = prompts[0][start_step] != vocabulary.no_timestamps
         decoding = self._decoding_options(options, start_step)
+        n_text_ctx = self._runtime.dimensions.n_text_ctx
+        prefix = max(map(len, prompts)) - prompt_length
+        certain = start_step + max(0, min(prefix, decoding.max_length))
+        requests.check_positions(certain, n_text_ctx, "the longest prompt")
         decoding.validate(decoder.n_vocab)
         suppressed = fixed_bans(
             options.suppress_tokens,
@@ -118,7 +120,7 @@ class Replica:
             self._encoded(features),
             suppressed=suppressed,
             repetition_penalty=options.repetition_penalty,
-            rows_per_item=max(options.beam_size, options.num_hypotheses),
+            rows_per_item=decoding.beam_size if decoding.beam_size > 1 else decoding.num_hypotheses,
         )
         no_speech: Sequence[float] = [0.0] * len(prompts)
         if start_step > 0:
@@ -224,7 +226,7 @@ class Replica:
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.max())
         n_text_ctx = self._runtime.dimensions.n_text_ctx
-        requests.check_positions(longest, n_text_ctx, "the longest text with its prompt")
+        requests.check_positions(longest, n_text_ctx, "the longest text with what frames it")
 
         encoded = self._encoded(features)
         frames = np.minimum(np.array(num_frames) // 2, encoded.shape[1]).astype(np.int32)

@@ -82,9 +82,17 @@ class Workers(Generic[Model]):
             if free is None:
                 raise RuntimeError("The model was unloaded; call load_model() to use it again")
             self._active += 1
-            self._changed.wait_for(lambda: self._queued < self._capacity)
-            self._queued += 1
-        return self._threads.submit(self._run, request, free)
+            try:
+                self._changed.wait_for(lambda: self._queued < self._capacity)
+                self._queued += 1
+                try:
+                    return self._threads.submit(self._run, request, free)
+                except BaseException:  # the interpreter is going down
+                    self._queued -= 1
+                    raise
+            except BaseException:
+                self._active -= 1
+                raise
 
     def _run(self, request: Callable[[Model], Result], free: SimpleQueue[Model]) -> Result:
         with self._changed:
