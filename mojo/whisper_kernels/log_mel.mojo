@@ -14,43 +14,21 @@ from extensibility import (
 from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from max.gpu.host.info import is_cpu
-from max.gpu import barrier, block_idx, thread_idx
-from std.math import ceildiv, log
+from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys import simd_width_of
 
+from .log_mel_frames import (
+    Floats,
+    HALF_WINDOW,
+    HOP,
+    LEAST_LOG,
+    log_energy,
+    sample,
+    scaled,
+)
+from .log_mel_gpu import log_mel_gpu
 from .rfft400 import BINS, COLUMNS, Complex, LENGTH, ROWS, bin_of, dft5, dft16
-
-comptime HOP = 160
-comptime HALF_WINDOW = LENGTH // 2
-comptime LOG10_OF_E = Float32(0.4342944819032518)
-comptime LEAST_ENERGY = Float32(1e-10)
-comptime DYNAMIC_RANGE = Float32(8)
-comptime LEAST_LOG = Float32(-10)
-
-comptime Floats = Pointer[Float32, MutAnyOrigin]
-
-
-@always_inline
-def sample(waveform: Floats, samples: Int, padded: Int, position: Int) -> Float32:
-    """The sample at a position that may lie outside: zeros follow the waveform up to `padded`
-    samples, and the whole is reflected at both ends as often as it takes."""
-    var i = position
-    if padded == 1:
-        i = 0
-    else:
-        var period = 2 * (padded - 1)
-        i = i % period
-        if i >= padded:
-            i = period - i
-    return waveform[unsafe_offset=i] if i < samples else Float32(0)
-
-
-@always_inline
-def scaled(value: SIMD[DType.float32, _], peak: Float32) -> type_of(value):
-    """The clamped and scaled value; not a number everywhere if the peak is not finite."""
-    return (max(value, peak - DYNAMIC_RANGE) + 4) / 4 + (peak - peak)
-
 
 # On the CPU: a lane is a frame, a group is as many frames as a vector has lanes.
 
@@ -187,7 +165,7 @@ def group_of_frames[
                 power.unsafe_offset(k * width).unsafe_load[width=width]()
                 * weights[unsafe_offset=k]
             )
-        var value = log(max(energy, LEAST_ENERGY)) * LOG10_OF_E + poison
+        var value = log_energy(energy) + poison
         var place = features.unsafe_offset(mel * frames + first)
         if valid == width:
             peak = max(peak, value)
@@ -315,4 +293,19 @@ struct LogMel:
                     waveform.dim_size(1),
                     Int(padded),
                 )
+            )
+        else:
+            log_mel_gpu(
+                features.to_device_buffer(ctx),
+                waveform.to_device_buffer(ctx),
+                filters.to_device_buffer(ctx),
+                window.to_device_buffer(ctx),
+                turns.to_device_buffer(ctx),
+                peak.to_device_buffer(ctx),
+                features.dim_size(0),
+                features.dim_size(1),
+                features.dim_size(2),
+                waveform.dim_size(1),
+                Int(padded),
+                ctx,
             )
