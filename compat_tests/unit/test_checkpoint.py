@@ -55,7 +55,7 @@ def test_every_weight_is_what_the_converter_wrote(name, quantization, tmp_path):
     checkpoint = load_checkpoint(make_model(tmp_path, name, quantization=quantization))
     written = make_spec(architecture, quantization=quantization).variables()
     exact = random_weights(architecture)
-    for weight in checkpoint:
+    for weight in checkpoint.weight_names():
         # Equal weights are written once and named twice.
         variable = written[weight] if not isinstance(written[weight], str) else None
         variable = variable or written[written[weight]]
@@ -72,7 +72,7 @@ def test_every_weight_is_what_the_converter_wrote(name, quantization, tmp_path):
             assert np.all(np.abs(values - exact[weight]) <= 0.5001 * step)
         elif quantization not in ("int8_float16", "int8_bfloat16"):
             np.testing.assert_allclose(values, exact[weight], rtol=relative, atol=1e-7)
-    assert set(checkpoint) == set(expected_shapes(checkpoint.dimensions))
+    assert set(checkpoint.weight_names()) == set(expected_shapes(checkpoint.dimensions))
     assert checkpoint.dtype == QUANTIZATIONS[quantization]
     assert checkpoint.config == model_config(architecture)
 
@@ -362,5 +362,5 @@ def test_no_damage_escapes(data, pieces):
     with contextlib.suppress(ValueError, RuntimeError):
         checkpoint = load_checkpoint("damaged", {**files, "model.bin": bytes(content)})
         shapes = expected_shapes(checkpoint.dimensions)
-        found = {name: checkpoint.weights[name].shape for name in checkpoint}
+        found = {name: checkpoint.weights[name].shape for name in checkpoint.weight_names()}
         assert found == shapes

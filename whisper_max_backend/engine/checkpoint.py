@@ -55,7 +55,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     dtype: str
 
-    def __iter__(self) -> Iterator[str]:
+    def weight_names(self) -> Iterator[str]:
         """Names of the weights proper, without the scales of quantised ones."""
         return (name for name in self.weights if not name.endswith("_scale"))
 
@@ -200,17 +200,21 @@ def _dimensions(contents: Contents, entries: Mapping[str, np.ndarray | Lazy]) ->
 
     n_audio_state, n_mels, _ = shape("encoder/conv1/weight", 3)
     n_vocab, n_text_state = shape("decoder/embeddings/weight", 2)
+    encoder_layers, decoder_layers = contents.layers or (
+        _layer_count(entries, "encoder"),
+        _layer_count(entries, "decoder"),
+    )
     dimensions = Dimensions(
         n_mels=n_mels,
         n_audio_ctx=shape("encoder/position_encodings/encodings", 2)[0],
         n_audio_state=n_audio_state,
         n_audio_head=contents.encoder_heads,
-        n_audio_layer=_layer_count(entries, "encoder"),
+        n_audio_layer=encoder_layers,
         n_vocab=n_vocab,
         n_text_ctx=shape("decoder/position_encodings/encodings", 2)[0],
         n_text_state=n_text_state,
         n_text_head=contents.decoder_heads,
-        n_text_layer=_layer_count(entries, "decoder"),
+        n_text_layer=decoder_layers,
     )
     for state, heads in (
         (n_audio_state, dimensions.n_audio_head),

@@ -81,6 +81,7 @@ def read(files: Files) -> Contents:
         )
     _check_version("revision", revision, _REVISION, cursor.file)
     variables = _read_variables(cursor, version)
+    config = files.object("config.json") or {}
     attributes = {name: value.item() for name, value in variables.items() if value.ndim == 0}
     return Contents(
         entries={
@@ -91,7 +92,7 @@ def read(files: Files) -> Contents:
         encoder_heads=int(attributes.get("encoder/num_heads", 8)),
         decoder_heads=int(attributes.get("decoder/num_heads", 8)),
         tokens=read_vocabulary(files),
-        config=files.object("config.json") or {},
+        config={key: value for key, value in config.items() if value is not None},
         file=cursor.file,
         attributes=attributes,
     )

@@ -54,6 +54,7 @@ def read(files: Files) -> Contents:
         tokens=tokens,
         config=decoding_config(files, config, tokens, decoder_layers, decoder_heads),
         file=file,
+        layers=(encoder_layers, decoder_layers),
         attributes={"activation": config.get("activation_function", "gelu")},
     )
 

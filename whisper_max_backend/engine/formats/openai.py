@@ -67,6 +67,7 @@ def read(files: Files, name: str) -> Contents:
         tokens=tokens,
         config=config,
         file=where,
+        layers=(sizes["n_audio_layer"], sizes["n_text_layer"]),
     )
 
 

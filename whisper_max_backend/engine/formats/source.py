@@ -164,6 +164,7 @@ class Contents:
     tokens: list[str]
     config: Mapping[str, Any]
     file: str  # where the weights are, for messages
+    layers: tuple[int, int] | None = None  # of encoder and decoder, where they are stated
     attributes: Mapping[str, Any] = field(default_factory=dict)  # scalars of the file
 
 
