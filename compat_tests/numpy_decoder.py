@@ -62,8 +62,9 @@ def read_variables(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def log_softmax(x: Array) -> Array:
     """Log-softmax over the last axis, in float32."""
-    shifted = x - x.max(axis=-1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    top = x.max(axis=-1, keepdims=True)
+    # Subtracted at once, as in the reference: where all is banned, this leaves 0.
+    result: Array = x - (top + np.log(np.exp(x - top).sum(axis=-1, keepdims=True)))
     return result
 
 

@@ -122,9 +122,9 @@ class Timestamps:
         last = history[-1]
         if last < first:
             verdict.check_timestamps = True
-            for i in range(step - 2, begin - 1, -1):
-                if history[i] >= first:
-                    ranges.append((first, history[i] + 1))
+            for token in reversed(history[begin:-1]):
+                if token >= first:
+                    ranges.append((first, token + 1))
                     return
         elif step - 1 == begin or history[-2] >= first:
             ranges.append((first, self.end))  # a pair (or the opening one) is complete

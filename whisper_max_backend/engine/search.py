@@ -220,11 +220,8 @@ class BeamSearch(_Search):
                 ids, origins, totals = all_ids[i], all_origins[i], all_totals[i]
                 if self.has_prefix:
                     self._impose_prefix(step, self.prefixes[item], ids, origins, totals)
-                grown = [
-                    [*histories[i * beams + origin], token]
-                    for origin, token in zip(origins, ids, strict=True)
-                ]
-                kept, top_ended = self._register(step, item, ids, totals, grown)
+                pasts = [histories[i * beams + origin] for origin in origins]
+                kept, top_ended = self._register(step, item, ids, totals, pasts)
                 top_finished[item] |= top_ended
                 if self._is_finished(step, item, top_finished[item]):
                     self._normalize(self.results[item])
@@ -234,7 +231,7 @@ class BeamSearch(_Search):
                 for k in kept:
                     new_tokens.append(ids[k])
                     new_scores.append(totals[k])
-                    new_histories.append(grown[k])
+                    new_histories.append([*pasts[k], ids[k]])
                     rows.append(i * beams + origins[k])
 
             if not alive:
@@ -268,9 +265,9 @@ class BeamSearch(_Search):
                     ids[k], origins[k], totals[k] = 0, 0, _LOSING
 
     def _register(
-        self, step: int, item: int, ids: list[int], totals: list[float], grown: list[list[int]]
+        self, step: int, item: int, ids: list[int], totals: list[float], pasts: list[list[int]]
     ) -> tuple[list[int], bool]:
-        """Register the hypotheses that end at this step.
+        """Register the hypotheses that end at this step; `pasts` are what candidates continue.
 
         Returns the candidates that live on, one a beam, and whether the first beam ended.
         """
@@ -285,7 +282,7 @@ class BeamSearch(_Search):
             ended = ids[k] == self.eot
             if not (last_step or (ended and free)):
                 continue
-            result.sequences.append(grown[k][:-1] if ended else grown[k])
+            result.sequences.append(list(pasts[k]) if ended else [*pasts[k], ids[k]])
             result.scores.append(totals[k])
             result.logits.append([np.empty(0, np.float32)])
             for j in range(spare, len(ids)):
@@ -311,9 +308,10 @@ class BeamSearch(_Search):
         step = self.options.max_length - 1
         beam_size = self.options.beam_size
         for item, prefix in enumerate(self.prefixes):
-            grown = [prefix[: step + 1] for _ in range(beam_size)]
             totals = [0.0] + [_LOSING] * (beam_size - 1)
-            self._register(step, item, [prefix[step]] * beam_size, totals, grown)
+            self._register(
+                step, item, [prefix[step]] * beam_size, totals, [prefix[:step]] * beam_size
+            )
             self._normalize(self.results[item])
             self._keep_best(self.results[item])
 
