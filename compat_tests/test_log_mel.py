@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def float64_log_mel(waveform: np.ndarray, filters: np.ndarray, padding: int = 16
     return (np.maximum(log, log.max() - 8) + 4) / 4
 
 
-def assert_same(waveform: np.ndarray, n_mels: int = 80, **options: object) -> None:
+def assert_same(waveform: np.ndarray, n_mels: int = 80, **options: Any) -> None:
     expected = Reference(n_mels)(waveform, **options)
     features = FeatureExtractor(n_mels)(waveform, **options)
     assert features.shape == expected.shape
@@ -98,7 +99,7 @@ def test_no_padding(padding: int | None) -> None:
         ([0.0] * 1600, {}),
     ],
 )
-def test_same_errors(waveform: object, options: dict[str, object]) -> None:
+def test_same_errors(waveform: Any, options: dict[str, Any]) -> None:
     errors = (ValueError, TypeError, AttributeError)
     with pytest.raises(errors) as expected:
         Reference()(waveform, **options)

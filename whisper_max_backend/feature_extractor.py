@@ -68,7 +68,7 @@ class FeatureExtractor(ReferenceFeatureExtractor):
     """
 
     def __call__(
-        self, waveform: np.ndarray, padding: int = 160, chunk_length: int | None = None
+        self, waveform: np.ndarray, padding: int | None = 160, chunk_length: int | None = None
     ) -> np.ndarray:
         """The log-mel spectrogram.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -280,10 +281,17 @@ def test_apply_target(
     monkeypatch.setattr(cpu_target, "get_virtual_cpu_target", lambda: applied[-1])
     monkeypatch.setattr(cpu_target, "set_virtual_cpu_target", applied.append)
     monkeypatch.setattr(cpu_target, "processor_features", lambda: SKYLAKE)
-    monkeypatch.setattr(cpu_target.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.delenv(cpu_target.VARIABLE, raising=False)
     if asked is not None:
         monkeypatch.setenv(cpu_target.VARIABLE, asked)
     assert cpu_target.apply_cpu_target() == target
     assert applied[-1] == target
     assert target in cpu_target.describe_cpu_target()
+
+
+def test_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_target, "get_virtual_cpu_target", lambda: "")
+    monkeypatch.setenv(cpu_target.VARIABLE, "pentium-of-tomorrow")
+    with pytest.raises(ValueError, match=f"{cpu_target.VARIABLE}.*generic"):
+        cpu_target.apply_cpu_target()

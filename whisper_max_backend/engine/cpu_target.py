@@ -16,6 +16,7 @@ import platform
 from pathlib import Path
 
 from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
+from mojo.run import subprocess_run_mojo
 
 VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
@@ -71,18 +72,29 @@ def apply_cpu_target() -> str:
     current: str = get_virtual_cpu_target()
     if current:
         return current
-    target = os.environ.get(VARIABLE) or best_target(processor_features())
+    asked = os.environ.get(VARIABLE)
+    target = asked or best_target(processor_features())
     if not target or target == MAX_DECIDES:
         return ""
-    try:
-        set_virtual_cpu_target(target)
-    except Exception as error:  # MAX raises several types for a name it does not know
-        raise ValueError(
-            f"{VARIABLE}={target!r} is not a processor that the compiler knows ({error}); use an "
-            f"LLVM name such as x86-64-v3, or {MAX_DECIDES!r} to let MAX decide"
-        ) from error
+    if asked:
+        _check_known(asked)
+    set_virtual_cpu_target(target)
     _log.debug("CPU kernels are compiled for %s", target)
     return target
+
+
+def _check_known(target: str) -> None:
+    """Refuse a name that the compiler does not know: later it would end the process."""
+    triple = f"{platform.machine()}-unknown-linux-gnu"
+    command = ["build", "--print-supported-cpus", "--target-triple", triple]
+    listing = subprocess_run_mojo(command, capture_output=True, check=False)
+    known = {line.strip() for line in listing.stdout.decode(errors="replace").splitlines()[1:]}
+    if listing.returncode == 0 and target not in known | {"generic"}:
+        raise ValueError(
+            f"{VARIABLE}={target!r} is not a processor that the compiler knows for "
+            f"{platform.machine()}; use one of {', '.join(sorted(filter(None, known)))}, generic, "
+            f"or {MAX_DECIDES} to let MAX decide"
+        )
 
 
 def describe_cpu_target() -> str:
