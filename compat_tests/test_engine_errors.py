@@ -154,6 +154,18 @@ def test_feature_shapes(pair: tuple[Whisper, Any], shape: tuple[int, ...], metho
     )
 
 
+@pytest.mark.parametrize("shape", [(), (80,), (80, 100), (1, 1, 80, 100)])
+def test_features_without_a_batch(pair: tuple[Whisper, Any], shape: tuple[int, ...]):
+    """Told as such, not as a wrong number of prompts."""
+    message = f"to have 3 dimensions, but got {len(shape)}"
+    with pytest.raises(ValueError, match=message):
+        pair[0].generate(array(*shape), [PROMPT])
+    with pytest.raises(ValueError, match=message):
+        pair[0].align(array(*shape), [5], [[40]], 20)
+    with pytest.raises(ValueError, match=message):
+        pair[0].detect_language(array(*shape))
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int8])
 def test_feature_types(pair: tuple[Whisper, Any], dtype: Any):
     ours, reference = pair

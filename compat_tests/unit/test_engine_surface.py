@@ -347,11 +347,12 @@ def test_asynchronous_requests_keep_what_they_were_given(
     ours, _ = pair
     prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
     expected = transcripts(ours.generate(features, prompts, max_length=20))
-    given = features.copy()
-    waiting = ours.generate(given, prompts, max_length=20, asynchronous=True)
-    given[:] = 0  # the request was posted with the values of then
-    assert transcripts(w.result() for w in waiting) == expected  # type: ignore[union-attr]
-    assert all(w.done() for w in waiting)  # type: ignore[union-attr]
+    for kind in (np.asarray, storage, DLPack):
+        given = features.copy()
+        waiting: Any = ours.generate(kind(given), prompts, max_length=20, asynchronous=True)
+        given[:] = 0  # the request was posted with the values of then
+        assert transcripts(w.result() for w in waiting) == expected
+        assert all(w.done() for w in waiting)
 
 
 def test_threads_may_share_a_model(directory: Path, features: np.ndarray):

@@ -156,12 +156,26 @@ def check_positions(length: int, n_text_ctx: int, what: str) -> None:
         )
 
 
-def check_batch(name: str, size: int, features: Any) -> None:
+def check_rank(features: Features) -> None:
+    """Refuse features without batch, bands and frames.
+
+    Raises:
+        ValueError: Other than 3 dimensions.
+    """
+    rank = len(features.shape)
+    if rank != 3:
+        raise ValueError(
+            f"Expected input features to have 3 dimensions, but got {rank} dimension(s) instead"
+        )
+
+
+def check_batch(name: str, size: int, features: Features) -> None:
     """Refuse an argument that has not one entry for each item of the features.
 
     Raises:
-        ValueError: The sizes differ.
+        ValueError: The sizes differ, or the features are no batch.
     """
+    check_rank(features)
     items = features.shape[0]
     if size != items:
         raise ValueError(
@@ -196,7 +210,7 @@ def as_features(value: Any) -> Features:
         raise ValueError(
             f"features must be floating point numbers, got {array.dtype}: convert them to float32"
         )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.asarray(array, dtype=np.float32, order="C")
 
 
 def is_encoded(features: Features, dimensions: Dimensions) -> bool:
@@ -213,13 +227,8 @@ def check_features(features: Features, dimensions: Dimensions) -> None:
     Raises:
         ValueError: Another rank or number of mel bands, too many frames, or none.
     """
-    shape = tuple(features.shape)
-    if len(shape) != 3:
-        raise ValueError(
-            f"Expected input features to have 3 dimensions, but got {len(shape)} dimension(s) "
-            "instead"
-        )
-    batch, bands, frames = shape
+    check_rank(features)
+    batch, bands, frames = features.shape
     longest = 2 * dimensions.n_audio_ctx  # the second convolution has a stride of 2
     if bands != dimensions.n_mels or frames > longest:
         raise ValueError(

@@ -257,8 +257,8 @@ class Whisper:
             seed=request_seed(),
         )
         array = requests.as_features(features)
-        if asynchronous:
-            array = _own(array, features)
+        if asynchronous and isinstance(array, np.ndarray):
+            array = array.copy()  # the caller may change its memory while the request waits
         future = self._workers.post(lambda replica: replica.generate(array, batch, options))
         if asynchronous:
             return [WhisperGenerationResultAsync(future, i) for i in range(_items(array))]
@@ -375,14 +375,6 @@ class Whisper:
 
 def _items(features: Features) -> int:
     return int(features.shape[0]) if len(features.shape) > 0 else 0
-
-
-def _own(features: Features, given: Any) -> Features:
-    """Features that the caller cannot change while the request waits."""
-    if isinstance(features, np.ndarray) and np.may_share_memory(features, np.asarray(given)):
-        copied: Features = features.copy()
-        return copied
-    return features
 
 
 def _file_contents(files: Mapping[str, Any] | None) -> dict[str, bytes] | None:
