@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import update_wrapper, wraps
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
@@ -90,29 +90,29 @@ class WhisperModel(reference.WhisperModel):
         self.time_precision = 0.02
         self.max_length = 448
 
-    @wraps(reference.WhisperModel.transcribe)
     def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         samples = checked_audio(audio, self.feature_extractor.sampling_rate)
         return super().transcribe(samples, *args, **kwargs)
 
-    @wraps(reference.WhisperModel.detect_language)
     def detect_language(self, audio: Any = None, *args: Any, **kwargs: Any) -> Any:
         if audio is not None:
             audio = checked_audio(audio, self.feature_extractor.sampling_rate)
         return super().detect_language(audio, *args, **kwargs)
 
 
-# The reference's signature and documentation; a decorator here would hide the types above.
-update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)
-
-
 class BatchedInferencePipeline(reference.BatchedInferencePipeline):
     """The reference's pipeline for batches of windows, with a check of the audio."""
 
-    @wraps(reference.BatchedInferencePipeline.transcribe)
     def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         samples = checked_audio(audio, self.model.feature_extractor.sampling_rate)
         return super().transcribe(samples, *args, **kwargs)
+
+
+# The reference's signatures and documentation. Decorators would hide the methods' types.
+update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)
+update_wrapper(WhisperModel.transcribe, reference.WhisperModel.transcribe)
+update_wrapper(WhisperModel.detect_language, reference.WhisperModel.detect_language)
+update_wrapper(BatchedInferencePipeline.transcribe, reference.BatchedInferencePipeline.transcribe)
 
 
 def _tokenizer(folder: str, content: bytes | None, model: Whisper) -> tokenizers.Tokenizer:

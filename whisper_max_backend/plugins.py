@@ -33,12 +33,13 @@ def manager() -> pluggy.PluginManager:
         PluginError: A plugin cannot be loaded, implements a hook that does not exist, or is named
             in ``WHISPER_MAX_PLUGINS`` and not installed.
     """
-    from .backends import ctranslate2_backend, max_backend
+    from .backends import ctranslate2_backend, max_backend, openai_whisper_backend
 
     plugins = pluggy.PluginManager(GROUP)
     plugins.add_hookspecs(hookspecs)
     plugins.register(max_backend, "max")
     plugins.register(ctranslate2_backend, "ctranslate2")
+    plugins.register(openai_whisper_backend, "openai-whisper")
     for resolver in (
         resolvers.HubResolver(),
         resolvers.PackageResolver(),
