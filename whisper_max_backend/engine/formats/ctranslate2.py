@@ -48,9 +48,13 @@ class _Cursor:
         self.position += size
         return start
 
+    def unpack(self, codes: str) -> tuple[int, ...]:
+        codes = "<" + codes
+        start = self.take(struct.calcsize(codes), "value")
+        return struct.unpack_from(codes, self.buffer, start)
+
     def value(self, code: str) -> int:
-        size = struct.calcsize(code)
-        return int(struct.unpack_from("<" + code, self.buffer, self.take(size, "value"))[0])
+        return self.unpack(code)[0]
 
     def string(self) -> str:
         size = self.value("H")
@@ -61,9 +65,6 @@ class _Cursor:
             )
         start = self.take(size, "string")
         return bytes(self.buffer[start : start + size - 1]).decode("utf-8", "backslashreplace")
-
-    def dimensions(self, rank: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{rank}I", self.buffer, self.take(4 * rank, "shape"))
 
 
 def read(files: Files) -> Contents:
@@ -133,9 +134,8 @@ def _read_variables(cursor: _Cursor, version: int) -> dict[str, np.ndarray]:
     known = dict(enumerate(_DTYPES)) if version >= 4 else _DTYPES_BY_WIDTH
     for _ in range(cursor.value("I")):
         name = cursor.string()
-        shape = cursor.dimensions(cursor.value("B"))
-        code = cursor.value("B")
-        count = cursor.value("I")
+        *sizes, code, count = cursor.unpack(f"{cursor.value('B')}IBI")
+        shape = tuple(sizes)
         if code not in known:
             raise RuntimeError(
                 f"Variable '{name}' of file {cursor.file} has the unknown data type {code}: the "
