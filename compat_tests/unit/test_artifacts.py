@@ -17,7 +17,7 @@ from max.driver import CPU
 from max.dtype import DType
 from max.engine import InferenceSession
 from max.engine.api import CompiledModel
-from max.graph import DeviceRef, Graph, TensorType
+from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
 from whisper_max_backend.engine import artifacts, cpu_target, progress
 
@@ -176,6 +176,33 @@ def test_full_cache_leaves_nothing_behind(
     assert run(session, result) == [2, 4, 6]
     assert "No space left" in caplog.text
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_module_of_graphs_takes_external_weights(cache: Path, session: InferenceSession) -> None:
+    cpu = DeviceRef.CPU()
+
+    def build() -> Module:
+        module = Module()
+        for name in ("first", "second"):
+            inputs = [TensorType(DType.float32, ["n"], cpu)]
+            with Graph(name, input_types=inputs, module=module) as graph:
+                weight = graph.add_weight(Weight(f"{name}/weight", DType.float32, [1], cpu))
+                graph.output(graph.inputs[0].tensor * weight)
+        return module
+
+    def refuse_module() -> Module:
+        raise AssertionError("the artifact should have been found")
+
+    weights = {
+        "first/weight": np.array([2], np.float32),
+        "second/weight": np.array([3], np.float32),
+    }
+    for made in (build, refuse_module):
+        artifact = artifacts.compiled("module", made, key={}, session=session)
+        models = session.init_all(artifact, weights_registry=weights)
+        for name, factor in (("first", 2), ("second", 3)):
+            (result,) = models[name].execute(np.array([1, 2], np.float32))
+            assert list(result.to_numpy()) == [factor, 2 * factor]
 
 
 def test_failing_build_is_raised_and_releases_the_lock(

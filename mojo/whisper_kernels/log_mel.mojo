@@ -232,7 +232,10 @@ def log_mel_cpu(
             bad += found - found
         peaks_at[unsafe_offset=task] = peak + bad
 
-    sync_parallelize(analyse, tasks)
+    if tasks == 1:
+        analyse(0)
+    else:
+        sync_parallelize(analyse, tasks)
 
     var peak = LEAST_LOG
     var bad = Float32(0)
@@ -253,7 +256,10 @@ def log_mel_cpu(
             features[unsafe_offset=i] = scaled(features[unsafe_offset=i], peak)
             i += 1
 
-    sync_parallelize(clamp, ceildiv(size, VALUES_PER_TASK))
+    if size <= VALUES_PER_TASK:
+        clamp(0)
+    else:
+        sync_parallelize(clamp, ceildiv(size, VALUES_PER_TASK))
     return peak
 
 

@@ -19,9 +19,7 @@ def sample(waveform: Floats, samples: Int, padded: Int, position: Int) -> Float3
     """The sample at a position that may lie outside: zeros follow the waveform up to `padded`
     samples, and the whole is reflected at both ends as often as it takes."""
     var i = position
-    if padded == 1:
-        i = 0
-    else:
+    if i < 0 or i >= padded:
         var period = 2 * (padded - 1)
         i = i % period
         if i >= padded:
