@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import av
 import numpy as np
 from faster_whisper import transcribe as reference
 
@@ -29,9 +30,9 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
 
     Raises:
         NoAudioStreamError: The file holds no audio.
-        ValueError: NaN or infinite samples, or an array of several channels. From PyAV, a subclass
-            for a file of unknown format.
-        OSError: From PyAV, a subclass for a file that cannot be opened.
+        ValueError: NaN or infinite samples, or an array of several channels.
+        av.error.FFmpegError: PyAV's subclass of it for a file of unknown format (also a
+            ValueError or EOFError), or one that cannot be opened (also an OSError).
     """
     if isinstance(audio, np.ndarray):
         _check_samples(audio)
@@ -42,6 +43,15 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         name = getattr(audio, "name", audio)
         raise NoAudioStreamError(
             f"{name!r} holds no audio stream: give a sound file, or a film with sound"
+        ) from error
+    except OSError:  # not found, a folder, no permission: PyAV's words are clear
+        raise
+    except av.error.FFmpegError as error:
+        raise type(error)(
+            error.errno,
+            f"this is no audio that can be decoded ({error.strerror})",
+            error.filename,
+            error.log,
         ) from error
     return decoded
 

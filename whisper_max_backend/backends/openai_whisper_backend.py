@@ -30,10 +30,7 @@ _SAME = (
 )
 """Options of one name and meaning in both programs."""
 _TRANSLATED = (
-    "language",
-    "length_penalty",
-    "log_prob_threshold",
-    "log_progress",
+    *("language", "length_penalty", "log_prob_threshold", "log_progress"),
     "suppress_tokens",
 )
 

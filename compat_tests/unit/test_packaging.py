@@ -1,0 +1,85 @@
+"""What is packed, and that the project's papers agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import whisper_max_backend
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_has_all_that_runs_and_no_more(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, packed in (
+        (ROOT / "mojo" / "whisper_kernels", "whisper_max_backend/mojo/whisper_kernels"),
+        (ROOT / "whisper_max_backend", "whisper_max_backend"),
+    ):
+        for path in folder.rglob("*"):
+            if path.suffix in (".py", ".mojo", ".flac") or path.name == "py.typed":
+                assert f"{packed}/{path.relative_to(folder).as_posix()}" in names
+    assert {name.split("/")[0] for name in names} == {
+        "whisper_max_backend",
+        f"whisper_max_backend-{whisper_max_backend.__version__}.dist-info",
+    }
+
+
+def test_an_installed_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from whisper_max_backend.engine.artifacts import kernel_sources\n"
+        "print(kernel_sources())"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
+    ).stdout
+    assert Path(printed.strip()) == tmp_path / "whisper_max_backend" / "mojo" / "whisper_kernels"
+
+
+def test_continuous_integration_runs_the_readmes_command() -> None:
+    commands = re.findall(r"^```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (tests,) = [command.strip() for command in commands if "[test]" in command]
+    assert tests in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_importing_is_light_and_changes_nothing() -> None:
+    program = (
+        "import logging, os, signal, sys, threading, faster_whisper, numpy, warnings\n"
+        "def state():\n"
+        "    return (dict(os.environ), logging.root.handlers[:], logging.root.level,\n"
+        "            signal.getsignal(signal.SIGINT), threading.active_count(),\n"
+        "            warnings.filters[:], sys.excepthook, numpy.geterr())\n"
+        "before = state()\n"
+        "import whisper_max_backend\n"
+        "assert state() == before\n"
+        "assert not {'max', 'mojo', 'rich', 'torch', 'whisper'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_names_are_the_references() -> None:
+    import faster_whisper
+
+    assert set(faster_whisper.__all__) <= set(whisper_max_backend.__all__)
+    for name in whisper_max_backend.__all__:
+        assert hasattr(whisper_max_backend, name)
