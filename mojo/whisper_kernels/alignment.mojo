@@ -1,0 +1,308 @@
+"""Word timing: cross-attention of the alignment heads, and dynamic time warping.
+
+Source: `timing.py` of openai/whisper and `WhisperReplica::align` of CTranslate2,
+whose order of operations is kept: softmax over frames, normalisation over
+tokens, median filter over frames, mean over heads, time warping.
+"""
+
+from std.collections import Array
+from std.math import align_up, sqrt
+from std.memory.alloc import unsafe_alloc
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+
+from .attention import exponentiate
+from .gemm import F32, LANES, PANEL, Epilogue, Rows, multiply, scratch_size
+from .tensors import Floats, Ints, floats, ints
+
+comptime WIDEST = 63
+"""Widest median filter."""
+
+
+def reflect(index: Int, count: Int) -> Int:
+    """The index mirrored at both ends of `[0, count)`."""
+    var i = abs(index)
+    return i if i < count else 2 * count - i - 2
+
+
+def add_median(row: Floats, count: Int, width: Int, padded: Floats, sums: Floats):
+    """`sums += median of width` along a row; a row of at most width // 2 is taken as it is.
+
+    Sorts `width` shifted copies of the row lane by lane. `padded` holds
+    count + width + LANES floats.
+    """
+    var rank = width // 2
+    if count <= rank:
+        for k in range(count):
+            sums[unsafe_offset=k] += row[unsafe_offset=k]
+        return
+    for k in range(-rank, count + rank):
+        padded[unsafe_offset=k + rank] = row[unsafe_offset=reflect(k, count)]
+    for k in range(count + 2 * rank, align_up(count, LANES) + 2 * rank):
+        padded[unsafe_offset=k] = 0
+    var window = Array[SIMD[F32, LANES], WIDEST](fill=SIMD[F32, LANES](0))
+    for k in range(0, count, LANES):
+        for i in range(2 * rank + 1):
+            window[i] = padded.unsafe_offset(k + i).unsafe_load[width=LANES]()
+        # Selection of the smallest rank + 1, one at a time.
+        for i in range(rank + 1):
+            for j in range(i + 1, 2 * rank + 1):
+                var low = min(window[i], window[j])
+                window[j] = max(window[i], window[j])
+                window[i] = low
+        for lane in range(min(LANES, count - k)):
+            sums[unsafe_offset=k + lane] += window[rank][lane]
+
+
+def head_weights(
+    queries: Rows,
+    tokens: Int,
+    length: Int,
+    normalized: Int,
+    packed: Floats,
+    memory_frames: Int,
+    head_size: Int,
+    frames: Int,
+    width: Int,
+    sums: Floats,
+    sums_stride: Int,
+):
+    """Adds one head's filtered attention weights to `sums` [tokens, sums_stride].
+
+    Tokens from `length` on repeat the last one's weights, as the reference pads; the
+    normalisation runs over the first `normalized` tokens.
+    """
+    var stride = align_up(memory_frames, PANEL)
+    var scores = unsafe_alloc[Float32](tokens * stride)
+    var scratch = unsafe_alloc[Float32](scratch_size(length, head_size))
+    multiply(
+        queries,
+        0,
+        length,
+        packed,
+        0,
+        stride // PANEL,
+        head_size,
+        memory_frames,
+        scores,
+        stride,
+        Epilogue(),
+        scratch,
+        scale=1 / sqrt(Float32(head_size)),
+    )
+    scratch.unsafe_free()
+    for t in range(length):
+        var row = scores.unsafe_offset(t * stride)
+        var scale = 1 / exponentiate(row, frames)
+        for k in range(frames):
+            row[unsafe_offset=k] *= scale
+    for t in range(length, normalized):
+        for k in range(frames):
+            scores[unsafe_offset=t * stride + k] = scores[unsafe_offset=(length - 1) * stride + k]
+    for k in range(frames):
+        var sum = Float32(0)
+        var squares = Float32(0)
+        for t in range(normalized):
+            var x = scores[unsafe_offset=t * stride + k]
+            sum += x
+            squares += x * x
+        var mean = sum / Float32(normalized)
+        var scale = 1 / sqrt(max(squares / Float32(normalized) - mean * mean, 0))
+        for t in range(normalized):
+            var x = scores[unsafe_offset=t * stride + k]
+            scores[unsafe_offset=t * stride + k] = (x - mean) * scale
+    var padded = unsafe_alloc[Float32](frames + width + 2 * LANES)
+    for t in range(normalized):
+        add_median(
+            scores.unsafe_offset(t * stride),
+            frames,
+            width,
+            padded,
+            sums.unsafe_offset(t * sums_stride),
+        )
+    padded.unsafe_free()
+    scores.unsafe_free()
+
+
+@extensibility.register("whisper.alignment_weights")
+struct AlignmentWeights:
+    """Adds the weights of one layer's alignment heads.
+
+    queries [items, tokens, state]; memory [layers, items, heads, size]; heads [n] int32;
+    sizes [items, 3] int32: tokens of the item, tokens to normalise over, encoder frames;
+    numbers [2] int32: frames of the memory, width of the median filter; layer [1] int32;
+    previous and sums [items, tokens, frames].
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        sums: OutputTensor[dtype=DType.float32, rank=3, ...],
+        previous: InputTensor[dtype=DType.float32, rank=3, ...],
+        queries: InputTensor[dtype=DType.float32, rank=3, ...],
+        memory: InputTensor[dtype=DType.float32, rank=4, ...],
+        heads: InputTensor[dtype=DType.int32, rank=1, ...],
+        sizes: InputTensor[dtype=DType.int32, rank=2, ...],
+        numbers: InputTensor[dtype=DType.int32, rank=1, ...],
+        layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var index = Int(ints(layer)[unsafe_offset=0])
+        var items = queries.dim_size(0)
+        var tokens = queries.dim_size(1)
+        var state = queries.dim_size(2)
+        var all_heads = memory.dim_size(2)
+        var head_size = state // all_heads
+        var size = memory.dim_size(3)
+        var frames = sums.dim_size(2)
+        var chosen = ints(heads)
+        var count = heads.dim_size(0)
+        var limits = ints(sizes)
+        var memory_frames = Int(ints(numbers)[unsafe_offset=0])
+        var width = Int(ints(numbers)[unsafe_offset=1])
+        var source = floats(queries)
+        var panels = floats(memory).unsafe_offset(index * items * all_heads * size)
+        var plane = tokens * frames
+        var parts = unsafe_alloc[Float32](items * count * plane)
+
+        def task(place: Int) {imm}:
+            var item = place // count
+            var head = Int(chosen[unsafe_offset=place % count])
+            var part = parts.unsafe_offset(place * plane)
+            for k in range(plane):
+                part[unsafe_offset=k] = 0
+            head_weights(
+                Rows(
+                    source.unsafe_offset(item * tokens * state + head * head_size),
+                    state,
+                    0,
+                    tokens * state,
+                ),
+                tokens,
+                Int(limits[unsafe_offset=3 * item]),
+                Int(limits[unsafe_offset=3 * item + 1]),
+                panels.unsafe_offset((item * all_heads + head) * size),
+                memory_frames,
+                head_size,
+                Int(limits[unsafe_offset=3 * item + 2]),
+                width,
+                part,
+                frames,
+            )
+
+        sync_parallelize(task, items * count)
+        var destination = floats(sums)
+        var before = floats(previous)
+        for item in range(items):
+            for k in range(plane):
+                var total = before[unsafe_offset=item * plane + k]
+                for i in range(count):
+                    total += parts[unsafe_offset=(item * count + i) * plane + k]
+                destination[unsafe_offset=item * plane + k] = total
+        parts.unsafe_free()
+
+
+def warp(weights: Floats, stride: Int, rows: Int, columns: Int, path: Ints) -> Int:
+    """The cheapest monotonic path through `-weights`; returns its length.
+
+    path [rows + columns, 2]: pairs (row, column) in rising order.
+    """
+    comptime infinity = Float32.MAX
+    var width = columns + 1
+    var costs = unsafe_alloc[Float32]((rows + 1) * width)
+    var trace = unsafe_alloc[Int8]((rows + 1) * width)
+    for k in range((rows + 1) * width):
+        costs[unsafe_offset=k] = infinity
+    costs[unsafe_offset=0] = 0
+    for i in range(1, rows + 1):
+        for j in range(1, columns + 1):
+            var diagonal = costs[unsafe_offset=(i - 1) * width + j - 1]
+            var up = costs[unsafe_offset=(i - 1) * width + j]
+            var left = costs[unsafe_offset=i * width + j - 1]
+            var cost = left
+            var step = Int8(2)
+            if diagonal < up and diagonal < left:
+                cost = diagonal
+                step = 0
+            elif up < diagonal and up < left:
+                cost = up
+                step = 1
+            costs[unsafe_offset=i * width + j] = (
+                cost - weights[unsafe_offset=(i - 1) * stride + j - 1]
+            )
+            trace[unsafe_offset=i * width + j] = step
+    for j in range(columns + 1):
+        trace[unsafe_offset=j] = 2
+    for i in range(rows + 1):
+        trace[unsafe_offset=i * width] = 1
+    var i = rows
+    var j = columns
+    var count = 0
+    while i > 0 or j > 0:
+        path[unsafe_offset=2 * count] = Int32(i - 1)
+        path[unsafe_offset=2 * count + 1] = Int32(j - 1)
+        count += 1
+        var step = trace[unsafe_offset=i * width + j]
+        if step != 2:
+            i -= 1
+        if step != 1:
+            j -= 1
+    for k in range(count // 2):
+        for part in range(2):
+            var first = path[unsafe_offset=2 * k + part]
+            path[unsafe_offset=2 * k + part] = path[unsafe_offset=2 * (count - 1 - k) + part]
+            path[unsafe_offset=2 * (count - 1 - k) + part] = first
+    costs.unsafe_free()
+    trace.unsafe_free()
+    return count
+
+
+@extensibility.register("whisper.time_warping")
+struct TimeWarping:
+    """Dynamic time warping of summed attention weights.
+
+    sums [items, tokens, frames]; sizes [items, 3] int32: first token, tokens, frames of
+    the item's matrix; heads [1]: by how many the sums are divided;
+    paths [items, tokens + frames, 2] int32; counts [items] int32.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        paths: OutputTensor[dtype=DType.int32, rank=3, ...],
+        counts: OutputTensor[dtype=DType.int32, rank=1, ...],
+        sums: InputTensor[dtype=DType.float32, rank=3, ...],
+        sizes: InputTensor[dtype=DType.int32, rank=2, ...],
+        heads: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var tokens = sums.dim_size(1)
+        var frames = sums.dim_size(2)
+        var source = floats(sums)
+        var limits = ints(sizes)
+        var scale = 1 / floats(heads)[unsafe_offset=0]
+        var routes = ints(paths)
+        var lengths = ints(counts)
+
+        def task(item: Int) {imm}:
+            var first = Int(limits[unsafe_offset=3 * item])
+            var rows = Int(limits[unsafe_offset=3 * item + 1])
+            var matrix = source.unsafe_offset((item * tokens + first) * frames)
+            for k in range(rows * frames):
+                matrix[unsafe_offset=k] *= scale
+            lengths[unsafe_offset=item] = Int32(
+                warp(
+                    matrix,
+                    frames,
+                    rows,
+                    Int(limits[unsafe_offset=3 * item + 2]),
+                    routes.unsafe_offset(item * (tokens + frames) * 2),
+                )
+            )
+
+        sync_parallelize(task, sums.dim_size(0))

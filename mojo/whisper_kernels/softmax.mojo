@@ -1,0 +1,75 @@
+"""Sums of exponentials over a row of logits, and probabilities of chosen tokens."""
+
+from std.math import exp, log
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+
+from .gemm import F32, LANES
+from .tensors import Floats, floats, ints
+
+
+def highest(row: Floats, count: Int) -> Float32:
+    """The largest of `count` values (minus infinity of none)."""
+    var whole = count // LANES * LANES
+    var tops = SIMD[F32, LANES](Float32.MIN)
+    for k in range(0, whole, LANES):
+        tops = max(tops, row.unsafe_offset(k).unsafe_load[width=LANES]())
+    var top = tops.reduce_max()
+    for k in range(whole, count):
+        top = max(top, row[unsafe_offset=k])
+    return top
+
+
+def log_sum_exp(row: Floats, count: Int) -> Float32:
+    """`log(sum(exp(row)))`, shifted by the maximum so that nothing overflows."""
+    var top = highest(row, count)
+    var whole = count // LANES * LANES
+    var sums = SIMD[F32, LANES](0)
+    for k in range(0, whole, LANES):
+        sums += exp(row.unsafe_offset(k).unsafe_load[width=LANES]() - top)
+    var total = sums.reduce_add()
+    for k in range(whole, count):
+        total += exp(row[unsafe_offset=k] - top)
+    return top + log(total)
+
+
+@extensibility.register("whisper.probabilities")
+struct Probabilities:
+    """Softmax probabilities of chosen tokens.
+
+    logits [items, rows, vocabulary]; ids [items, rows, count] int32; limit [1] int32: the
+    softmax runs over the first `limit` tokens, or, where it is 0, over the chosen ids alone;
+    y [items, rows, count].
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        logits: InputTensor[dtype=DType.float32, rank=3, ...],
+        ids: InputTensor[dtype=DType.int32, rank=3, ...],
+        limit: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var vocabulary = logits.dim_size(2)
+        var count = ids.dim_size(2)
+        var among = Int(ints(limit)[unsafe_offset=0])
+        var source = floats(logits)
+        var chosen_ids = ints(ids)
+        var output = floats(y)
+
+        def task(row: Int) {imm}:
+            var line = source.unsafe_offset(row * vocabulary)
+            var chosen = chosen_ids.unsafe_offset(row * count)
+            var values = output.unsafe_offset(row * count)
+            for i in range(count):
+                values[unsafe_offset=i] = line[unsafe_offset=Int(chosen[unsafe_offset=i])]
+            var total = log_sum_exp(line, among) if among > 0 else log_sum_exp(values, count)
+            for i in range(count):
+                values[unsafe_offset=i] = exp(values[unsafe_offset=i] - total)
+
+        sync_parallelize(task, ids.dim_size(0) * ids.dim_size(1))

@@ -1,0 +1,18 @@
+"""Raw pointers of graph tensors, for kernels that do their own indexing."""
+
+from extensibility import ManagedTensorSlice
+
+comptime Floats = Pointer[Float32, MutUntrackedOrigin]
+comptime Ints = Pointer[Int32, MutUntrackedOrigin]
+
+
+@always_inline
+def floats(tensor: ManagedTensorSlice[dtype=DType.float32, ...]) -> Floats:
+    """The first element of a float32 tensor, which is contiguous in row-major order."""
+    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@always_inline
+def ints(tensor: ManagedTensorSlice[dtype=DType.int32, ...]) -> Ints:
+    """The first element of an int32 tensor, which is contiguous in row-major order."""
+    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()

@@ -1,0 +1,40 @@
+"""Device buffers that requests borrow, so that no request pays for fresh memory."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+
+from max.driver import Buffer, Device
+from max.dtype import DType
+
+
+class BufferPool:
+    """Float32 buffers of a device, given back when their borrower is collected."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._free: dict[tuple[int, ...], list[Buffer]] = {}
+
+    def lend(self, borrower: object, shape: Sequence[int]) -> Buffer:
+        """A buffer of this shape, of undefined content, until `borrower` is gone."""
+        key = tuple(shape)
+        with self._lock:
+            kept = self._free.get(key)
+            buffer = kept.pop() if kept else Buffer(DType.float32, key, self._device)
+        weakref.finalize(borrower, self._take_back, key, buffer).atexit = False
+        return buffer
+
+    def clear(self) -> None:
+        """Lets go of buffers that nobody has borrowed."""
+        with self._lock:
+            self._free.clear()
+
+    def _take_back(self, key: tuple[int, ...], buffer: Buffer) -> None:
+        with self._lock:
+            # Windows of one batch size follow each other; other sizes are not worth their memory.
+            if key not in self._free:
+                self._free = {k: v for k, v in self._free.items() if len(k) != len(key)}
+            self._free.setdefault(key, []).append(buffer)

@@ -1,0 +1,22 @@
+"""All graphs of a model, compiled as one module so that they load together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from max.graph import DeviceRef, Module
+
+from ..checkpoint import Dimensions
+from .decoder import DecoderGraphs
+from .encoder import add_encoder
+
+
+def build_module(
+    dimensions: Dimensions, alignment_heads: Sequence[tuple[int, int]], device: DeviceRef
+) -> Module:
+    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities`` and, for a
+    model whose alignment heads are known, ``align``."""
+    module = Module()
+    add_encoder(module, dimensions, device)
+    DecoderGraphs(module, dimensions, device).add_all(alignment_heads)
+    return module
