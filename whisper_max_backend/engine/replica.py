@@ -121,6 +121,7 @@ class Replica:
             suppressed=suppressed,
             repetition_penalty=options.repetition_penalty,
             rows_per_item=decoding.beam_size if decoding.beam_size > 1 else decoding.num_hypotheses,
+            first_timestamp=vocabulary.timestamp_begin,
         )
         no_speech: Sequence[float] = [0.0] * len(prompts)
         if start_step > 0:
