@@ -48,7 +48,7 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         raise
     except av.error.FFmpegError as error:
         raise type(error)(
-            error.errno,
+            error.errno or 0,
             f"this is no audio that can be decoded ({error.strerror})",
             error.filename,
             error.log,

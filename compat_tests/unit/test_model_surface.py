@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import types
@@ -15,11 +16,12 @@ import ctranslate2
 import faster_whisper
 import numpy as np
 import pytest
+import tokenizers
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import whisper_max_backend
-from compat_tests.miniature import make_model
+from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.models import our_model
 from compat_tests.numpy_runtime import NumpyWhisper
 from whisper_max_backend import audio, model
@@ -39,8 +41,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small multilingual model that takes 30 seconds of audio."""
     return make_model(
         tmp_path_factory.mktemp("surface"),
-        **{"n_state": 64, "n_audio_head": 1, "n_text_head": 1},
-        **{"n_audio_layer": 1, "n_text_layer": 1},
+        dataclasses.replace(ARCHITECTURES["one-head"], n_audio_ctx=1500),
     )
 
 
@@ -82,11 +83,13 @@ def test_signatures(name: str, method: str) -> None:
 
 
 def test_the_constructor_takes_what_its_signature_says() -> None:
-    def parameters(**options: bool) -> list[tuple[str, Any, Any]]:
-        signature = inspect.signature(whisper_max_backend.WhisperModel.__init__, **options)
+    def parameters(follow_wrapped: bool) -> list[tuple[str, Any, Any]]:
+        signature = inspect.signature(
+            whisper_max_backend.WhisperModel.__init__, follow_wrapped=follow_wrapped
+        )
         return [(p.name, p.kind, p.default) for p in signature.parameters.values()]
 
-    assert parameters(follow_wrapped=False) == parameters()
+    assert parameters(follow_wrapped=False) == parameters(follow_wrapped=True)
 
 
 def test_attributes(
@@ -129,7 +132,12 @@ def test_arguments_reach_the_engine(directory: Path, monkeypatch: pytest.MonkeyP
         return types.SimpleNamespace(is_multilingual=True)
 
     monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", engine)
-    options = {"compute_type": "int8", "cpu_threads": 3, "num_workers": 2, "device_index": [0]}
+    options: dict[str, Any] = {
+        "compute_type": "int8",
+        "cpu_threads": 3,
+        "num_workers": 2,
+        "device_index": [0],
+    }
     ours = whisper_max_backend.WhisperModel(str(directory), "cpu", max_queued_batches=5, **options)
     monkeypatch.setattr(ctranslate2.models, "Whisper", engine)
     expected, received = received, {}
@@ -153,9 +161,10 @@ def test_tokenizer_from_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hub = types.SimpleNamespace(from_pretrained=lambda name: name)
-    monkeypatch.setattr(model.tokenizers, "Tokenizer", hub)
+    monkeypatch.setattr(tokenizers, "Tokenizer", hub)
     engine: Any = types.SimpleNamespace(is_multilingual=multilingual, num_languages=languages)
-    assert model._tokenizer(str(tmp_path), None, engine) == f"openai/{published}"
+    found: Any = model._tokenizer(str(tmp_path), None, engine)
+    assert found == f"openai/{published}"
 
 
 def test_no_tokenizer_and_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +172,7 @@ def test_no_tokenizer_and_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise Exception("no route to host")
 
     hub = types.SimpleNamespace(from_pretrained=unreachable)
-    monkeypatch.setattr(model.tokenizers, "Tokenizer", hub)
+    monkeypatch.setattr(tokenizers, "Tokenizer", hub)
     engine: Any = types.SimpleNamespace(is_multilingual=False)
     with pytest.raises(RuntimeError, match="no tokenizer.json.*no route to host"):
         model._tokenizer(str(tmp_path), None, engine)
