@@ -90,17 +90,64 @@ def test_prefixes(
     )
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("num_hypotheses", [1, 2, 3])
+@pytest.mark.parametrize("choice", range(6))
+def test_few_words(
+    one_model: DecodingCase, choice: int, num_hypotheses: int, length_penalty: float
+) -> None:
+    """With ten words to choose from, beams end at every step and have to be replaced."""
+    eot = one_model.ids["<|endoftext|>"]
+    words = np.random.default_rng(choice).choice(range(40, eot), 10, replace=False).tolist()
+    others = sorted({*range(one_model.decoder.n_vocab)} - {*words, eot})
+    for texts in (((), (), ()), ((40,), (41, 51), ())):
+        one_model.check(
+            [one_model.prompt(*text) for text in texts],
+            beam_size=3,
+            num_hypotheses=num_hypotheses,
+            length_penalty=length_penalty,
+            max_length=60,
+            suppress_tokens=others,
+            suppress_blank=False,
+        )
+
+
+@pytest.mark.parametrize("texts", [((), ()), ((), (40,)), ((40,), (41,))], ids=str)
+def test_early_end_in_a_secondary_beam(
+    one_model: DecodingCase, texts: tuple[tuple[int, ...], ...]
+) -> None:
+    """It is held back at the first free step, if any item of the batch has a prefix."""
+    model = one_model
+    eot = model.ids["<|endoftext|>"]
+    prompts = [model.prompt(*text) for text in texts]
+    options: dict[str, Any] = {"suppress_blank": False, "max_length": 40}
+    for item, text in enumerate(texts):
+        (greedy,) = replace(model, encoded=model.encoded[item : item + 1]).generate(
+            prompts[item : item + 1], beam_size=1, return_logits_vocab=True, **options
+        )
+        order = np.argsort(-greedy.logits[0][len(text)][: eot + 1]).tolist()
+        rank = order.index(eot)
+        words = [*order[rank - 1 : rank], *order[rank + 1 : rank + 12]]
+        others = sorted({*range(model.decoder.n_vocab)} - {*words, eot})
+        model.check(
+            prompts,
+            beam_size=3,
+            num_hypotheses=3,
+            length_penalty=0.0,
+            suppress_tokens=others,
+            **options,
+        )
+
+
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_prefix_with_timestamps_and_end(one_model: DecodingCase, beam_size: int) -> None:
     """Forced timestamps are not seen by the rule; a forced <|endoftext|> ends nothing."""
     first, eot = one_model.first_timestamp, one_model.ids["<|endoftext|>"]
-    prompts = [
-        one_model.prompt(first + 9, 40, 50, timestamps=True),
-        one_model.prompt(40, eot, 50, timestamps=True),
-        one_model.prompt(40, first + 20, timestamps=True),
-    ]
-    for length_penalty in (0.0, 1.0):
-        one_model.check(prompts, beam_size=beam_size, max_length=80, length_penalty=length_penalty)
+    texts = [(first + 9, 40, 50), (40, eot, 50), (40, first + 20, 41, eot)]
+    prompts = [one_model.prompt(*text, timestamps=True) for text in texts]
+    one_model.check(prompts, beam_size=beam_size, max_length=80)
+    prompts[0] = one_model.prompt(40, timestamps=True)  # now the others leave their prefix later
+    one_model.check(prompts, beam_size=beam_size, max_length=80)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -128,6 +175,26 @@ def test_bare_start_of_transcript(
     """English-only prompts: the no-speech probability comes from the search itself."""
     prompts = [[model.ids["<|startoftranscript|>"], *text]] * BATCH
     model.check(prompts, beam_size=beam_size, max_length=60, return_no_speech_prob=True)
+
+
+def test_no_speech_probability_of_samples(one_model: DecodingCase) -> None:
+    """It is each item's own. (The reference takes that of the i-th row, not of the i-th item.)"""
+    prompt = [one_model.ids["<|startoftranscript|>"]]
+    options: dict[str, Any] = {
+        "beam_size": 1,
+        "num_hypotheses": 2,
+        "sampling_topk": 3,
+        "max_length": 8,
+        "return_no_speech_prob": True,
+    }
+    encoded = ctranslate2.StorageView.from_array(one_model.encoded)
+    expected = one_model.reference.generate(
+        encoded, [prompt] * BATCH, beam_size=1, max_length=8, return_no_speech_prob=True
+    )
+    found = one_model.generate([prompt] * BATCH, **options)
+    assert [result.watched for result in found] == pytest.approx(
+        [result.no_speech_prob for result in expected], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("beam_size", [1, 5])
