@@ -1,0 +1,330 @@
+"""Bad input, end to end: the exception type of the reference, and a message that helps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import faster_whisper
+import numpy as np
+import pytest
+
+from compat_tests.miniature import make_model
+from compat_tests.models import engine_class, subject
+from compat_tests.recordings import SAMPLING_RATE, audio_file
+
+SECOND = np.zeros(SAMPLING_RATE, np.float32)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature with the 30 s windows that `transcribe` always makes."""
+    return make_model(tmp_path_factory.mktemp("miniature"), "deep-encoder")
+
+
+@pytest.fixture(scope="module")
+def models(directory: Path) -> tuple[Any, Any]:
+    """The reference's model and ours."""
+    options = {"device": "cpu", "compute_type": "float32"}
+    return (
+        faster_whisper.WhisperModel(str(directory), **options),
+        subject().WhisperModel(str(directory), **options),
+    )
+
+
+def same_error(expected: Callable[[], Any], actual: Callable[[], Any], *words: str) -> None:
+    """Both fail with the same type of exception (or ours with a subclass); `words` are in ours."""
+    with pytest.raises(Exception) as theirs:  # noqa: PT011  # the reference decides
+        expected()
+    with pytest.raises(theirs.type) as ours:
+        actual()
+    for word in words:
+        assert word.lower() in str(ours.value).lower()
+
+
+def load_both(path: Path, *words: str, **options: Any) -> None:
+    """Loading fails alike."""
+    options = {"device": "cpu", "compute_type": "float32", **options}
+    same_error(
+        lambda: faster_whisper.WhisperModel(str(path), **options),
+        lambda: subject().WhisperModel(str(path), **options),
+        *words,
+    )
+
+
+# -- models
+
+
+def _copy(directory: Path, target: Path) -> Path:
+    return Path(shutil.copytree(directory, target / "model"))
+
+
+@pytest.mark.parametrize("missing", ["model.bin", "vocabulary.json"])
+def test_incomplete_directory(directory: Path, tmp_path: Path, missing: str) -> None:
+    path = _copy(directory, tmp_path)
+    (path / missing).unlink()
+    load_both(path, missing.split(".")[0])
+
+
+def test_unknown_model_name() -> None:
+    same_error(
+        lambda: faster_whisper.WhisperModel("no-such-model"),
+        lambda: subject().WhisperModel("no-such-model"),
+        "no-such-model",
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 3, 30, 1000, 0.5, 0.99999])
+def test_truncated_model(directory: Path, tmp_path: Path, kept: float) -> None:
+    path = _copy(directory, tmp_path)
+    content = (path / "model.bin").read_bytes()
+    length = kept if isinstance(kept, int) else int(kept * len(content))
+    (path / "model.bin").write_bytes(content[:length])
+    load_both(path, "model.bin")
+
+
+def test_corrupted_model(directory: Path, tmp_path: Path) -> None:
+    path = _copy(directory, tmp_path)
+    (path / "model.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+    load_both(path, "version")
+
+
+def test_model_of_another_kind(directory: Path, tmp_path: Path) -> None:
+    path = _copy(directory, tmp_path)
+    content = (path / "model.bin").read_bytes()
+    (path / "model.bin").write_bytes(content.replace(b"WhisperSpec", b"TextualSpec", 1))
+    load_both(path, "TextualSpec")
+
+
+def test_damaged_config(directory: Path, tmp_path: Path) -> None:
+    path = _copy(directory, tmp_path)
+    (path / "config.json").write_text('{"suppress_ids": [')
+    load_both(path, "config.json")
+
+
+def test_weights_that_do_not_fit_the_config(directory: Path, tmp_path: Path) -> None:
+    """Alignment heads of a deeper model; the reference reads past its layers."""
+    path = _copy(directory, tmp_path)
+    text = (path / "config.json").read_text()
+    assert '"alignment_heads"' in text
+    (path / "config.json").write_text(
+        text.replace('"alignment_heads"', '"alignment_heads": [[99, 0]], "unused"')
+    )
+    with pytest.raises((RuntimeError, ValueError), match="alignment_heads"):
+        subject().WhisperModel(str(path), device="cpu", compute_type="float32")
+
+
+def test_weights_that_do_not_fit_the_vocabulary(directory: Path, tmp_path: Path) -> None:
+    path = _copy(directory, tmp_path)
+    other = make_model(tmp_path / "other", "english")
+    shutil.copy(other / "vocabulary.json", path)
+    with pytest.raises((RuntimeError, ValueError), match="vocabulary"):
+        subject().WhisperModel(str(path), device="cpu", compute_type="float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"compute_type": "float8"}, "float8"),
+        ({"device": "tpu"}, "tpu"),
+        ({"device_index": 3}, "3"),
+    ],
+    ids=["compute-type", "device", "device-index"],
+)
+def test_unsupported(directory: Path, options: dict[str, Any], word: str) -> None:
+    load_both(directory, word, **options)
+
+
+def test_compute_type_that_this_machine_lacks(directory: Path) -> None:
+    """What the reference refuses on this machine is refused alike."""
+    supported = ctranslate2.get_supported_compute_types("cpu")
+    for compute_type in {"float16", "bfloat16"} - set(supported):
+        load_both(directory, compute_type, compute_type=compute_type)
+
+
+# -- audio
+
+
+def transcribe_both(models: tuple[Any, Any], audio: Any, *words: str, **options: Any) -> None:
+    """Transcribing fails alike, at once or when the segments are asked for."""
+    options = {"temperature": 0.0, "language": "en", **options}
+
+    def run(model: Any) -> None:
+        segments, _ = model.transcribe(audio, **options)
+        list(segments)
+
+    same_error(lambda: run(models[0]), lambda: run(models[1]), *words)
+
+
+def test_no_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
+    text = tmp_path / "notes.wav"
+    text.write_text("these are words, but nobody speaks them\n" * 20)
+    transcribe_both(models, str(text), "notes.wav")
+    text.write_bytes(b"")
+    transcribe_both(models, str(text), "notes.wav")
+
+
+def test_missing_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
+    transcribe_both(models, str(tmp_path / "absent.wav"), "absent.wav")
+
+
+def test_truncated_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
+    """Half of a file is transcribed as far as it goes."""
+    content = audio_file("command.flac").read_bytes()
+    half = tmp_path / "half.flac"
+    half.write_bytes(content[: len(content) // 2])
+    durations = [
+        model.transcribe(str(half), temperature=0.0, language="en")[1].duration for model in models
+    ]
+    assert durations[0] == durations[1] > 0.5
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 401])
+def test_empty_audio(models: tuple[Any, Any], samples: int) -> None:
+    """Nothing, or less than a frame: what the reference makes of it, without an error."""
+    audio = np.zeros(samples, np.float32)
+    expected, actual = (
+        model.transcribe(audio, temperature=0.0, language="en", max_new_tokens=4)
+        for model in models
+    )
+    assert [s.tokens for s in actual[0]] == [s.tokens for s in expected[0]]
+    assert actual[1].duration == expected[1].duration
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("position", [0, 7999, -1])
+def test_samples_that_are_no_numbers(models: tuple[Any, Any], value: float, position: int) -> None:
+    """The reference transcribes nonsense there; here it is an error that says where."""
+    audio = SECOND.copy()
+    audio[position] = value
+    index = str(position % len(audio))
+    with pytest.raises(ValueError, match=index):
+        models[1].transcribe(audio)
+    with pytest.raises(ValueError, match=index):
+        models[1].detect_language(audio)
+    with pytest.raises(ValueError, match=index):
+        subject().BatchedInferencePipeline(models[1]).transcribe(audio)
+
+
+def test_several_channels(models: tuple[Any, Any]) -> None:
+    transcribe_both(models, np.zeros((2, SAMPLING_RATE), np.float32), "channel")
+
+
+@pytest.mark.parametrize("audio", [None, [0.0] * 100, 17], ids=["none", "list", "number"])
+def test_no_audio_at_all(models: tuple[Any, Any], audio: object) -> None:
+    transcribe_both(models, audio)
+
+
+# -- options
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"language": "xx"}, "xx"),
+        ({"task": "sing"}, "sing"),
+        ({"beam_size": 0}, "beam"),
+        ({"beam_size": -1}, "beam_size"),
+        ({"beam_size": 2.5}, "beam_size"),
+        ({"patience": 0.0}, "patience"),
+        ({"patience": -1.0}, "patience"),
+        ({"repetition_penalty": 0.0}, "repetition"),
+        ({"max_new_tokens": 1000}, "1000"),
+        ({"clip_timestamps": "a,b"}, "a"),
+        ({"vad_filter": True, "vad_parameters": {"treshold": 0.5}}, "treshold"),
+        ({"no_such_option": 1}, "no_such_option"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_options(models: tuple[Any, Any], options: dict[str, Any], word: str) -> None:
+    transcribe_both(models, SECOND, word, **options)
+
+
+def test_batched_without_clips(models: tuple[Any, Any]) -> None:
+    audio = np.zeros(40 * SAMPLING_RATE, np.float32)
+    reference = faster_whisper.BatchedInferencePipeline(models[0])
+    ours = subject().BatchedInferencePipeline(models[1])
+    same_error(
+        lambda: reference.transcribe(audio, vad_filter=False),
+        lambda: ours.transcribe(audio, vad_filter=False),
+        "clip",
+    )
+
+
+# -- the engine's own arguments
+
+
+@pytest.fixture(scope="module")
+def engines(models: tuple[Any, Any]) -> tuple[Any, Any]:
+    return models[0].model, models[1].model
+
+
+def _features(*shape: int) -> ctranslate2.StorageView:
+    return ctranslate2.StorageView.from_array(np.zeros(shape, np.float32))
+
+
+START = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options"),
+    [
+        ([["a", "b"]], {}),
+        ([START, ["<|startofprev|>", *START]], {}),
+        ([START, [*START, "<|notimestamps|>"]], {}),
+        ([START], {"beam_size": 0}),
+        ([START], {"num_hypotheses": 0}),
+        ([START], {"num_hypotheses": 6}),
+        ([START], {"patience": 0}),
+        ([START], {"repetition_penalty": 0}),
+        ([START], {"no_repeat_ngram_size": -1}),
+        ([START], {"sampling_topk": -1}),
+        ([[0.5]], {}),
+    ],
+    ids=[
+        "no-start",
+        "unequal-start",
+        "unequal-task",
+        "beam",
+        "no-hypotheses",
+        "hypotheses",
+        "patience",
+        "penalty",
+        "n-gram",
+        "topk",
+        "type",
+    ],
+)
+def test_generate(engines: tuple[Any, Any], prompts: list, options: dict[str, Any]) -> None:
+    features = _features(len(prompts), 80, 3000)
+    same_error(*(lambda e=e: e.generate(features, prompts, **options) for e in engines))
+
+
+def test_prompt_longer_than_the_context(engines: tuple[Any, Any]) -> None:
+    """The reference reads past its position table; here it is an error."""
+    prompt = ["<|startofprev|>", *["a"] * 460, *START]
+    with pytest.raises(ValueError, match="448"):
+        engines[1].generate(_features(1, 80, 3000), [prompt])
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 128, 3000), (80, 3000), (1, 80, 3002)], ids=["mels", "rank", "frames"]
+)
+def test_features(engines: tuple[Any, Any], shape: tuple[int, ...]) -> None:
+    same_error(*(lambda e=e: e.encode(_features(*shape)) for e in engines))
+
+
+def test_align_frames(engines: tuple[Any, Any]) -> None:
+    """One number of frames for each item."""
+    ids = [260, 261]
+    same_error(
+        *(lambda e=e: e.align(_features(1, 80, 3000), ids, [[1]], [50, 50]) for e in engines)
+    )
+
+
+def test_no_such_file_in_the_engine(tmp_path: Path) -> None:
+    path = str(tmp_path / "absent")
+    same_error(lambda: ctranslate2.models.Whisper(path), lambda: engine_class()(path), "absent")

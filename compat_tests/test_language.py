@@ -1,0 +1,84 @@
+"""Language detection and recordings in several languages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compat_tests.compare import PROBABILITY, language_differences
+from compat_tests.models import check, our_model, reference_model
+from compat_tests.recordings import load
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam_size", [5, 1])
+def test_multilingual_recording(beam_size: int) -> None:
+    """The language is detected anew for each window."""
+    expected = check("base", "bilingual", multilingual=True, beam_size=beam_size)
+    assert "Félicitations" in expected.text
+    assert "Fail better" in expected.text
+
+
+@pytest.mark.slow
+def test_multilingual_with_vad_and_words() -> None:
+    check(
+        "base", "bilingual", multilingual=True, vad_filter=True, word_timestamps=True, beam_size=1
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"language_detection_segments": 2, "language_detection_threshold": 0.999},
+        {"language": "fr"},
+        {"language": "en"},
+    ],
+    ids=["two-windows", "given", "wrong"],
+)
+def test_language_options(options: dict) -> None:
+    check("base", "french", beam_size=1, without_timestamps=True, **options)
+
+
+@pytest.mark.parametrize("recording", ["french", "very_short", "music", "silence"])
+def test_detect_language(recording: str) -> None:
+    audio = load(recording)
+    first, probability, everything = reference_model("base").detect_language(audio.copy())
+    ours = our_model("base").detect_language(audio.copy())
+    assert ours[0] == first
+    assert ours[1] == pytest.approx(probability, abs=PROBABILITY)
+    assert list(language_differences(everything, ours[2])) == []
+
+
+def test_detect_language_options() -> None:
+    """VAD, and several windows that vote."""
+    audio = load("bilingual")
+    options = {
+        "vad_filter": True,
+        "language_detection_segments": 2,
+        "language_detection_threshold": 1.0,
+    }
+    first, probability, everything = reference_model("base").detect_language(
+        audio.copy(), **options
+    )
+    ours = our_model("base").detect_language(audio.copy(), **options)
+    assert ours[0] == first
+    assert ours[1] == pytest.approx(probability, abs=PROBABILITY)
+    assert list(language_differences(everything, ours[2])) == []
+
+
+def test_detect_language_from_features() -> None:
+    features = reference_model("base").feature_extractor(load("russian"))
+    first, probability, _ = reference_model("base").detect_language(features=features)
+    ours = our_model("base").detect_language(features=features)
+    assert ours[0] == first == "ru"
+    assert ours[1] == pytest.approx(probability, abs=PROBABILITY)
+
+
+def test_language_of_an_english_model() -> None:
+    """An English-only model answers for English whatever it is told."""
+    for model in (reference_model("tiny.en"), our_model("tiny.en")):
+        _, info = model.transcribe(np.zeros(16_000, np.float32), language="fr", temperature=0.0)
+        assert (info.language, info.language_probability) == ("en", 1)
+        assert model.supported_languages == ["en"]
+    assert our_model("base").supported_languages == reference_model("base").supported_languages
