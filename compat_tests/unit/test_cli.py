@@ -253,12 +253,12 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     errors, output = Terminal(), io.StringIO()
     monkeypatch.setenv("TERM", "xterm")
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
-        with transcribe_module._progress("a.wav", 10.0) as advance:
+        with transcribe_module._progress("a [b].wav", 10.0) as advance:
             print("a segment")
             advance(5.0)
         with transcribe_module._progress("silence.wav", 0.0) as advance:
             advance(0.0)
-    assert "a.wav" in errors.getvalue()
+    assert "a [b].wav" in errors.getvalue()
     assert "50%" in errors.getvalue()
     assert output.getvalue() == "a segment\n", "what goes to a file is not drawn over"
 
@@ -273,12 +273,14 @@ def test_no_progress_elsewhere() -> None:
     assert errors.getvalue() == ""
 
 
-def test_the_sample_is_what_the_reference_hears(tmp_path: Path) -> None:
-    """The whole way, with a real model, through the backend that needs no compilation."""
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["max", "ctranslate2"])
+def test_the_sample_is_what_the_reference_hears(tmp_path: Path, backend: str) -> None:
+    """The whole way, with a real model."""
     common = ["--device", "cpu", "--compute-type", "float32", "--beam-size", "1"]
     result = run(
         *("transcribe", "sample", "-o", str(tmp_path), "-f", "json", *common),
-        backend="ctranslate2",
+        backend=backend,
     )
     assert result.exit_code == 0, result.output
     assert re.search(r"^\[00:00\.000 --> .*ask not what your country", result.stdout, re.M)

@@ -226,7 +226,7 @@ def _progress(name: str, duration: float) -> Iterator[Callable[[float], None]]:
     )
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
