@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
 DEFAULT_MODEL = "tiny.en"
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 COMPUTE_TYPE = click.option(
