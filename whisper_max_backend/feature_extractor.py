@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
-from .engine import artifacts
-from .engine.graphs.log_mel import BINS, HOP_LENGTH, N_FFT, log_mel_graph
+from .engine.graphs.log_mel import BINS, HOP_LENGTH, N_FFT
+from .engine.shared import shared_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,19 +36,7 @@ def _kernel() -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], None]:
 
     It runs on the CPU: the samples are there, and the features are cut and batched there.
     """
-    from max.driver import CPU
-    from max.engine import InferenceSession
-    from max.graph import DeviceRef
-
-    session = InferenceSession(devices=[CPU()])
-    artifact = artifacts.compiled(
-        "log_mel",
-        lambda: log_mel_graph(DeviceRef.CPU()),
-        key={},
-        session=session,
-        about_seconds=20,
-    )
-    model = session.init(artifact)
+    model = shared_models()["log_mel"]
     window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
     angles = -2 * np.pi / N_FFT * np.arange(N_FFT)
     turns = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

@@ -11,12 +11,12 @@ from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .attention import exponentiate
 from .gemm import F32, LANES, PANEL, Epilogue, Rows, multiply, scratch_size
-from .tensors import Floats, Ints, floats, ints
+from .parallel import parallel
+from .tensors import Floats, Ints, first, floats, ints
 
 comptime WIDEST = 63
 """Widest median filter."""
@@ -149,9 +149,10 @@ struct AlignmentWeights:
         sizes: InputTensor[dtype=DType.int32, rank=2, ...],
         numbers: InputTensor[dtype=DType.int32, rank=1, ...],
         layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var index = Int(ints(layer)[unsafe_offset=0])
+        var index = first(layer)
         var items = queries.dim_size(0)
         var tokens = queries.dim_size(1)
         var state = queries.dim_size(2)
@@ -162,7 +163,7 @@ struct AlignmentWeights:
         var chosen = ints(heads)
         var count = heads.dim_size(0)
         var limits = ints(sizes)
-        var memory_frames = Int(ints(numbers)[unsafe_offset=0])
+        var memory_frames = first(numbers)
         var width = Int(ints(numbers)[unsafe_offset=1])
         var source = floats(queries)
         var panels = floats(memory).unsafe_offset(index * items * all_heads * size)
@@ -194,7 +195,7 @@ struct AlignmentWeights:
                 frames,
             )
 
-        sync_parallelize(task, items * count)
+        parallel(first(threads), items * count, task)
         var destination = floats(sums)
         var before = floats(previous)
         for item in range(items):
@@ -279,6 +280,7 @@ struct TimeWarping:
         sums: InputTensor[dtype=DType.float32, rank=3, ...],
         sizes: InputTensor[dtype=DType.int32, rank=2, ...],
         heads: InputTensor[dtype=DType.float32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var tokens = sums.dim_size(1)
@@ -305,4 +307,4 @@ struct TimeWarping:
                 )
             )
 
-        sync_parallelize(task, sums.dim_size(0))
+        parallel(first(threads), sums.dim_size(0), task)

@@ -10,16 +10,15 @@ the longest window. Scores exist for one block of queries at a time.
 
 from std.math import align_up, ceildiv, exp, sqrt
 from std.memory.alloc import unsafe_alloc
-from std.runtime import parallelism_level
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .gemm import F32, LANES, PANEL, ROWS, Epilogue, Rows, multiply, scratch_size
-from .tensors import Floats, Ints, floats, ints
+from .parallel import parallel
+from .tensors import Floats, Ints, first, floats, ints
 
 comptime QUERIES = 4 * ROWS
 """Queries of a block: their scores over 1500 frames stay in L2."""
@@ -140,6 +139,7 @@ def pack_all(
     head_size: Int,
     packed: Floats,
     size: Int,
+    threads: Int,
 ):
     """Packs every head of x [batch, frames, width], keys from column `key`, values from `value`,
     into packed [batch, heads, size]."""
@@ -156,7 +156,7 @@ def pack_all(
             packed.unsafe_offset(index * size),
         )
 
-    sync_parallelize(task, batch * heads)
+    parallel(threads, batch * heads, task)
 
 
 @extensibility.register("whisper.pack_attention")
@@ -172,6 +172,7 @@ struct PackAttention:
     ](
         packed: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var width = x.dim_size(2)
@@ -188,6 +189,7 @@ struct PackAttention:
             state // heads,
             floats(packed),
             packed.dim_size(2),
+            first(threads),
         )
 
 
@@ -205,9 +207,10 @@ struct PackMemory:
         memory: MutableInputTensor[dtype=DType.float32, rank=4, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var index = Int(ints(layer)[unsafe_offset=0])
+        var index = first(layer)
         var batch = x.dim_size(0)
         var state = x.dim_size(2) // 2
         var heads = memory.dim_size(2)
@@ -222,6 +225,7 @@ struct PackMemory:
             state // heads,
             floats(memory).unsafe_offset(index * batch * heads * memory.dim_size(3)),
             memory.dim_size(3),
+            first(threads),
         )
 
 
@@ -236,6 +240,7 @@ def attend_all(
     heads: Int,
     head_size: Int,
     output: Floats,
+    threads: Int,
     windows: Optional[Ints] = None,
 ):
     """Attention of queries [batch, count, width] (the first heads * head_size columns)
@@ -272,7 +277,7 @@ def attend_all(
             state,
         )
 
-    sync_parallelize(task, batch * heads * blocks)
+    parallel(threads, batch * heads * blocks, task)
 
 
 @extensibility.register("whisper.attention")
@@ -289,6 +294,7 @@ struct Attention:
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         packed: InputTensor[dtype=DType.float32, rank=3, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var heads = packed.dim_size(1)
@@ -303,6 +309,7 @@ struct Attention:
             heads,
             y.dim_size(2) // heads,
             floats(y),
+            first(threads),
         )
 
 
@@ -325,9 +332,10 @@ struct CrossAttention:
         windows: InputTensor[dtype=DType.int32, rank=1, ...],
         frames: InputTensor[dtype=DType.int32, rank=1, ...],
         layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var index = Int(ints(layer)[unsafe_offset=0])
+        var index = first(layer)
         var items = queries.dim_size(0)
         var heads = memory.dim_size(2)
         var state = queries.dim_size(2)
@@ -338,9 +346,10 @@ struct CrossAttention:
             state,
             floats(memory).unsafe_offset(index * memory.dim_size(1) * heads * memory.dim_size(3)),
             memory.dim_size(3),
-            Int(ints(frames)[unsafe_offset=0]),
+            first(frames),
             heads,
             state // heads,
             floats(y),
+            first(threads),
             ints(windows),
         )

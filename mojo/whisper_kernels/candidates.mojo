@@ -11,12 +11,12 @@ from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .gemm import F32, LANES
 from .softmax import log_sum_exp
-from .tensors import Floats, Ints, floats, ints
+from .parallel import parallel
+from .tensors import Floats, Ints, first, floats, ints
 
 
 @always_inline
@@ -198,12 +198,13 @@ struct Candidates:
         numbers: InputTensor[dtype=DType.int32, rank=1, ...],
         temperature: InputTensor[dtype=DType.float32, rank=1, ...],
         picks: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var beams = logits.dim_size(1)
         var vocabulary = logits.dim_size(2)
         var wanted = picks.dim_size(0)
-        var topk = Int(ints(numbers)[unsafe_offset=0])
+        var topk = first(numbers)
         var seed = UInt32(ints(numbers)[unsafe_offset=1])
         var heat = floats(temperature)[unsafe_offset=0]
         var rows = floats(logits)
@@ -228,4 +229,4 @@ struct Candidates:
                 out_values.unsafe_offset(item * wanted),
             )
 
-        sync_parallelize(task, logits.dim_size(0))
+        parallel(first(threads), logits.dim_size(0), task)

@@ -5,7 +5,8 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from .gemm import PANEL
-from .tensors import floats, ints
+from .parallel import parallel
+from .tensors import first, floats, ints
 
 
 @extensibility.register("whisper.embed")
@@ -27,23 +28,32 @@ struct Embed:
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
         embeddings: InputTensor[dtype=DType.float32, rank=3, ...],
         encodings: InputTensor[dtype=DType.float32, rank=2, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var count = tokens.dim_size(0) * tokens.dim_size(1)
         var each = count // positions.dim_size(0)
         var state = x.dim_size(2)
-        for i in range(count):
-            var token = Int(ints(tokens)[unsafe_offset=i])
-            var position = Int(ints(positions)[unsafe_offset=i // each]) + i % each
-            var column = floats(embeddings).unsafe_offset(
+        var ids = ints(tokens)
+        var starts = ints(positions)
+        var panels = floats(embeddings)
+        var places = floats(encodings)
+        var output = floats(x)
+
+        def task(i: Int) {imm}:
+            var token = Int(ids[unsafe_offset=i])
+            var position = Int(starts[unsafe_offset=i // each]) + i % each
+            var column = panels.unsafe_offset(
                 token // PANEL * state * PANEL + token % PANEL
             )
-            var encoding = floats(encodings).unsafe_offset(position * state)
-            var row = floats(x).unsafe_offset(i * state)
+            var encoding = places.unsafe_offset(position * state)
+            var row = output.unsafe_offset(i * state)
             for k in range(state):
                 row[unsafe_offset=k] = (
                     column[unsafe_offset=k * PANEL] + encoding[unsafe_offset=k]
                 )
+
+        parallel(first(threads), count, task)
 
 
 @extensibility.register("whisper.take_token")
@@ -57,13 +67,19 @@ struct TakeToken:
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         index: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var tokens = x.dim_size(1)
         var state = x.dim_size(2)
-        var token = Int(ints(index)[unsafe_offset=0])
-        for item in range(x.dim_size(0)):
-            var row = floats(x).unsafe_offset((item * tokens + token) * state)
-            var taken = floats(y).unsafe_offset(item * state)
+        var token = first(index)
+        var source = floats(x)
+        var destination = floats(y)
+
+        def task(item: Int) {imm}:
+            var row = source.unsafe_offset((item * tokens + token) * state)
+            var taken = destination.unsafe_offset(item * state)
             for k in range(state):
                 taken[unsafe_offset=k] = row[unsafe_offset=k]
+
+        parallel(first(threads), x.dim_size(0), task)

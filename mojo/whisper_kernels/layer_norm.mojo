@@ -1,19 +1,18 @@
 """Layer normalisation (Ba et al., 2016), epsilon 1e-5 as in the reference."""
 
 from std.math import ceildiv, sqrt
-from std.runtime import parallelism_level
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .gemm import F32, LANES
-from .tensors import Floats, floats
+from .parallel import parallel
+from .tensors import Floats, first, floats
 
 comptime EPSILON = Float32(1e-5)
-comptime PARALLEL_ROWS = 64
-"""Fewer rows than this cost less than waking a thread."""
+comptime BLOCK = 64
+"""Rows of a task: fewer cost less than waking a thread."""
 
 
 def normalize(x: Floats, gamma: Floats, beta: Floats, y: Floats, width: Int):
@@ -57,6 +56,7 @@ struct LayerNorm:
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         gamma: InputTensor[dtype=DType.float32, rank=1, ...],
         beta: InputTensor[dtype=DType.float32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var rows = x.dim_size(0) * x.dim_size(1)
@@ -65,11 +65,10 @@ struct LayerNorm:
         var destination = floats(y)
         var g = floats(gamma)
         var b = floats(beta)
-        var tasks = parallelism_level() if rows >= PARALLEL_ROWS else 1
-        var each = ceildiv(rows, tasks)
+        var blocks = ceildiv(rows, BLOCK)
 
         def task(index: Int) {imm}:
-            for row in range(index * each, min(rows, (index + 1) * each)):
+            for row in range(index * BLOCK, min(rows, (index + 1) * BLOCK)):
                 normalize(
                     source.unsafe_offset(row * width),
                     g,
@@ -78,7 +77,4 @@ struct LayerNorm:
                     width,
                 )
 
-        if tasks == 1:
-            task(0)
-        else:
-            sync_parallelize(task, tasks)
+        parallel(first(threads), blocks, task)

@@ -6,29 +6,33 @@ same product over overlapping rows (its weights laid out [out, kernel, in]).
 
 from std.math import ceildiv
 from std.memory.alloc import unsafe_alloc
-from std.runtime import parallelism_level
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from extensibility import _MutableInputTensor as MutableInputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .gemm import PANEL, ROWS, Epilogue, Rows, multiply, scratch_size
-from .tensors import Floats, floats
+from .parallel import parallel
+from .tensors import Floats, first, floats
 
 comptime TASK_ROWS = 9 * ROWS
 """Most rows that one task takes: their strips fill a part of L2."""
 
 
 def product(
-    a: Rows, rows: Int, b: Floats, depth: Int, columns: Int, c: Floats, epilogue: Epilogue
+    a: Rows,
+    rows: Int,
+    b: Floats,
+    depth: Int,
+    columns: Int,
+    c: Floats,
+    epilogue: Epilogue,
+    threads: Int,
 ):
-    """`c[rows, columns] = epilogue(a b)` on all threads, `b` packed in panels.
+    """`c[rows, columns] = epilogue(a b)`, `b` packed in panels.
 
     Many rows are split among the threads by rows, few by panels.
     """
-    var threads = parallelism_level()
     var panels = ceildiv(columns, PANEL)
     var strips = ceildiv(rows, ROWS)
     var row_tasks = 1
@@ -64,7 +68,7 @@ def product(
         )
         scratch.unsafe_free()
 
-    sync_parallelize(task, row_tasks * panel_tasks)
+    parallel(threads, row_tasks * panel_tasks, task)
 
 
 @extensibility.register("whisper.linear")
@@ -82,6 +86,7 @@ struct Linear:
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         weight: InputTensor[dtype=DType.float32, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var rows = x.dim_size(0) * x.dim_size(1)
@@ -94,6 +99,7 @@ struct Linear:
             y.dim_size(2),
             floats(y),
             Epilogue(bias=floats(bias), activate=activate),
+            first(threads),
         )
 
 
@@ -110,6 +116,7 @@ struct LinearResidual:
         weight: InputTensor[dtype=DType.float32, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         residual: InputTensor[dtype=DType.float32, rank=3, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var rows = x.dim_size(0) * x.dim_size(1)
@@ -122,6 +129,7 @@ struct LinearResidual:
             y.dim_size(2),
             floats(y),
             Epilogue(bias=floats(bias), residual=floats(residual), residual_rows=rows),
+            first(threads),
         )
 
 
@@ -139,6 +147,7 @@ struct Project:
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var rows = x.dim_size(0) * x.dim_size(1)
@@ -151,6 +160,7 @@ struct Project:
             y.dim_size(2),
             floats(y),
             Epilogue(),
+            first(threads),
         )
 
 
@@ -165,6 +175,7 @@ def convolve(
     frames: Int,
     columns: Int,
     epilogue: Epilogue,
+    threads: Int,
 ):
     """A convolution over time of width 3 and padding 1, item by item.
 
@@ -185,6 +196,7 @@ def convolve(
             columns,
             y.unsafe_offset(item * frames * columns),
             epilogue,
+            threads,
         )
 
 
@@ -204,6 +216,7 @@ struct Conv:
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         weight: InputTensor[dtype=DType.float32, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         convolve(
@@ -217,6 +230,7 @@ struct Conv:
             y.dim_size(1),
             y.dim_size(2),
             Epilogue(bias=floats(bias), activate=True),
+            first(threads),
         )
 
 
@@ -233,6 +247,7 @@ struct ConvResidual:
         weight: InputTensor[dtype=DType.float32, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         residual: InputTensor[dtype=DType.float32, rank=2, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         convolve(
@@ -251,6 +266,7 @@ struct ConvResidual:
                 residual_rows=y.dim_size(1),
                 activate=True,
             ),
+            first(threads),
         )
 
 
@@ -264,44 +280,22 @@ struct TimeMajor:
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var channels = x.dim_size(1)
         var time = x.dim_size(2)
-        for item in range(x.dim_size(0)):
-            var source = floats(x).unsafe_offset(item * channels * time)
-            var destination = floats(y).unsafe_offset(item * channels * time)
+        var source = floats(x)
+        var destination = floats(y)
+
+        def task(index: Int) {imm}:
+            var item = index // channels * channels * time
+            var channel = index % channels
             for t in range(time):
-                for c in range(channels):
-                    destination[unsafe_offset=t * channels + c] = source[unsafe_offset=c * time + t]
+                destination[unsafe_offset=item + t * channels + channel] = source[
+                    unsafe_offset=item + channel * time + t
+                ]
+
+        parallel(first(threads), x.dim_size(0) * channels, task)
 
 
-@extensibility.register("whisper.pack")
-struct Pack:
-    """Weights [out, in] into column panels [ceil(out / PANEL), in, PANEL], zero-padded."""
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        packed: MutableInputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=2, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var outputs = weight.dim_size(0)
-        var inputs = weight.dim_size(1)
-        var source = floats(weight)
-        var destination = floats(packed)
-
-        def panel(p: Int) {imm}:
-            for lane in range(PANEL):
-                var n = p * PANEL + lane
-                var column = destination.unsafe_offset(p * inputs * PANEL + lane)
-                if n < outputs:
-                    for k in range(inputs):
-                        column[unsafe_offset=k * PANEL] = source[unsafe_offset=n * inputs + k]
-                else:
-                    for k in range(inputs):
-                        column[unsafe_offset=k * PANEL] = 0
-
-        sync_parallelize(panel, packed.dim_size(0))

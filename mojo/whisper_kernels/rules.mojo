@@ -10,11 +10,11 @@ from std.memory import unsafe_memcpy
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .softmax import highest, log_sum_exp
-from .tensors import Floats, Ints, floats, ints
+from .parallel import parallel
+from .tensors import Floats, Ints, first, floats, ints
 
 comptime BANNED = Float32.MIN_FINITE
 
@@ -68,10 +68,11 @@ struct ApplyRules:
         check_timestamps: InputTensor[dtype=DType.int32, rank=1, ...],
         numbers: InputTensor[dtype=DType.int32, rank=1, ...],
         penalty: InputTensor[dtype=DType.float32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var vocabulary = logits.dim_size(2)
-        var first_timestamp = Int(ints(numbers)[unsafe_offset=0])
+        var first_timestamp = first(numbers)
         var watch = Int(ints(numbers)[unsafe_offset=1])
         var source = floats(logits)
         var destination = floats(ruled)
@@ -118,4 +119,4 @@ struct ApplyRules:
                 if timestamps > highest(row, first_timestamp):
                     ban(row, 0, first_timestamp)
 
-        sync_parallelize(task, logits.dim_size(0) * logits.dim_size(1))
+        parallel(first(threads), logits.dim_size(0) * logits.dim_size(1), task)

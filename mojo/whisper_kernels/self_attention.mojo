@@ -12,12 +12,12 @@ from std.memory.alloc import unsafe_alloc
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .attention import exponentiate
 from .gemm import F32, LANES
-from .tensors import Floats, Ints, floats, ints
+from .parallel import parallel
+from .tensors import Floats, Ints, first, floats, ints
 
 
 @always_inline
@@ -113,9 +113,10 @@ struct SelfAttention:
         origins: InputTensor[dtype=DType.int32, rank=2, ...],
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
         layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var index = Int(ints(layer)[unsafe_offset=0])
+        var index = first(layer)
         var rows = origins.dim_size(0)
         var tokens = qkv.dim_size(0) * qkv.dim_size(1) // rows
         attend_rows(
@@ -131,6 +132,7 @@ struct SelfAttention:
             heads,
             y.dim_size(2),
             floats(y),
+            first(threads),
         )
 
 
@@ -147,6 +149,7 @@ def attend_rows(
     heads: Int,
     state: Int,
     output: Floats,
+    threads: Int,
 ):
     """`attend_row` for every row and head, heads in parallel."""
     var plane = slots * context * state
@@ -168,4 +171,4 @@ def attend_rows(
                 output.unsafe_offset(row * tokens * state),
             )
 
-    sync_parallelize(task, heads)
+    parallel(threads, heads, task)

@@ -4,11 +4,11 @@ from std.math import exp, log
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .gemm import F32, LANES
-from .tensors import Floats, floats, ints
+from .parallel import parallel
+from .tensors import Floats, first, floats, ints
 
 
 def highest(row: Floats, count: Int) -> Float32:
@@ -53,11 +53,12 @@ struct Probabilities:
         logits: InputTensor[dtype=DType.float32, rank=3, ...],
         ids: InputTensor[dtype=DType.int32, rank=3, ...],
         limit: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var vocabulary = logits.dim_size(2)
         var count = ids.dim_size(2)
-        var among = Int(ints(limit)[unsafe_offset=0])
+        var among = first(limit)
         var source = floats(logits)
         var chosen_ids = ints(ids)
         var output = floats(y)
@@ -72,4 +73,4 @@ struct Probabilities:
             for i in range(count):
                 values[unsafe_offset=i] = exp(values[unsafe_offset=i] - total)
 
-        sync_parallelize(task, ids.dim_size(0) * ids.dim_size(1))
+        parallel(first(threads), ids.dim_size(0) * ids.dim_size(1), task)

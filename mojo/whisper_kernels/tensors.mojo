@@ -16,3 +16,9 @@ def floats(tensor: ManagedTensorSlice[dtype=DType.float32, ...]) -> Floats:
 def ints(tensor: ManagedTensorSlice[dtype=DType.int32, ...]) -> Ints:
     """The first element of an int32 tensor, which is contiguous in row-major order."""
     return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@always_inline
+def first(tensor: ManagedTensorSlice[dtype=DType.int32, ...]) -> Int:
+    """The first element, of a tensor that holds one number."""
+    return Int(ints(tensor)[unsafe_offset=0])

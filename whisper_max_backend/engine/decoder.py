@@ -41,8 +41,13 @@ class DecoderState:
 
     def advance(self, tokens: int) -> Int32Array:
         """Makes room for new tokens of every row; returns where each row's first one goes."""
-        rows = len(self.windows)
+        rows, context = self.origins.shape
         end = self.position + tokens
+        if end > context:
+            raise RuntimeError(
+                f"No position encodings are defined for positions >= {context}, but got position "
+                f"{end - 1}: shorten the prompt or max_length"
+            )
         self.origins[:, self.position : end] = np.arange(rows, dtype=np.int32)[:, None]
         positions = np.full(rows, self.position, np.int32)
         self.position = end
@@ -53,12 +58,13 @@ class Decoder:
     """Runs the decoder's graphs. Requests of several threads each have a state of their own."""
 
     def __init__(
-        self, models: Mapping[str, Model], dimensions: Dimensions, device: Device
+        self, models: Mapping[str, Model], dimensions: Dimensions, device: Device, threads: int
     ) -> None:
         self._models = models
         self._dimensions = dimensions
         self._device = device
         self._pool = BufferPool(device)
+        self._threads = self._buffer(np.array([threads], np.int32))
 
     @property
     def n_vocab(self) -> int:
@@ -92,12 +98,13 @@ class Decoder:
         state.suppressed = self._buffer(np.asarray(suppressed, np.int32))
         state.penalty = self._buffer(np.array([repetition_penalty], np.float32))
         state.first_timestamp = first_timestamp
-        self._models["remember"].execute(encoded, state.memory)
+        self._models["remember"].execute(encoded, state.memory, self._threads)
         return state
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
-        (state.states,) = self._models["prefill"].execute(*self._history(state, tokens, 1))
+        history = self._history(state, tokens, 1)
+        (state.states,) = self._models["prefill"].execute(*history, self._threads)
 
     def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
         """Probability of `token` at a position of the last prefill, before any rule: ``[rows]``."""
@@ -137,6 +144,7 @@ class Decoder:
             self._buffer(np.array([sampling.topk, seed], np.int32)),
             self._buffer(np.array([sampling.temperature], np.float32)),
             self._buffer(np.zeros(candidates, np.int32)),
+            self._threads,
         )
         return Candidates(
             tokens=ids.to_numpy(),
@@ -205,6 +213,7 @@ class Decoder:
             self._buffer(targets),
             self._buffer(np.array([eot], np.int32)),
             *(self._buffer(np.array(chosen, np.int32)) for chosen in by_layer.values()),
+            self._threads,
         )
         routes = paths.to_numpy()
         return (
@@ -242,6 +251,7 @@ class Decoder:
             self._buffer(np.array([position], np.int32)),
             self._buffer(np.ascontiguousarray(ids)),
             self._buffer(np.array([limit], np.int32)),
+            self._threads,
         )
         values: Float32Array = result.to_numpy()[:, 0]
         return values

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
+import os
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
-from max.dtype import DType
-from max.engine import InferenceSession, Model
+from max.engine import InferenceSession
 from max.graph import DeviceRef
 
 from .artifacts import compiled
 from .checkpoint import Checkpoint, dense
 from .decoder import Decoder
-from .graphs.layers import PANEL
 from .graphs.module import build_module
+from .packing import packed_weights
 
 _ENCODINGS = "encoder/position_encodings/encodings"
 
@@ -43,7 +42,9 @@ class Runtime:
         self.dimensions = checkpoint.dimensions
         self._device: Device = CPU(device_index)
         heads = [(int(layer), int(head)) for layer, head in checkpoint.config["alignment_heads"]]
-        session = InferenceSession(devices=[self._device], num_threads=threads or None)
+        # One pool of threads serves all sessions of a process; a second session that asked for
+        # another number would end the process.
+        session = InferenceSession(devices=[self._device])
         artifact = compiled(
             "whisper",
             lambda: build_module(self.dimensions, heads, DeviceRef.from_device(self._device)),
@@ -54,10 +55,12 @@ class Runtime:
             },
             session=session,
         )
-        self._weights = {name: _packed(name, dense(checkpoint.weights, name)) for name in checkpoint.weight_names()}
+        count = _thread_count(threads)
+        self._threads = Buffer.from_numpy(np.array([count], np.int32)).to(self._device)
+        self._weights = packed_weights(checkpoint, count)
         self._models = session.init_all(artifact, weights_registry=self._weights)
         self._encodings = dense(checkpoint.weights, _ENCODINGS)
-        self.decoder = Decoder(self._models, self.dimensions, self._device)
+        self.decoder = Decoder(self._models, self.dimensions, self._device, count)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features.
@@ -72,6 +75,7 @@ class Runtime:
         (output,) = self._models["encode"].execute(
             self.to_device(np.ascontiguousarray(features)),
             self.to_device(self._encodings[:states]),
+            self._threads,
         )
         return output
 
@@ -82,19 +86,11 @@ class Runtime:
         return Buffer.from_numpy(np.asarray(array)).to(self._device)
 
 
-def _packed(name: str, weight: np.ndarray) -> np.ndarray:
-    """A weight in the layout of the kernels: dense ones in column panels, others as they are.
-
-    A convolution ``[out, in, kernel]`` becomes a dense weight over ``[kernel, in]``.
-    """
-    if not name.endswith("/weight"):
-        return weight
-    if weight.ndim == 3:
-        weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
-    outputs, inputs = weight.shape
-    panels = -(-outputs // PANEL)
-    packed = np.zeros((panels, inputs, PANEL), np.float32)
-    whole = outputs // PANEL
-    packed[:whole] = weight[: whole * PANEL].reshape(whole, PANEL, inputs).transpose(0, 2, 1)
-    packed[whole:, :, : outputs % PANEL] = weight[whole * PANEL :].T
-    return packed
+def _thread_count(threads: int) -> int:
+    """How many threads compute: as asked, else OMP_NUM_THREADS as the reference, else all cores."""
+    if threads > 0:
+        return threads
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -59,7 +59,7 @@ class DecoderGraphs:
         d = self.dimensions
         states = self._floats("items", "frames", d.n_audio_state)
         memory = BufferType(DType.float32, memory_shape(d, "items"), self.device)
-        with new_graph("remember", [states, memory], self.module) as graph:
+        with new_graph("remember", [states, memory, self._integers(1)], self.module) as graph:
             layers = Layers(graph, self.device)
             for index in range(d.n_text_layer):
                 name = f"decoder/layer_{index}/attention/linear_1"
@@ -67,13 +67,13 @@ class DecoderGraphs:
                 ops.inplace_custom(
                     "whisper.pack_memory",
                     self.device,
-                    [graph.inputs[1].buffer, keys_values, layers.index(index)],
+                    [graph.inputs[1].buffer, keys_values, layers.index(index), layers.threads],
                 )
             graph.output()
 
     def add_prefill(self) -> None:
         """``prefill``: new tokens join the cache; their final states come back."""
-        with new_graph("prefill", self._history(), self.module) as graph:
+        with new_graph("prefill", [*self._history(), self._integers(1)], self.module) as graph:
             graph.output(self._layers(graph, Layers(graph, self.device)))
 
     def add_step(self) -> None:
@@ -95,26 +95,22 @@ class DecoderGraphs:
             self._integers(2),  # top-k, seed
             self._floats(1),  # temperature
             self._integers("candidates"),  # only its length counts
+            self._integers(1),  # threads
         ]
         with new_graph("step", inputs, self.module) as graph:
             layers = Layers(graph, self.device)
             logits = self._project(layers, self._layers(graph, layers))
             scores, *rules, numbers, temperature, picks = [
-                value.tensor for value in graph.inputs[len(self._history()) :]
+                value.tensor for value in graph.inputs[len(self._history()) : -1]
             ]
-            ruled, watched = (
-                value.tensor
-                for value in ops.custom(
-                    "whisper.apply_rules",
-                    self.device,
-                    [logits, *rules],
-                    [TensorType(DType.float32, logits.shape, self.device), self._floats("rows")],
-                )
+            ruled, watched = layers.kernels(
+                "apply_rules",
+                [logits, *rules],
+                [self._floats(*logits.shape), self._floats("rows")],
             )
             shape = ("items", "candidates")
-            chosen = ops.custom(
-                "whisper.candidates",
-                self.device,
+            chosen = layers.kernels(
+                "candidates",
                 [ruled, scores, numbers, temperature, picks],
                 [self._integers(*shape), self._integers(*shape), self._floats(*shape)],
             )
@@ -131,10 +127,11 @@ class DecoderGraphs:
             self._integers(1),
             self._integers("items", 1, "count"),
             self._integers(1),
+            self._integers(1),  # threads
         ]
         with new_graph("probabilities", inputs, self.module) as graph:
             layers = Layers(graph, self.device)
-            states, index, ids, limit = (value.tensor for value in graph.inputs)
+            states, index, ids, limit = (value.tensor for value in graph.inputs[:-1])
             taken = layers.kernel("take_token", [states, index], ["items", 1, states.shape[2]])
             logits = self._project(layers, taken)
             graph.output(
@@ -160,12 +157,13 @@ class DecoderGraphs:
             self._integers("items", "queries", 1),  # targets
             self._integers(1),  # how many ids the probabilities are over
             *(self._integers(len(heads)) for heads in by_layer.values()),
+            self._integers(1),  # threads
         ]
         with new_graph("align", inputs, self.module) as graph:
             layers = Layers(graph, self.device)
             history = len(self._history())
             sizes, matrix, numbers, sums, count, targets, limit, *heads = (
-                value.tensor for value in graph.inputs[history:]
+                value.tensor for value in graph.inputs[history:-1]
             )
             heads_of = dict(zip(by_layer, heads, strict=True))
             memory = graph.inputs[5].tensor
@@ -179,9 +177,8 @@ class DecoderGraphs:
 
             logits = self._project(layers, self._layers(graph, layers, watch))
             path = ("items", Dim("queries") + Dim("aligned"), 2)
-            warped = ops.custom(
-                "whisper.time_warping",
-                self.device,
+            warped = layers.kernels(
+                "time_warping",
                 [sums, matrix, count],
                 [self._integers(*path), self._integers("items")],
             )

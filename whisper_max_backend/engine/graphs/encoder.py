@@ -19,7 +19,8 @@ def add_encoder(module: Module, dimensions: Dimensions, device: DeviceRef) -> No
     width = dimensions.n_audio_state
     features = TensorType(DType.float32, ["batch", dimensions.n_mels, "frames"], device)
     encodings = TensorType(DType.float32, ["states", width], device)
-    with new_graph("encode", [features, encodings], module) as graph:
+    threads = TensorType(DType.int32, [1], device)
+    with new_graph("encode", [features, encodings, threads], module) as graph:
         layers = Layers(graph, device)
         x = layers.kernel("time_major", [graph.inputs[0].tensor], ["batch", "frames", dimensions.n_mels])
         x = _convolution(layers, x, "encoder/conv1", ["batch", "frames", width], 1, None)

@@ -57,13 +57,14 @@ class Layers:
     """Adds named layers to a graph under construction.
 
     Args:
-        graph: The graph, opened.
+        graph: The graph, opened. Its last input is how many threads the kernels may use.
         device: Where it runs.
     """
 
     def __init__(self, graph: Graph, device: DeviceRef) -> None:
         self.graph = graph
         self.device = device
+        self.threads = graph.inputs[-1].tensor
         self._weights: dict[str, TensorValue] = {}
 
     def weight(self, name: str, shape: Sequence[int]) -> TensorValue:
@@ -82,14 +83,20 @@ class Layers:
         parameters: Mapping[str, bool | int | float | str | DType] | None = None,
     ) -> TensorValue:
         """A kernel of ours with one float32 result."""
-        result = ops.custom(
-            f"whisper.{name}",
-            self.device,
-            list(inputs),
-            [TensorType(DType.float32, list(shape), self.device)],
-            parameters,
-        )
-        return result[0].tensor
+        result = TensorType(DType.float32, list(shape), self.device)
+        return self.kernels(name, inputs, [result], parameters)[0]
+
+    def kernels(
+        self,
+        name: str,
+        inputs: Sequence[TensorValue],
+        results: Sequence[TensorType],
+        parameters: Mapping[str, bool | int | float | str | DType] | None = None,
+    ) -> list[TensorValue]:
+        """A kernel with any results."""
+        values = [*inputs, self.threads]
+        outputs = ops.custom(f"whisper.{name}", self.device, values, list(results), parameters)
+        return [output.tensor for output in outputs]
 
     def index(self, layer: int) -> TensorValue:
         """A layer's number as a tensor: one compiled kernel then serves all layers."""
@@ -142,7 +149,7 @@ class Layers:
         attended = ops.inplace_custom(
             "whisper.self_attention",
             self.device,
-            [qkv, cache, origins, positions, self.index(layer)],
+            [qkv, cache, origins, positions, self.index(layer), self.threads],
             [TensorType(DType.float32, x.shape, self.device)],
             {"heads": heads},
         )

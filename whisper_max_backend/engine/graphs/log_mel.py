@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Graph, TensorType, ops
+from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
-from ..artifacts import kernels_path
+from .layers import new_graph
 
 N_FFT = 400
 HOP_LENGTH = 160
 BINS = N_FFT // 2 + 1
 
 
-def log_mel_graph(device: DeviceRef) -> Graph:
-    """The graph of the ``whisper.log_mel`` kernel.
+def add_log_mel(module: Module, device: DeviceRef) -> None:
+    """Adds the graph ``log_mel``.
 
     Inputs, all on ``device`` but the last:
         features: float32 [items, n_mels, frames], written in place.
@@ -36,7 +36,7 @@ def log_mel_graph(device: DeviceRef) -> Graph:
         TensorType(DType.float32, [N_FFT, 2], device),
         TensorType(DType.int64, [], cpu),
     ]
-    with Graph("log_mel", input_types=inputs, custom_extensions=[kernels_path()]) as graph:
+    with new_graph("log_mel", inputs, module) as graph:
         features, *values = graph.inputs
         (peak,) = ops.inplace_custom(
             "whisper.log_mel",
@@ -45,4 +45,3 @@ def log_mel_graph(device: DeviceRef) -> Graph:
             out_types=[TensorType(DType.float32, [1], device)],
         )
         graph.output(peak.tensor)
-    return graph
