@@ -5,7 +5,6 @@ whose order of operations is kept: softmax over frames, normalisation over
 tokens, median filter over frames, mean over heads, time warping.
 """
 
-from std.collections import Array
 from std.math import align_up, sqrt
 from std.memory.alloc import unsafe_alloc
 
@@ -18,21 +17,19 @@ from .gemm import F32, LANES, PANEL, Epilogue, Rows, multiply, scratch_size
 from .parallel import parallel
 from .tensors import Floats, Ints, first, floats, ints
 
-comptime WIDEST = 63
-"""Widest median filter."""
-
-
 def reflect(index: Int, count: Int) -> Int:
     """The index mirrored at both ends of `[0, count)`."""
     var i = abs(index)
     return i if i < count else 2 * count - i - 2
 
 
-def add_median(row: Floats, count: Int, width: Int, padded: Floats, sums: Floats):
+def add_median(
+    row: Floats, count: Int, width: Int, padded: Floats, window: Floats, sums: Floats
+):
     """`sums += median of width` along a row; a row of at most width // 2 is taken as it is.
 
-    Sorts `width` shifted copies of the row lane by lane. `padded` holds
-    count + width + LANES floats.
+    Sorts shifted copies of the row, lane by lane. `padded` holds count + width + 2 * LANES
+    floats, `window` (width + 1) * LANES.
     """
     var rank = width // 2
     if count <= rank:
@@ -43,18 +40,20 @@ def add_median(row: Floats, count: Int, width: Int, padded: Floats, sums: Floats
         padded[unsafe_offset=k + rank] = row[unsafe_offset=reflect(k, count)]
     for k in range(count + 2 * rank, align_up(count, LANES) + 2 * rank):
         padded[unsafe_offset=k] = 0
-    var window = Array[SIMD[F32, LANES], WIDEST](fill=SIMD[F32, LANES](0))
     for k in range(0, count, LANES):
         for i in range(2 * rank + 1):
-            window[i] = padded.unsafe_offset(k + i).unsafe_load[width=LANES]()
+            var shifted = padded.unsafe_offset(k + i).unsafe_load[width=LANES]()
+            window.unsafe_offset(i * LANES).unsafe_store(shifted)
         # Selection of the smallest rank + 1, one at a time.
         for i in range(rank + 1):
+            var low = window.unsafe_offset(i * LANES).unsafe_load[width=LANES]()
             for j in range(i + 1, 2 * rank + 1):
-                var low = min(window[i], window[j])
-                window[j] = max(window[i], window[j])
-                window[i] = low
+                var other = window.unsafe_offset(j * LANES).unsafe_load[width=LANES]()
+                window.unsafe_offset(j * LANES).unsafe_store(max(low, other))
+                low = min(low, other)
+            window.unsafe_offset(i * LANES).unsafe_store(low)
         for lane in range(min(LANES, count - k)):
-            sums[unsafe_offset=k + lane] += window[rank][lane]
+            sums[unsafe_offset=k + lane] += window[unsafe_offset=rank * LANES + lane]
 
 
 def head_weights(
@@ -115,15 +114,18 @@ def head_weights(
             var x = scores[unsafe_offset=t * stride + k]
             scores[unsafe_offset=t * stride + k] = (x - mean) * scale
     var padded = unsafe_alloc[Float32](frames + width + 2 * LANES)
+    var window = unsafe_alloc[Float32]((width + 1) * LANES)
     for t in range(normalized):
         add_median(
             scores.unsafe_offset(t * stride),
             frames,
             width,
             padded,
+            window,
             sums.unsafe_offset(t * sums_stride),
         )
     padded.unsafe_free()
+    window.unsafe_free()
     scores.unsafe_free()
 
 

@@ -15,7 +15,7 @@ class BufferPool:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a borrower may be collected while this is held
         self._free: dict[tuple[int, ...], list[Buffer]] = {}
 
     def lend(self, borrower: object, shape: Sequence[int]) -> Buffer:
@@ -36,5 +36,5 @@ class BufferPool:
         with self._lock:
             # Windows of one batch size follow each other; other sizes are not worth their memory.
             if key not in self._free:
-                self._free = {k: v for k, v in self._free.items() if len(k) != len(key)}
+                self._free = {k: v for k, v in list(self._free.items()) if len(k) != len(key)}
             self._free.setdefault(key, []).append(buffer)

@@ -92,9 +92,7 @@ class Decoder:
         items, frames, _ = encoded.shape
         state = DecoderState(items, frames, self._dimensions.n_text_ctx)
         state.memory = self._pool.lend(state, memory_shape(self._dimensions, items))
-        state.cache = self._pool.lend(
-            state, cache_shape(self._dimensions, items * rows_per_item)
-        )
+        state.cache = self._pool.lend(state, cache_shape(self._dimensions, items * rows_per_item))
         state.suppressed = self._buffer(np.asarray(suppressed, np.int32))
         state.penalty = self._buffer(np.array([repetition_penalty], np.float32))
         state.first_timestamp = first_timestamp
@@ -184,7 +182,7 @@ class Decoder:
             frames: Frames of each item that are not padding.
             heads: The alignment heads, as (layer, head).
             start_length: Tokens of the start sequence.
-            median_filter_width: Of the filter over frames; odd, at most 63.
+            median_filter_width: Of the filter over frames; odd.
             eot: Probabilities are over the ids below it.
 
         Returns:

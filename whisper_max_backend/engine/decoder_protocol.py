@@ -47,7 +47,9 @@ class DecoderState(Protocol):
 class Decoder(Protocol):
     """What a search needs of a decoder. `Any` stands for the decoder's own state class."""
 
-    n_vocab: int
+    @property
+    def n_vocab(self) -> int:
+        """Size of the vocabulary."""
 
     def prefill(self, state: Any, tokens: Int32Array) -> None:
         """Append `tokens` [rows, length] to the caches of all rows."""

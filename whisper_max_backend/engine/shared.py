@@ -19,7 +19,8 @@ def shared_models() -> Mapping[str, Model]:
     """``log_mel`` and the ``pack_*`` graphs, on the CPU."""
     session = InferenceSession(devices=[CPU()])
     artifact = compiled("shared", _build, key={}, session=session, about_seconds=30)
-    return session.init_all(artifact)
+    models: Mapping[str, Model] = session.init_all(artifact)
+    return models
 
 
 def _build() -> Module:

@@ -22,7 +22,8 @@ def add_encoder(module: Module, dimensions: Dimensions, device: DeviceRef) -> No
     threads = TensorType(DType.int32, [1], device)
     with new_graph("encode", [features, encodings, threads], module) as graph:
         layers = Layers(graph, device)
-        x = layers.kernel("time_major", [graph.inputs[0].tensor], ["batch", "frames", dimensions.n_mels])
+        shape = ["batch", "frames", dimensions.n_mels]
+        x = layers.kernel("time_major", [graph.inputs[0].tensor], shape)
         x = _convolution(layers, x, "encoder/conv1", ["batch", "frames", width], 1, None)
         x = _convolution(
             layers, x, "encoder/conv2", ["batch", "states", width], 2, graph.inputs[1].tensor
@@ -50,9 +51,7 @@ def _convolution(
     return layers.kernel("conv_residual", [x, weight, bias, residual], shape, {"stride": stride})
 
 
-def _attention(
-    layers: Layers, x: TensorValue, name: str, dimensions: Dimensions
-) -> TensorValue:
+def _attention(layers: Layers, x: TensorValue, name: str, dimensions: Dimensions) -> TensorValue:
     """``x`` plus bidirectional self-attention."""
     width = dimensions.n_audio_state
     heads = dimensions.n_audio_head

@@ -41,9 +41,7 @@ def packed_attention_size(frames: int, head_size: int) -> int:
     )
 
 
-def new_graph(
-    name: str, input_types: Sequence[TensorType | BufferType], module: Module
-) -> Graph:
+def new_graph(name: str, input_types: Sequence[TensorType | BufferType], module: Module) -> Graph:
     """A graph of `module` that can use the kernels; a context manager."""
     return Graph(
         name,
