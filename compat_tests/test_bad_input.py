@@ -210,7 +210,7 @@ def test_samples_that_are_no_numbers(models: tuple[Any, Any], value: float, posi
 
 
 def test_several_channels(models: tuple[Any, Any]) -> None:
-    transcribe_both(models, np.zeros((2, SAMPLING_RATE), np.float32), "channel")
+    transcribe_both(models, np.zeros((2, 400), np.float32), "channel")
 
 
 @pytest.mark.parametrize("audio", [None, [0.0] * 100, 17], ids=["none", "list", "number"])
@@ -304,10 +304,9 @@ def test_generate(engines: tuple[Any, Any], prompts: list, options: dict[str, An
 
 
 def test_prompt_longer_than_the_context(engines: tuple[Any, Any]) -> None:
-    """The reference reads past its position table; here it is an error."""
     prompt = ["<|startofprev|>", *["a"] * 460, *START]
-    with pytest.raises(ValueError, match="448"):
-        engines[1].generate(_features(1, 80, 3000), [prompt])
+    features = _features(1, 80, 3000)
+    same_error(*(lambda e=e: e.generate(features, [prompt]) for e in engines))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ LIMIT = 5.0
 
 # Sampling at this temperature takes the best token as good as always, yet is sampling to the
 # code: what fell back to it can be compared token for token.
-COLD = 0.001
+COLD = 1e-5
 
 
 @pytest.fixture(scope="module")
