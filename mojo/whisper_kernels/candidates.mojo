@@ -181,7 +181,7 @@ def write(
 @extensibility.register("whisper.candidates")
 struct Candidates:
     """From logits [items, beams, vocabulary] after the rules and scores [items * beams];
-    numbers [3] int32: top-k to sample from (0 all, 1 the best), seed, first item's index;
+    numbers [2] int32: top-k to sample from (0 all, 1 the best), seed;
     temperature [1] (0 takes the best); `picks` [candidates] gives their number;
     ids and origins [items, candidates] int32, values [items, candidates].
     """
@@ -205,7 +205,8 @@ struct Candidates:
         var vocabulary = logits.dim_size(2)
         var wanted = picks.dim_size(0)
         var topk = first(numbers)
-        var seed = UInt32(ints(numbers)[unsafe_offset=1])
+        # Mixed, so that the rows of one seed do not share the noise of the next seed's.
+        var seed = hashed[1](UInt32(ints(numbers)[unsafe_offset=1]))
         var heat = floats(temperature)[unsafe_offset=0]
         var rows = floats(logits)
         var so_far = floats(scores)

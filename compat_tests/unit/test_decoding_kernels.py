@@ -1,0 +1,305 @@
+"""The kernels of decoding and alignment against plain NumPy: from tokens to logits, candidates
+and word times."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from compat_tests.unit.kernel_graph import Kernels, normal, packed
+
+LOWEST = float(np.finfo(np.float32).min)
+WORST_Z = 5.0
+"""A correct sampler fails a chi-square test as a normal number exceeds this: once in 3 million."""
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels(threads=2)
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize(("items", "beams", "tokens"), [(1, 1, 1), (2, 5, 1), (2, 1, 7), (1, 3, 4)])
+@pytest.mark.parametrize(("vocabulary", "state"), [(51, 20), (96, 64)])
+def test_embed(
+    kernels: Kernels, items: int, beams: int, tokens: int, vocabulary: int, state: int
+) -> None:
+    rng = np.random.default_rng()
+    embeddings, encodings = normal(vocabulary, state), normal(16, state)
+    ids = rng.integers(0, vocabulary, (items, beams * tokens))
+    ids[0, 0] = vocabulary - 1
+    positions = rng.integers(0, 17 - tokens, items * beams)
+    (output,) = kernels("embed", ids, positions, packed(embeddings), encodings)
+    places = positions[:, None] + np.arange(tokens)
+    expected = embeddings[ids] + encodings[places].reshape(*ids.shape, state)
+    np.testing.assert_array_equal(output, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("index", [0, 3, 6])
+def test_take_token(kernels: Kernels, index: int) -> None:
+    x = normal(3, 7, 33)
+    np.testing.assert_array_equal(kernels("take_token", x, [index])[0], x[:, [index]])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 50, 1003])
+@pytest.mark.parametrize(("items", "rows", "count"), [(1, 1, 1), (2, 5, 1), (3, 1, 99)])
+def test_probabilities(kernels: Kernels, items: int, rows: int, count: int, limit: int) -> None:
+    logits = normal(items, rows, 1003, scale=5, mean=30)
+    ids = np.random.default_rng().integers(0, limit or 1003, (items, rows, count))
+    chosen = np.take_along_axis(logits, ids, axis=-1)
+    among = logits[..., :limit] if limit else chosen
+    top = among.max(axis=-1, keepdims=True)
+    expected = np.exp(chosen - top) / np.exp(among - top).sum(axis=-1, keepdims=True)
+    (output,) = kernels("probabilities", logits, ids, [limit])
+    np.testing.assert_allclose(output, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+@pytest.mark.parametrize("watch", [-1, 0, 199])
+@pytest.mark.parametrize(("items", "beams"), [(1, 1), (2, 3)])
+def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: float) -> None:
+    vocabulary, first_timestamp, rows = 203, 150, items * beams
+    rng = np.random.default_rng()
+    logits = normal(items, beams, vocabulary, scale=2)
+    # Text wins by far, loses by far, or is as likely as the timestamps together.
+    logits[..., first_timestamp:] += rng.choice([-10, 0, 10], (items, beams, 1))
+    suppressed = rng.choice(vocabulary, 9, replace=False)
+    ranges = np.array([[5, 9, 0, 0], [0, 0, 160, 203], [0, 150, 180, 190]])[np.arange(rows) % 3]
+    banned = rng.integers(-1, vocabulary, (rows, 6))
+    penalized = rng.integers(-1, vocabulary, (rows, 8))
+    penalized[:, 1] = penalized[:, 0]  # a repeated id is penalised once
+    checks = np.arange(rows) % 2 == (rows > 1)
+    original = logits.reshape(rows, vocabulary).astype(np.float32)
+    expected, factor = original.copy(), np.float32(penalty)
+    for row in range(rows):
+        for token in set(penalized[row]) - {-1}:
+            value = original[row, token]
+            expected[row, token] = value * factor if value < 0 else value / factor
+        for token in {*suppressed, *banned[row]} - {-1}:
+            expected[row, token] = LOWEST
+        for low, high in ranges[row].reshape(2, 2):
+            expected[row, low:high] = LOWEST
+        if checks[row]:
+            likely = np.logaddexp.reduce(expected[row, first_timestamp:].astype(np.float64))
+            if likely > expected[row, :first_timestamp].max():
+                expected[row, :first_timestamp] = LOWEST
+    ruled, watched = kernels(
+        "apply_rules",
+        logits,
+        suppressed,
+        ranges,
+        banned,
+        penalized,
+        checks.astype(int),
+        [first_timestamp, watch],
+        [penalty],
+    )
+    np.testing.assert_allclose(ruled.reshape(rows, vocabulary), expected, rtol=1e-6)
+    probability = np.exp(log_softmax(original.astype(np.float64)))[:, watch]
+    np.testing.assert_allclose(watched, probability if watch >= 0 else 0 * watched, rtol=2e-5)
+
+
+def test_rules_with_nothing_to_do(kernels: Kernels) -> None:
+    logits, none = normal(2, 1, 40), np.zeros(0, int)
+    empty = none.reshape(2, 0)
+    numbers = [20, -1]
+    ruled, _ = kernels(
+        "apply_rules", logits, none, np.zeros((2, 4), int), empty, empty, [0, 0], numbers, [1.0]
+    )
+    np.testing.assert_array_equal(ruled, logits)
+
+
+def best(kernels: Kernels, logits: np.ndarray, scores: np.ndarray, count: int) -> list[np.ndarray]:
+    return kernels("candidates", logits, scores, [1, 0], [0.0], np.zeros(count, int))
+
+
+@pytest.mark.parametrize(("items", "beams"), [(1, 1), (2, 5), (3, 2)])
+@pytest.mark.parametrize(("vocabulary", "count"), [(7, 3), (1003, 1), (1003, 10), (51865, 10)])
+def test_best_candidates(
+    kernels: Kernels, items: int, beams: int, vocabulary: int, count: int
+) -> None:
+    logits, scores = normal(items, beams, vocabulary, scale=3), normal(items * beams, mean=-4)
+    logits[:, 0, ::3] = LOWEST
+    ids, origins, values = best(kernels, logits, scores, count)
+    summed = log_softmax(logits) + scores.reshape(items, beams, 1)
+    for item in range(items):
+        expected = np.sort(summed[item].ravel())[::-1][:count]
+        np.testing.assert_allclose(summed[item, origins[item], ids[item]], expected, atol=1e-5)
+        np.testing.assert_allclose(values[item], expected, atol=1e-5)
+        assert len(set(zip(origins[item], ids[item], strict=True))) == count
+
+
+def test_equal_candidates_keep_their_order(kernels: Kernels) -> None:
+    """Of equal scores the lower beam comes first, then the lower id."""
+    logits = np.zeros((1, 3, 70))
+    logits[0, :, [3, 40, 41, 69]] = 5
+    ids, origins, values = best(kernels, logits, np.zeros(3), 10)
+    assert ids[0].tolist() == [3, 40, 41, 69, 3, 40, 41, 69, 3, 40]
+    assert origins[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert len(set(values[0].tolist())) == 1
+
+
+def test_more_candidates_than_tokens(kernels: Kernels) -> None:
+    """The last repeats; nothing is read beyond what there is."""
+    logits = normal(2, 1, 4)
+    ids, origins, _ = best(kernels, logits, np.zeros(2), 9)
+    for item in range(2):
+        order = np.argsort(-logits[item, 0])
+        assert ids[item].tolist() == [*order, *[order[-1]] * 5]
+    assert not origins.any()
+
+
+def assert_drawn(draws: list, probabilities: dict) -> None:
+    """Pearson's chi-square test; rare outcomes are one class."""
+    assert set(draws) <= set(probabilities), "an impossible outcome"
+    seen, total = Counter(draws), len(draws)
+    common = {key: p for key, p in probabilities.items() if p * total >= 10}
+    classes = [(seen[key], p * total) for key, p in common.items()]
+    rest = 1 - sum(common.values())
+    if rest * total >= 10:
+        classes.append((total - sum(count for count, _ in classes), rest * total))
+    chi_square = sum((count - mean) ** 2 / mean for count, mean in classes)
+    # Wilson and Hilferty's normal approximation.
+    spread = 2 / (9 * (len(classes) - 1))
+    z = ((chi_square / (len(classes) - 1)) ** (1 / 3) - 1 + spread) / math.sqrt(spread)
+    assert z < WORST_Z, f"chi-square {chi_square} of {len(classes)} classes"
+
+
+@pytest.mark.parametrize("topk", [0, 10, 40, 100])
+@pytest.mark.parametrize("temperature", [0.4, 1.0])
+@pytest.mark.parametrize("by_item", [True, False])
+def test_sampled_tokens(kernels: Kernels, topk: int, temperature: float, by_item: bool) -> None:
+    """Many items of one step, and many steps of one item, both draw from the softmax."""
+    row = normal(40, scale=0.7)
+    order = np.argsort(-row)[: topk or None]
+    weights = np.exp(log_softmax(row[order] / temperature))
+    items, seeds = (4000, 2) if by_item else (1, 3000)
+    logits, first = np.tile(row, (items, 1, 1)), 2 * np.random.default_rng().integers(1 << 29)
+    draws: list[int] = []
+    for seed in range(first, first + seeds):
+        ids, origins, values = kernels(
+            "candidates", logits, np.ones(items), [topk, seed], [temperature], [0]
+        )
+        assert not origins.any()
+        np.testing.assert_allclose(values, 1 + log_softmax(row)[ids], atol=1e-5)
+        draws += ids[:, 0].tolist()
+    assert_drawn(draws, dict(zip(order.tolist(), weights, strict=True)))
+
+
+@pytest.mark.parametrize("topk", [0, 4])
+def test_draws_do_not_repeat(kernels: Kernels, topk: int) -> None:
+    """Several candidates of a draw are what drawing without replacement gives, in that order."""
+    row = np.log([0.4, 0.3, 0.2, 0.1])
+    logits = np.tile(np.pad(row, (0, 3), constant_values=LOWEST), (8000, 1, 1))
+    ids, _, _ = kernels("candidates", logits, np.zeros(8000), [topk, 11], [1.0], [0, 0])
+    p = np.exp(row)
+    pairs = {(i, j): p[i] * p[j] / (1 - p[i]) for i in range(4) for j in range(4) if i != j}
+    assert_drawn([tuple(pair) for pair in ids.tolist()], pairs)
+
+
+def test_draws_depend_on_the_seed_alone(kernels: Kernels) -> None:
+    logits = normal(50, 1, 300)
+
+    def draw(seed: int) -> list[int]:
+        ids, _, _ = kernels("candidates", logits, np.zeros(50), [0, seed], [1.0], [0])
+        return ids[:, 0].tolist()
+
+    assert draw(3) == draw(3) != draw(4)
+
+
+def median_filter(x: np.ndarray, width: int) -> np.ndarray:
+    """Running median along the last axis, the ends reflected; short rows stay as they are."""
+    rank = width // 2
+    if x.shape[-1] <= rank:
+        return x
+    padded = np.pad(x, ((0, 0), (rank, rank)), mode="reflect")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1), axis=-1)
+
+
+@pytest.mark.parametrize("width", [1, 7, 65])
+@pytest.mark.parametrize("head_size", [64, 20])
+def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None:
+    """As timing.py of openai/whisper: softmax over frames, normalised over tokens, filtered."""
+    layers, layer, items, heads, tokens, memory_frames = 2, 1, 3, 4, 13, 90
+    state = heads * head_size
+    # Tokens of the item, tokens to normalise over, frames: whole, padded, and very short audio.
+    sizes = np.array([[13, 13, 75], [9, 13, 40], [6, 6, 3]])
+    chosen = [3, 0]
+    states = normal(items, memory_frames, 2 * state)
+    size = 96 * head_size + -(-head_size // 32) * 32 * memory_frames
+    memory = np.full((layers, items, heads, size), np.nan, np.float32)
+    kernels("pack_memory", memory, states, [layer])
+    queries, previous = normal(items, tokens, state), normal(items, tokens, 75)
+    expected = previous.copy()
+    for item, (length, normalized, frames) in enumerate(sizes):
+        queries[item, length:] = np.nan
+        for head in chosen:
+            part = slice(head * head_size, (head + 1) * head_size)
+            scores = queries[item, :length, part] @ states[item, :frames, part].T
+            weights = np.exp(log_softmax(scores / math.sqrt(head_size)))
+            # The reference pads a shorter text by repeating its last row.
+            weights = weights[np.minimum(np.arange(normalized), length - 1)]
+            weights = (weights - weights.mean(axis=0)) / weights.std(axis=0)
+            expected[item, :normalized, :frames] += median_filter(weights, width)
+    (sums,) = kernels(
+        "alignment_weights",
+        previous,
+        queries,
+        memory,
+        chosen,
+        sizes,
+        [memory_frames, width],
+        [layer],
+    )
+    np.testing.assert_allclose(sums, expected, atol=2e-5)
+
+
+def warped(weights: np.ndarray) -> list[list[int]]:
+    """The cheapest monotonic path, in float32 as the reference computes it (dtw of timing.py)."""
+    rows, columns = weights.shape
+    cost = np.full((rows + 1, columns + 1), np.inf, np.float32)
+    cost[0, 0] = 0
+    came = {}
+    for i in range(1, rows + 1):
+        for j in range(1, columns + 1):
+            diagonal, up, left = cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1]
+            if diagonal < up and diagonal < left:
+                came[i, j] = (i - 1, j - 1)
+            elif up < diagonal and up < left:
+                came[i, j] = (i - 1, j)
+            else:
+                came[i, j] = (i, j - 1)
+            cost[i, j] = cost[came[i, j]] - weights[i - 1, j - 1]
+    place, path = (rows, columns), []
+    while place != (0, 0):
+        path.append([place[0] - 1, place[1] - 1])
+        place = came[place]
+    return path[::-1]
+
+
+@pytest.mark.parametrize(("tokens", "frames"), [(1, 1), (1, 9), (9, 1), (12, 60), (60, 12)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_time_warping(kernels: Kernels, tokens: int, frames: int, ties: bool) -> None:
+    first = np.array([0, 2, 1])
+    rows, columns = np.array([tokens, max(1, tokens - 2), 1]), np.array([frames, frames, 1])
+    sums = normal(3, tokens + 3, frames, scale=4)
+    if ties:
+        sums = np.round(sums / 4)
+    paths, counts = kernels(
+        "time_warping",
+        sums,
+        np.stack([first, rows, columns], axis=1),
+        [4.0],
+        shapes=[tokens + 3 + frames],
+    )
+    for item in range(3):
+        matrix = sums[item, first[item] : first[item] + rows[item], : columns[item]] / 4
+        expected = warped(matrix.astype(np.float32))
+        assert paths[item, : counts[item]].tolist() == expected
