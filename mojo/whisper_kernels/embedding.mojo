@@ -6,7 +6,7 @@ from max.gpu.host import DeviceContext
 
 from .gemm import PANEL
 from .parallel import parallel
-from .tensors import first, floats, ints
+from .tensors import first, floats, ints, numbers
 
 
 @extensibility.register("whisper.embed")
@@ -21,12 +21,12 @@ struct Embed:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, dtype: DType
     ](
         x: OutputTensor[dtype=DType.float32, rank=3, ...],
         tokens: InputTensor[dtype=DType.int32, rank=2, ...],
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
-        embeddings: InputTensor[dtype=DType.float32, rank=3, ...],
+        embeddings: InputTensor[dtype=dtype, rank=3, ...],
         encodings: InputTensor[dtype=DType.float32, rank=2, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
@@ -36,7 +36,7 @@ struct Embed:
         var state = x.dim_size(2)
         var ids = ints(tokens)
         var starts = ints(positions)
-        var panels = floats(embeddings)
+        var panels = numbers(embeddings)
         var places = floats(encodings)
         var output = floats(x)
 
@@ -50,7 +50,8 @@ struct Embed:
             var row = output.unsafe_offset(i * state)
             for k in range(state):
                 row[unsafe_offset=k] = (
-                    column[unsafe_offset=k * PANEL] + encoding[unsafe_offset=k]
+                    column[unsafe_offset=k * PANEL].cast[DType.float32]()
+                    + encoding[unsafe_offset=k]
                 )
 
         parallel(first(threads), count, task)

@@ -4,8 +4,9 @@ Every dense product of the model (linear layers, convolutions, attention
 scores and the weighted sum of values) is `C = A B`, where B has been stored
 once as panels of `PANEL` columns: element (k, n) lies at
 `[n // PANEL][k][n % PANEL]`, the last panel padded with zeros. A panel is read
-front to back, which is what a decoder step, bound by memory, wants; and rows
-of A are interleaved into strips of `ROWS` before the inner loop, which then
+front to back, which is what a decoder step, bound by memory, wants; for its sake
+panels may also be of a smaller type, widened as they are read. Rows of A are
+interleaved into strips of `ROWS` before the inner loop, which then
 streams both operands (Goto and van de Geijn, "Anatomy of High-Performance
 Matrix Multiplication", 2008).
 """
@@ -14,7 +15,7 @@ from std.collections import Array
 from std.math import align_up, erf
 from std.sys import simd_width_of
 
-from .tensors import Floats
+from .tensors import Floats, Numbers
 
 comptime F32 = DType.float32
 comptime LANES = simd_width_of[F32]()
@@ -125,24 +126,40 @@ def interleave(
 
 @always_inline
 def inner[
-    height: Int
-](strip: Floats, panel: Floats, depth: Int, c: Floats, c_stride: Int, accumulate: Bool):
-    """One tile of `height` x `COLUMNS`: `c (+)= strip panel`; panel rows are `PANEL` apart."""
+    height: Int, dtype: DType
+](
+    strip: Floats,
+    panel: Numbers[dtype],
+    depth: Int,
+    c: Floats,
+    c_stride: Int,
+    rows: Int,
+    accumulate: Bool,
+):
+    """The first `rows` of a tile of `height` x `COLUMNS`: `c (+)= strip panel`.
+
+    Panel rows are `PANEL` apart.
+    """
     var sums = Array[SIMD[F32, LANES], height * VECTORS](fill=SIMD[F32, LANES](0))
     for k in range(depth):
         var b = Array[SIMD[F32, LANES], VECTORS](fill=SIMD[F32, LANES](0))
         comptime for j in range(VECTORS):
-            b[j] = panel.unsafe_offset(k * PANEL + j * LANES).unsafe_load[width=LANES]()
+            b[j] = (
+                panel.unsafe_offset(k * PANEL + j * LANES)
+                .unsafe_load[width=LANES]()
+                .cast[F32]()
+            )
         comptime for i in range(height):
             var a = SIMD[F32, LANES](strip[unsafe_offset=k * height + i])
             comptime for j in range(VECTORS):
                 sums[i * VECTORS + j] = a.fma(b[j], sums[i * VECTORS + j])
     comptime for i in range(height):
-        comptime for j in range(VECTORS):
-            var target = c.unsafe_offset(i * c_stride + j * LANES)
-            if accumulate:
-                sums[i * VECTORS + j] += target.unsafe_load[width=LANES]()
-            target.unsafe_store(sums[i * VECTORS + j])
+        if i < rows:
+            comptime for j in range(VECTORS):
+                var target = c.unsafe_offset(i * c_stride + j * LANES)
+                if accumulate:
+                    sums[i * VECTORS + j] += target.unsafe_load[width=LANES]()
+                target.unsafe_store(sums[i * VECTORS + j])
 
 
 def strip_height(rows: Int) -> Int:
@@ -154,18 +171,27 @@ def strip_height(rows: Int) -> Int:
     return QUARTER if rows > 1 else 1
 
 
-def tile(
-    height: Int, strip: Floats, panel: Floats, depth: Int, c: Floats, stride: Int, add: Bool
+def tile[
+    dtype: DType
+](
+    height: Int,
+    strip: Floats,
+    panel: Numbers[dtype],
+    depth: Int,
+    c: Floats,
+    stride: Int,
+    rows: Int,
+    add: Bool,
 ):
     """`inner` for one of the compiled heights."""
     if height == ROWS:
-        inner[ROWS](strip, panel, depth, c, stride, add)
+        inner[ROWS](strip, panel, depth, c, stride, rows, add)
     elif height == HALF:
-        inner[HALF](strip, panel, depth, c, stride, add)
+        inner[HALF](strip, panel, depth, c, stride, rows, add)
     elif height == QUARTER:
-        inner[QUARTER](strip, panel, depth, c, stride, add)
+        inner[QUARTER](strip, panel, depth, c, stride, rows, add)
     else:
-        inner[1](strip, panel, depth, c, stride, add)
+        inner[1](strip, panel, depth, c, stride, rows, add)
 
 
 def finish(
@@ -205,11 +231,13 @@ def finished[
     return value
 
 
-def multiply(
+def multiply[
+    dtype: DType
+](
     a: Rows,
     first_row: Int,
     last_row: Int,
-    b: Floats,
+    b: Numbers[dtype],
     first_panel: Int,
     last_panel: Int,
     depth: Int,
@@ -254,14 +282,14 @@ def multiply(
                     var row = first_row + strip
                     var target = c.unsafe_offset(row * c_stride + column)
                     var source = scratch.unsafe_offset(strip * block)
-                    if height == present and wide == COLUMNS:
+                    var b_tile = panel.unsafe_offset(part)
+                    if wide == COLUMNS:
                         tile(
-                            height, source, panel.unsafe_offset(part), block, target, c_stride,
-                            start > 0,
+                            height, source, b_tile, block, target, c_stride, present, start > 0
                         )
                     else:
-                        # At the edges the tile is made apart and its valid part copied.
-                        tile(height, source, panel.unsafe_offset(part), block, corner, PANEL, False)
+                        # At the last column the tile is made apart and its valid part copied.
+                        tile(height, source, b_tile, block, corner, PANEL, present, False)
                         for i in range(present):
                             for k in range(wide):
                                 var sum = corner[unsafe_offset=i * PANEL + k]

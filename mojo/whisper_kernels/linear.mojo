@@ -13,16 +13,18 @@ from max.gpu.host import DeviceContext
 
 from .gemm import PANEL, ROWS, Epilogue, Rows, multiply, scratch_size
 from .parallel import parallel
-from .tensors import Floats, first, floats
+from .tensors import Floats, Numbers, first, floats, numbers
 
 comptime TASK_ROWS = 9 * ROWS
 """Most rows that one task takes: their strips fill a part of L2."""
 
 
-def product(
+def product[
+    dtype: DType
+](
     a: Rows,
     rows: Int,
-    b: Floats,
+    b: Numbers[dtype],
     depth: Int,
     columns: Int,
     c: Floats,
@@ -75,16 +77,17 @@ def product(
 struct Linear:
     """`y = x W^T + bias`, through GELU where asked.
 
-    x [batch, rows, in], W packed [panels, in, PANEL], bias [out], y [batch, rows, out].
+    x [batch, rows, in], W packed [panels, in, PANEL] of any float type, bias [out],
+    y [batch, rows, out].
     """
 
     @staticmethod
     def execute[
-        target: StaticString, activate: Bool
+        target: StaticString, dtype: DType, activate: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
@@ -94,7 +97,7 @@ struct Linear:
         product(
             Rows(floats(x), depth, 0, rows * depth),
             rows,
-            floats(weight),
+            numbers(weight),
             depth,
             y.dim_size(2),
             floats(y),
@@ -109,11 +112,11 @@ struct LinearResidual:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, dtype: DType
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         residual: InputTensor[dtype=DType.float32, rank=3, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -124,7 +127,7 @@ struct LinearResidual:
         product(
             Rows(floats(x), depth, 0, rows * depth),
             rows,
-            floats(weight),
+            numbers(weight),
             depth,
             y.dim_size(2),
             floats(y),
@@ -142,11 +145,11 @@ struct Project:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, dtype: DType
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=3, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
@@ -155,7 +158,7 @@ struct Project:
         product(
             Rows(floats(x), depth, 0, rows * depth),
             rows,
-            floats(weight),
+            numbers(weight),
             depth,
             y.dim_size(2),
             floats(y),
@@ -164,13 +167,15 @@ struct Project:
         )
 
 
-def convolve(
+def convolve[
+    dtype: DType
+](
     x: Floats,
     batch: Int,
     time: Int,
     channels: Int,
     stride: Int,
-    weight: Floats,
+    weight: Numbers[dtype],
     y: Floats,
     frames: Int,
     columns: Int,
@@ -210,11 +215,11 @@ struct Conv:
 
     @staticmethod
     def execute[
-        target: StaticString, stride: Int
+        target: StaticString, dtype: DType, stride: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
@@ -225,7 +230,7 @@ struct Conv:
             x.dim_size(1),
             x.dim_size(2),
             stride,
-            floats(weight),
+            numbers(weight),
             floats(y),
             y.dim_size(1),
             y.dim_size(2),
@@ -240,11 +245,11 @@ struct ConvResidual:
 
     @staticmethod
     def execute[
-        target: StaticString, stride: Int
+        target: StaticString, dtype: DType, stride: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        weight: InputTensor[dtype=DType.float32, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=3, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         residual: InputTensor[dtype=DType.float32, rank=2, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -256,7 +261,7 @@ struct ConvResidual:
             x.dim_size(1),
             x.dim_size(2),
             stride,
-            floats(weight),
+            numbers(weight),
             floats(y),
             y.dim_size(1),
             y.dim_size(2),

@@ -7,7 +7,7 @@ from max.gpu.host import DeviceContext
 
 from .gemm import F32, PANEL
 from .parallel import parallel
-from .tensors import first, floats
+from .tensors import first, floats, numbers
 
 comptime BLOCK = 64
 """Rows of a panel that stay in L1 while their columns are written."""
@@ -15,16 +15,16 @@ comptime BLOCK = 64
 
 @extensibility.register("whisper.pack")
 struct Pack:
-    """Weights [outputs, inputs] of any type, times scale [outputs], into panels.
+    """Weights [outputs, inputs] of any type, times scale [outputs], into panels of any type.
 
     packed [ceil(outputs / PANEL), inputs, PANEL]; columns past the last output are zero.
     """
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, packed_type: DType, dtype: DType
     ](
-        packed: MutableInputTensor[dtype=DType.float32, rank=3, ...],
+        packed: MutableInputTensor[dtype=packed_type, rank=3, ...],
         weight: InputTensor[dtype=dtype, rank=2, ...],
         scale: InputTensor[dtype=DType.float32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -32,11 +32,9 @@ struct Pack:
     ) raises:
         var outputs = weight.dim_size(0)
         var inputs = weight.dim_size(1)
-        var source = (
-            weight.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-        )
+        var source = numbers(weight)
         var scales = floats(scale)
-        var destination = floats(packed)
+        var destination = numbers(packed)
 
         def panel(p: Int) {imm}:
             var corner = destination.unsafe_offset(p * inputs * PANEL)
@@ -51,7 +49,7 @@ struct Pack:
                         for k in range(start, end):
                             column[unsafe_offset=k * PANEL] = (
                                 row[unsafe_offset=k].cast[F32]() * factor
-                            )
+                            ).cast[packed_type]()
                     else:
                         for k in range(start, end):
                             column[unsafe_offset=k * PANEL] = 0

@@ -3,7 +3,14 @@
 from extensibility import ManagedTensorSlice
 
 comptime Floats = Pointer[Float32, MutUntrackedOrigin]
+comptime Numbers[dtype: DType] = Pointer[Scalar[dtype], MutUntrackedOrigin]
 comptime Ints = Pointer[Int32, MutUntrackedOrigin]
+
+
+@always_inline
+def numbers[dtype: DType](tensor: ManagedTensorSlice[dtype=dtype, ...]) -> Numbers[dtype]:
+    """The first element of a tensor, which is contiguous in row-major order."""
+    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
 
 
 @always_inline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from max.driver import CPU, Buffer
 from max.dtype import DType
@@ -10,43 +12,58 @@ from .checkpoint import Checkpoint, dense
 from .graphs.layers import packed_shape
 from .shared import shared_models
 
-_GRAPHS = {
-    np.dtype(np.float32): "pack_float32",
-    np.dtype(np.float16): "pack_float16",
-    np.dtype(np.int8): "pack_int8",
+_TYPES = {
+    np.dtype(np.float32): DType.float32,
+    np.dtype(np.float16): DType.float16,
+    np.dtype(np.uint16): DType.bfloat16,  # how a checkpoint holds it
+    np.dtype(np.int8): DType.int8,
 }
-_BFLOAT16 = np.dtype(np.uint16)  # how a checkpoint holds bfloat16
+# Read once a window, by products of many rows; what else the decoder has is read at every step.
+_ONCE_A_WINDOW = re.compile(r"encoder/|decoder/layer_\d+/attention/linear_1/")
 
 
-def packed_weights(checkpoint: Checkpoint, threads: int) -> dict[str, Buffer]:
-    """Every weight by its name, as float32 on the CPU: dense ones in column panels.
+def storage_type(checkpoint: Checkpoint) -> DType:
+    """What the decoder's weights are kept in: the file's own type where it is a smaller float.
 
-    A convolution ``[out, in, kernel]`` becomes a dense weight over ``[kernel, in]``. Files of any
-    precision are converted while they are packed.
+    Widening it while computing gives the very values that a float32 copy would hold.
+    """
+    dtype = _TYPES.get(checkpoint.weights["decoder/embeddings/weight"].dtype)
+    return dtype if dtype in (DType.float16, DType.bfloat16) else DType.float32
+
+
+def packed_weights(checkpoint: Checkpoint, storage: DType, threads: int) -> dict[str, Buffer]:
+    """Every weight by its name, on the CPU: dense ones in column panels, others as float32.
+
+    Args:
+        checkpoint: The model, in any precision.
+        storage: Type of the dense weights that every decoder step reads; others are float32.
+        threads: Threads that do it.
     """
     weights: dict[str, Buffer] = {}
     for name in checkpoint.weight_names():
         if name.endswith("/weight"):
-            weights[name] = _packed(checkpoint, name, threads)
+            kept = DType.float32 if _ONCE_A_WINDOW.match(name) else storage
+            weights[name] = _packed(checkpoint, name, kept, threads)
         else:
             weights[name] = Buffer.from_numpy(dense(checkpoint.weights, name))
     return weights
 
 
-def _packed(checkpoint: Checkpoint, name: str, threads: int) -> Buffer:
+def _packed(checkpoint: Checkpoint, name: str, storage: DType, threads: int) -> Buffer:
+    """A weight in panels; a convolution ``[out, in, kernel]`` as one over ``[kernel, in]``."""
     weight = checkpoint.weights[name]
     scale = checkpoint.weights.get(name + "_scale")
-    if weight.dtype not in _GRAPHS and weight.dtype != _BFLOAT16:
+    if weight.dtype not in _TYPES:
         weight, scale = dense(checkpoint.weights, name), None
     if weight.ndim == 3:
         weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
     outputs, inputs = weight.shape
-    values = Buffer.from_numpy(np.ascontiguousarray(weight))
-    if weight.dtype == _BFLOAT16:
-        values, graph = values.view(DType.bfloat16, (outputs, inputs)), "pack_bfloat16"
-    else:
-        graph = _GRAPHS[weight.dtype]
-    factors = np.ones(outputs, np.float32) if scale is None else 1 / np.float32(scale).reshape(-1)
-    packed = Buffer(DType.float32, packed_shape(outputs, inputs), CPU())
-    shared_models()[graph].execute(packed, values, factors, np.array([threads], np.int32))
+    dtype = _TYPES[weight.dtype]
+    values = Buffer.from_numpy(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
+    factors = np.ones(outputs, np.float32)
+    if scale is not None:
+        factors /= np.asarray(scale, np.float32).reshape(-1)
+    packed = Buffer(storage, packed_shape(outputs, inputs), CPU())
+    convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
+    convert.execute(packed, values, factors, np.array([threads], np.int32))
     return packed

@@ -14,7 +14,7 @@ from .artifacts import compiled
 from .checkpoint import Checkpoint, dense
 from .decoder import Decoder
 from .graphs.module import build_module
-from .packing import packed_weights
+from .packing import packed_weights, storage_type
 
 _ENCODINGS = "encoder/position_encodings/encodings"
 
@@ -45,19 +45,23 @@ class Runtime:
         # One pool of threads serves all sessions of a process; a second session that asked for
         # another number would end the process.
         session = InferenceSession(devices=[self._device])
+        storage = storage_type(checkpoint)
         artifact = compiled(
             "whisper",
-            lambda: build_module(self.dimensions, heads, DeviceRef.from_device(self._device)),
+            lambda: build_module(
+                self.dimensions, heads, DeviceRef.from_device(self._device), storage
+            ),
             key={
                 **dataclasses.asdict(self.dimensions),
                 "alignment_layers": sorted({layer for layer, _ in heads}),
                 "compute_type": compute_type,
+                "storage": storage.name,
             },
             session=session,
         )
         count = _thread_count(threads)
         self._threads = Buffer.from_numpy(np.array([count], np.int32)).to(self._device)
-        self._weights = packed_weights(checkpoint, count)
+        self._weights = packed_weights(checkpoint, storage, count)
         self._models = session.init_all(artifact, weights_registry=self._weights)
         self._encodings = dense(checkpoint.weights, _ENCODINGS)
         self.decoder = Decoder(self._models, self.dimensions, self._device, count)

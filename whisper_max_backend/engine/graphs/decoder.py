@@ -13,7 +13,7 @@ from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, Ten
 from max.graph.dim import DimLike
 
 from ..checkpoint import Dimensions
-from .layers import Layers, new_graph, packed_attention_size, packed_shape
+from .layers import Layers, new_graph, packed_attention_size
 
 
 def memory_shape(dimensions: Dimensions, windows: DimLike) -> list[DimLike]:
@@ -35,12 +35,16 @@ class DecoderGraphs:
         module: Receives them.
         dimensions: The model's.
         device: Where they run.
+        storage: Type of the weights that every step reads: a step's time is their bytes.
     """
 
-    def __init__(self, module: Module, dimensions: Dimensions, device: DeviceRef) -> None:
+    def __init__(
+        self, module: Module, dimensions: Dimensions, device: DeviceRef, storage: DType
+    ) -> None:
         self.module = module
         self.dimensions = dimensions
         self.device = device
+        self.storage = storage
 
     def add_all(self, alignment_heads: Sequence[tuple[int, int]]) -> None:
         """Every graph; ``align`` only where the model's alignment heads are known."""
@@ -74,7 +78,7 @@ class DecoderGraphs:
     def add_prefill(self) -> None:
         """``prefill``: new tokens join the cache; their final states come back."""
         with new_graph("prefill", [*self._history(), self._integers(1)], self.module) as graph:
-            graph.output(self._layers(graph, Layers(graph, self.device)))
+            graph.output(self._layers(graph, Layers(graph, self.device, self.storage)))
 
     def add_step(self) -> None:
         """``step``: the last token of every row, the rules, and the candidates after it.
@@ -98,7 +102,7 @@ class DecoderGraphs:
             self._integers(1),  # threads
         ]
         with new_graph("step", inputs, self.module) as graph:
-            layers = Layers(graph, self.device)
+            layers = Layers(graph, self.device, self.storage)
             logits = self._project(layers, self._layers(graph, layers))
             scores, *rules, numbers, temperature, picks = [
                 value.tensor for value in graph.inputs[len(self._history()) : -1]
@@ -130,7 +134,7 @@ class DecoderGraphs:
             self._integers(1),  # threads
         ]
         with new_graph("probabilities", inputs, self.module) as graph:
-            layers = Layers(graph, self.device)
+            layers = Layers(graph, self.device, self.storage)
             states, index, ids, limit = (value.tensor for value in graph.inputs[:-1])
             taken = layers.kernel("take_token", [states, index], ["items", 1, states.shape[2]])
             logits = self._project(layers, taken)
@@ -160,7 +164,7 @@ class DecoderGraphs:
             self._integers(1),  # threads
         ]
         with new_graph("align", inputs, self.module) as graph:
-            layers = Layers(graph, self.device)
+            layers = Layers(graph, self.device, self.storage)
             history = len(self._history())
             sizes, matrix, numbers, sums, count, targets, limit, *heads = (
                 value.tensor for value in graph.inputs[history:-1]
@@ -237,8 +241,8 @@ class DecoderGraphs:
         return layers.kernel("project", [states, self._embeddings(layers)], shape)
 
     def _embeddings(self, layers: Layers) -> TensorValue:
-        shape = packed_shape(self.dimensions.n_vocab, self.dimensions.n_text_state)
-        return layers.weight("decoder/embeddings/weight", shape)
+        d = self.dimensions
+        return layers.packed_weight("decoder/embeddings/weight", d.n_vocab, d.n_text_state)
 
     def _floats(self, *shape: DimLike) -> TensorType:
         return TensorType(DType.float32, list(shape), self.device)

@@ -6,7 +6,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, Module, TensorType, TensorValue
 
 from ..checkpoint import Dimensions
-from .layers import Layers, new_graph, packed_attention_size, packed_shape
+from .layers import Layers, new_graph, packed_attention_size
 
 
 def add_encoder(module: Module, dimensions: Dimensions, device: DeviceRef) -> None:
@@ -44,7 +44,7 @@ def _convolution(
 ) -> TensorValue:
     """Width 3, padding 1, GELU; then the residual."""
     width = int(shape[-1])
-    weight = layers.weight(f"{name}/weight", packed_shape(width, 3 * int(x.shape[-1])))
+    weight = layers.packed_weight(f"{name}/weight", width, 3 * int(x.shape[-1]))
     bias = layers.weight(f"{name}/bias", (width,))
     if residual is None:
         return layers.kernel("conv", [x, weight, bias], shape, {"stride": stride})

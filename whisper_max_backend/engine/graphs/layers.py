@@ -57,21 +57,29 @@ class Layers:
     Args:
         graph: The graph, opened. Its last input is how many threads the kernels may use.
         device: Where it runs.
+        storage: Type that dense weights are kept in; all arithmetic is float32.
     """
 
-    def __init__(self, graph: Graph, device: DeviceRef) -> None:
+    def __init__(self, graph: Graph, device: DeviceRef, storage: DType = DType.float32) -> None:
         self.graph = graph
         self.device = device
+        self.storage = storage
         self.threads = graph.inputs[-1].tensor
         self._weights: dict[str, TensorValue] = {}
 
-    def weight(self, name: str, shape: Sequence[int]) -> TensorValue:
+    def weight(
+        self, name: str, shape: Sequence[int], dtype: DType = DType.float32
+    ) -> TensorValue:
         """An external weight, which graphs of one module share by its name."""
         if name not in self._weights:
             self._weights[name] = self.graph.add_weight(
-                Weight(name, DType.float32, tuple(shape), device=self.device)
+                Weight(name, dtype, tuple(shape), device=self.device)
             )
         return self._weights[name]
+
+    def packed_weight(self, name: str, outputs: int, inputs: int) -> TensorValue:
+        """A dense weight in panels."""
+        return self.weight(name, packed_shape(outputs, inputs), self.storage)
 
     def kernel(
         self,
@@ -117,7 +125,7 @@ class Layers:
         residual: TensorValue | None = None,
     ) -> TensorValue:
         """``x W^T + b``, through GELU if `activate`; plus `residual` if given."""
-        weight = self.weight(f"{name}/weight", packed_shape(outputs, int(x.shape[-1])))
+        weight = self.packed_weight(f"{name}/weight", outputs, int(x.shape[-1]))
         bias = self.weight(f"{name}/bias", (outputs,))
         shape = [*x.shape[:-1], outputs]
         if residual is not None:

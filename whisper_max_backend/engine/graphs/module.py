@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from max.dtype import DType
 from max.graph import DeviceRef, Module
 
 from ..checkpoint import Dimensions
@@ -12,11 +13,15 @@ from .encoder import add_encoder
 
 
 def build_module(
-    dimensions: Dimensions, alignment_heads: Sequence[tuple[int, int]], device: DeviceRef
+    dimensions: Dimensions,
+    alignment_heads: Sequence[tuple[int, int]],
+    device: DeviceRef,
+    storage: DType,
 ) -> Module:
     """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities`` and, for a
-    model whose alignment heads are known, ``align``."""
+    model whose alignment heads are known, ``align``. The decoder's dense weights are of the type
+    `storage`."""
     module = Module()
     add_encoder(module, dimensions, device)
-    DecoderGraphs(module, dimensions, device).add_all(alignment_heads)
+    DecoderGraphs(module, dimensions, device, storage).add_all(alignment_heads)
     return module
