@@ -97,6 +97,11 @@ def _long_pauses() -> np.ndarray:
     return np.concatenate([*parts, _pause(3.0)])
 
 
+def _bilingual() -> np.ndarray:
+    """French, then 20 s of the English dialogue."""
+    return _spaced(("french.opus", "dialogue.opus"), 1.0)[: 50 * SAMPLING_RATE]
+
+
 def _very_short() -> np.ndarray:
     """The word "forward", 0.6 s."""
     return _decoded("command.flac")[int(0.75 * SAMPLING_RATE) : int(1.35 * SAMPLING_RATE)]
@@ -126,7 +131,7 @@ RECORDINGS = {
             "en",
             lambda: _spaced(("alice.opus", "dialogue.opus", "austen.opus", "moby.opus"), 1.0),
         ),
-        Recording("bilingual", None, lambda: _spaced(("french.opus", "beckett.opus"), 1.0)),
+        Recording("bilingual", None, _bilingual),
         Recording("music", None, _music),
         Recording("silence", None, lambda: np.zeros(8 * SAMPLING_RATE, np.float32)),
     )

@@ -262,6 +262,10 @@ def engines(models: tuple[Any, Any]) -> tuple[Any, Any]:
     return models[0].model, models[1].model
 
 
+def both_refuse(engines: tuple[Any, Any], ask: Callable[[Any], Any], *words: str) -> None:
+    same_error(lambda: ask(engines[0]), lambda: ask(engines[1]), *words)
+
+
 def _features(*shape: int) -> ctranslate2.StorageView:
     return ctranslate2.StorageView.from_array(np.zeros(shape, np.float32))
 
@@ -300,20 +304,20 @@ START = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
 )
 def test_generate(engines: tuple[Any, Any], prompts: list, options: dict[str, Any]) -> None:
     features = _features(len(prompts), 80, 3000)
-    same_error(*(lambda e=e: e.generate(features, prompts, **options) for e in engines))
+    both_refuse(engines, lambda engine: engine.generate(features, prompts, **options))
 
 
 def test_prompt_longer_than_the_context(engines: tuple[Any, Any]) -> None:
     prompt = ["<|startofprev|>", *["a"] * 460, *START]
     features = _features(1, 80, 3000)
-    same_error(*(lambda e=e: e.generate(features, [prompt]) for e in engines))
+    both_refuse(engines, lambda engine: engine.generate(features, [prompt]))
 
 
 @pytest.mark.parametrize(
     "shape", [(1, 128, 3000), (80, 3000), (1, 80, 3002)], ids=["mels", "rank", "frames"]
 )
 def test_features(engines: tuple[Any, Any], shape: tuple[int, ...]) -> None:
-    same_error(*(lambda e=e: e.encode(_features(*shape)) for e in engines))
+    both_refuse(engines, lambda engine: engine.encode(_features(*shape)))
 
 
 def test_align_frames(engines: tuple[Any, Any]) -> None:

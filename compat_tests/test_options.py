@@ -75,7 +75,12 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("all-is-speech", "tiny.en", "music", {"no_speech_threshold": None, "beam_size": 1}),
     # search
     ("repetition-penalty", "tiny.en", "moby", {"repetition_penalty": 1.1}),
-    ("repetition-penalty-loop", "tiny.en", "music", {"repetition_penalty": 1.1, "beam_size": 1}),
+    (
+        "repetition-penalty-loop",
+        "tiny.en",
+        "music",
+        {"repetition_penalty": 1.1, "beam_size": 1, "no_speech_threshold": None},
+    ),
     ("repetition-penalty-base", "base", "beckett", {"repetition_penalty": 1.1}),
     ("no-repeat-3", "tiny.en", "austen", {"no_repeat_ngram_size": 3}),
     ("no-repeat-3-base", "base", "french", {"no_repeat_ngram_size": 3}),
@@ -133,7 +138,6 @@ EFFECTIVE = {
     "max-new-tokens",
     "no-speech",
     "suppressed",
-    "repetition-penalty-loop",
     "no-repeat-3",
     "translate",
     "length-penalty",

@@ -149,7 +149,7 @@ def test_cold_sampling_is_greedy(engines: tuple[Any, Any], features: Any) -> Non
 @pytest.mark.slow
 def test_some_windows_fall_back() -> None:
     """The windows below a log probability between the lowest and the highest, and no other."""
-    options = {
+    options: dict[str, Any] = {
         "beam_size": 1,
         "best_of": 2,
         "without_timestamps": True,
