@@ -256,9 +256,9 @@ def test_logits_of_a_beam(engines: Engines) -> None:
     expected, actual = engines.generate(
         [engines.prompt()], return_logits_vocab=True, num_hypotheses=2
     )
-    assert [[list(step.shape) for step in steps] for steps in actual[0].logits] == [
-        [list(step.shape) for step in steps] for steps in expected[0].logits
-    ]
+    lengths = [len(steps) for steps in expected[0].logits]
+    assert [len(steps) for steps in actual[0].logits] == lengths
+    assert all(np.array(step).size == 0 for steps in actual[0].logits for step in steps)
 
 
 def test_what_is_not_asked_for(engines: Engines) -> None:
