@@ -38,12 +38,14 @@ class Decoder(NumpyDecoder):
         suppressed: Sequence[int] = (),
         repetition_penalty: float = 1.0,
         rows_per_item: int = 1,
+        first_timestamp: int = 0,
     ) -> NumpyState:
         self.rows_per_item = rows_per_item
+        assert first_timestamp == self.first
         return super().start(encoded, suppressed, repetition_penalty)
 
     def language_probabilities(self, encoded: Array, sot: int, languages: Sequence[int]) -> Array:
-        logits = self._forward(self.start(encoded), np.full(len(encoded), sot))
+        logits = self._forward(super().start(encoded), np.full(len(encoded), sot))
         exponentials = np.exp(logits[:, languages] - logits[:, languages].max(1, keepdims=True))
         result: Array = exponentials / exponentials.sum(1, keepdims=True)
         return result

@@ -17,7 +17,7 @@ from max.graph.dim import DimLike
 
 from whisper_max_backend.engine.artifacts import compiled
 from whisper_max_backend.engine.graphs.layers import PANEL, new_graph
-from whisper_max_backend.engine.graphs.packing import PACKED_TYPES
+from whisper_max_backend.engine.graphs.packing import CONVERSIONS
 
 HEADS = 3
 """Heads of the self-attention, whose kernel is compiled for their number."""
@@ -115,11 +115,14 @@ def _add_dense(kernels: KernelModule) -> None:
         )
     kernels.add("time_major", [floats("batch", "in", "time")], [times])
     kernels.add("layer_norm", [x, floats("in"), floats("in")], [x])
-    for dtype in PACKED_TYPES:
+    for dtype, storage in CONVERSIONS:
         dense = TensorType(dtype, ["out", "in"], _CPU)
-        kernels.add(
-            "pack", [written("panels", "in", PANEL), dense, bias], [], graph=f"pack_{dtype.name}"
-        )
+        panels = BufferType(storage, ["panels", "in", PANEL], _CPU)
+        graph = f"pack_{dtype.name}_{storage.name}"
+        kernels.add("pack", [panels, dense, bias], [], graph=graph)
+    for storage in (DType.float16, DType.bfloat16):
+        half = TensorType(storage, ["panels", "in", PANEL], _CPU)
+        kernels.add("project", [x, half], [y], shapes=[bias], graph=f"project_{storage.name}")
 
 
 def _add_attention(kernels: KernelModule) -> None:

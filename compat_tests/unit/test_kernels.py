@@ -7,6 +7,7 @@ alignment are tested in test_decoding_kernels.py, log-mel in test_log_mel.py.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from max.driver import Buffer
 from max.dtype import DType
 
 from compat_tests.unit.kernel_graph import HEADS, Kernels, normal, packed
+from whisper_max_backend.engine.graphs.packing import CONVERSIONS
 
 TOLERANCE = 2e-6
 """Largest ``||out - reference|| / ||reference||``: sums of up to a thousand float32 products."""
@@ -99,22 +101,55 @@ def test_convolution(
     assert_close(summed, expected + residual)
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8"])
-@pytest.mark.parametrize("shape", [(1, 1), (31, 20), (32, 3), (97, 64)])
-def test_pack(kernels: Kernels, kind: str, shape: tuple[int, int]) -> None:
+def as_bfloat16(values: Any) -> tuple[Any, Buffer]:
+    """The values rounded towards zero to bfloat16: as float32, and as a buffer of that type."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    halves = (bits >> 16).astype(np.uint16)
+    return bits.view(np.float32), Buffer.from_numpy(halves).view(DType.bfloat16, values.shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "storage"), [(source.name, target.name) for source, target in CONVERSIONS]
+)
+@pytest.mark.parametrize("shape", [(1, 1), (32, 7), (33, 5), (100, 130)])
+def test_pack(kernels: Kernels, kind: str, storage: str, shape: tuple[int, int]) -> None:
     weight = normal(*shape, scale=30).astype(np.float32)
-    scale = normal(shape[0]).astype(np.float32)
+    # What is kept in the file's own type has no scale.
+    scale = normal(shape[0]).astype(np.float32) if storage == "float32" else np.ones(shape[0], "f4")
     given: object = weight
     if kind == "bfloat16":
-        weight = (weight.view(np.uint32) & 0xFFFF0000).view(np.float32)
-        halves = (weight.view(np.uint32) >> 16).astype(np.uint16)
-        given = Buffer.from_numpy(halves).view(DType.bfloat16, shape)
+        weight, given = as_bfloat16(weight)
     elif kind != "float32":
         given = weight = weight.clip(-128, 127).astype(kind)
     expected = packed(weight.astype(np.float32) * scale[:, None])
-    panels = np.full(expected.shape, np.nan, np.float32)
-    kernels(f"pack_{kind}", panels, given, scale)
-    np.testing.assert_array_equal(panels, expected)
+    if storage == "bfloat16":
+        bits = np.full(expected.shape, 0x7FFF, np.uint16)
+        kernels(
+            f"pack_{kind}_{storage}",
+            Buffer.from_numpy(bits).view(DType.bfloat16, bits.shape),
+            given,
+            scale,
+        )
+        panels = (bits.astype(np.uint32) << 16).view(np.float32)
+    else:
+        panels = np.full(expected.shape, np.nan, storage)
+        kernels(f"pack_{kind}_{storage}", panels, given, scale)
+    np.testing.assert_array_equal(panels, expected.astype(panels.dtype))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 16, 10), (1, 5, 70, 45), (2, 9, 33, 64), (1, 40, 530, 100)]
+)
+def test_project_of_half_weights(kernels: Kernels, shape: tuple[int, int, int, int]) -> None:
+    """Weights of smaller types are widened, not computed with."""
+    batch, rows, inputs, outputs = shape
+    x, weight = normal(batch, rows, inputs), normal(outputs, inputs)
+    half = weight.astype(np.float16)
+    (y,) = kernels("project_float16", x, packed(half), shapes=[(outputs,)])
+    assert_close(y, x @ half.astype(np.float64).T)
+    values, _ = as_bfloat16(weight)
+    (y,) = kernels("project_bfloat16", x, as_bfloat16(packed(values))[1], shapes=[(outputs,)])
+    assert_close(y, x @ values.astype(np.float64).T)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 80, 33), (1, 128, 300)])
