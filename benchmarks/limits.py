@@ -1,0 +1,44 @@
+"""What the machine can do, measured beside what is compared with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+_SIDE = 1536
+_READ_BYTES = 1 << 28
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def multiply_limit() -> float:
+    """FLOP/s of NumPy's float32 matrix product, on all cores."""
+    a, b = (np.random.default_rng(i).random((_SIDE, _SIDE), np.float32) for i in range(2))
+    return 2 * _SIDE**3 / _shortest(lambda: a @ b)
+
+
+def read_limit() -> float:
+    """Bytes/s at which all cores together read an array that no cache holds."""
+    parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), cores())
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return _READ_BYTES / _shortest(lambda: list(pool.map(np.max, parts)))
+
+
+def _shortest(call: Callable[[], Any]) -> float:
+    call()
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
