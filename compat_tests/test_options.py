@@ -83,6 +83,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("repetition-penalty-base", "base", "beckett", {"repetition_penalty": 1.1}),
     ("no-repeat-3", "tiny.en", "austen", {"no_repeat_ngram_size": 3}),
+    ("no-repeat-3-loop", "tiny.en", "music", {"no_repeat_ngram_size": 3}),
     ("no-repeat-3-base", "base", "french", {"no_repeat_ngram_size": 3}),
     ("patience", "tiny.en", "moby", {"patience": 2.0}),
     ("patience-base", "base", "jfk", {"patience": 2.0}),
@@ -138,9 +139,8 @@ EFFECTIVE = {
     "max-new-tokens",
     "no-speech",
     "suppressed",
-    "no-repeat-3",
+    "no-repeat-3-loop",
     "translate",
-    "length-penalty",
 }
 
 
