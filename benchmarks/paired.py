@@ -30,6 +30,10 @@ class Timed:
     def median(self) -> float:
         return statistics.median(self.times)
 
+    @property
+    def least(self) -> float:
+        return min(self.times)
+
 
 def fastest(by_threads: Mapping[int, Callable[[], Any]]) -> Timed:
     """The reference with as many threads as serve it best: the second of two calls tells."""
@@ -95,4 +99,5 @@ def compare(
         reference.median,
         threads=reference.threads,
         audio_seconds=audio_seconds,
+        ratio_of_minima=reference.least / timed.least,
     )

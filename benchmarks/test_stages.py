@@ -106,7 +106,13 @@ def test_decoder_step(benchmark: Any, pair: Pair, beams: int) -> None:
     take_turns(benchmark, ours_long, [short, long, ours_short], rounds=5)
     steps = MANY - FEW
     step = (ours_long.median - ours_short.median) / steps
-    record(benchmark, step, (long.median - short.median) / steps, threads=long.threads)
+    record(
+        benchmark,
+        step,
+        (long.median - short.median) / steps,
+        threads=long.threads,
+        ratio_of_minima=(long.least - short.least) / (ours_long.least - ours_short.least),
+    )
     achieved, limit = step_bytes(pair) / step, read_limit()
     benchmark.extra_info.update(
         gigabytes_per_s=achieved / 1e9,

@@ -151,16 +151,15 @@ def _add_attention(kernels: KernelModule) -> None:
 
 def _add_tokens(kernels: KernelModule) -> None:
     states = floats("items", "queries", "state")
-    kernels.add(
-        "embed",
-        [
-            integers("items", "queries"),
-            integers("rows"),
-            floats("panels", "state", PANEL),
-            floats("context", "state"),
-        ],
-        [states],
-    )
+    for storage in (DType.float32, DType.float16):
+        panels = TensorType(storage, ["panels", "state", PANEL], _CPU)
+        positions = floats("context", "state")
+        kernels.add(
+            "embed",
+            [integers("items", "queries"), integers("rows"), panels, positions],
+            [states],
+            graph=f"embed_{storage.name}",
+        )
     kernels.add("take_token", [states, integers(1)], [floats("items", 1, "state")])
     logits = floats("items", "queries", "vocabulary")
     ids = integers("items", "queries", "count")
@@ -195,7 +194,7 @@ def _add_alignment(kernels: KernelModule) -> None:
             sums,
             floats("items", "tokens", "state"),
             floats("layers", "items", "heads", "size"),
-            integers("chosen"),
+            integers("layers", "chosen"),
             integers("items", 3),
             integers(2),
             integers(1),

@@ -28,15 +28,23 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("items", "beams", "tokens"), [(1, 1, 1), (2, 5, 1), (2, 1, 7), (1, 3, 4)])
 @pytest.mark.parametrize(("vocabulary", "state"), [(51, 20), (96, 64)])
+@pytest.mark.parametrize("storage", ["float32", "float16"])
 def test_embed(
-    kernels: Kernels, items: int, beams: int, tokens: int, vocabulary: int, state: int
+    kernels: Kernels,
+    items: int,
+    beams: int,
+    tokens: int,
+    vocabulary: int,
+    state: int,
+    storage: str,
 ) -> None:
     rng = np.random.default_rng()
-    embeddings, encodings = normal(vocabulary, state), normal(16, state)
+    embeddings, encodings = normal(vocabulary, state).astype(storage), normal(16, state)
     ids = rng.integers(0, vocabulary, (items, beams * tokens))
     ids[0, 0] = vocabulary - 1
     positions = rng.integers(0, 17 - tokens, items * beams)
-    (output,) = kernels("embed", ids, positions, packed(embeddings), encodings)
+    panels = packed(embeddings)
+    (output,) = kernels(f"embed_{storage}", ids, positions, panels, encodings)
     places = positions[:, None] + np.arange(tokens)
     expected = embeddings[ids] + encodings[places].reshape(*ids.shape, state)
     np.testing.assert_array_equal(output, expected.astype(np.float32))
@@ -253,7 +261,7 @@ def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None
         previous,
         queries,
         memory,
-        chosen,
+        [[1, 2, 3], [*chosen, -1]],
         sizes,
         [memory_frames, width],
         [layer],
