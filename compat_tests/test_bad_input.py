@@ -106,7 +106,7 @@ def test_damaged_config(directory: Path, tmp_path: Path) -> None:
 
 
 def test_heads_that_do_not_fit_the_weights(directory: Path, tmp_path: Path) -> None:
-    """Alignment heads of a deeper model."""
+    """Alignment heads of a deeper model: the reference writes out of bounds, so it is not asked."""
     path = _copy(directory, tmp_path)
     text = (path / "config.json").read_text()
     assert '"alignment_heads"' in text
@@ -114,11 +114,9 @@ def test_heads_that_do_not_fit_the_weights(directory: Path, tmp_path: Path) -> N
         text.replace('"alignment_heads"', '"alignment_heads": [[99, 0]], "unused"')
     )
 
-    def align(whisper: Any) -> None:
-        model = whisper(str(path), compute_type="float32")
+    model = engine_class()(str(path), compute_type="float32")
+    with pytest.raises(ValueError, match=r"alignment head \[99, 0\]"):
         model.align(_features(1, 80, 3000), [260, 261, 262], [[1, 2]], [3000])
-
-    same_error(lambda: align(ctranslate2.models.Whisper), lambda: align(engine_class()), "head")
 
 
 def test_vocabulary_larger_than_the_weights(directory: Path, tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def head_weights(
 struct AlignmentWeights:
     """Adds the weights of one layer's alignment heads.
 
-    queries [items, tokens, state]; memory [layers, items, heads, size]; heads [n] int32;
+    queries [items, tokens, state]; memory [layers, items, heads, size];
+    heads [layers, n] int32, every layer's alignment heads, padded with -1;
     sizes [items, 3] int32: tokens of the item, tokens to normalise over, encoder frames;
     numbers [2] int32: frames of the memory, width of the median filter; layer [1] int32;
     previous and sums [items, tokens, frames].
@@ -147,7 +148,7 @@ struct AlignmentWeights:
         previous: InputTensor[dtype=DType.float32, rank=3, ...],
         queries: InputTensor[dtype=DType.float32, rank=3, ...],
         memory: InputTensor[dtype=DType.float32, rank=4, ...],
-        heads: InputTensor[dtype=DType.int32, rank=1, ...],
+        heads: InputTensor[dtype=DType.int32, rank=2, ...],
         sizes: InputTensor[dtype=DType.int32, rank=2, ...],
         numbers: InputTensor[dtype=DType.int32, rank=1, ...],
         layer: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -162,8 +163,10 @@ struct AlignmentWeights:
         var head_size = state // all_heads
         var size = memory.dim_size(3)
         var frames = sums.dim_size(2)
-        var chosen = ints(heads)
-        var count = heads.dim_size(0)
+        var chosen = ints(heads).unsafe_offset(index * heads.dim_size(1))
+        var count = 0
+        while count < heads.dim_size(1) and chosen[unsafe_offset=count] >= 0:
+            count += 1
         var limits = ints(sizes)
         var memory_frames = first(numbers)
         var width = Int(ints(numbers)[unsafe_offset=1])

@@ -198,19 +198,19 @@ class Decoder:
         first = np.full_like(rows, start_length)
         targets = np.zeros((items, longest, 1), np.int32)
         targets[:, :-1, 0] = tokens[:, 1:]
-        by_layer: dict[int, list[int]] = {}
+        chosen = np.full((self._dimensions.n_text_layer, len(heads)), -1, np.int32)
         for layer, head in heads:
-            by_layer.setdefault(layer, []).append(head)
+            chosen[layer, np.argmax(chosen[layer] < 0)] = head
         paths, counts, probabilities = self._models["align"].execute(
             *self._history(state, tokens, 1),
             self._buffer(np.stack([lengths, normalized, frames], 1).astype(np.int32)),
             self._buffer(np.stack([first, rows, frames], 1).astype(np.int32)),
             self._buffer(np.array([state.frames, median_filter_width], np.int32)),
             self._buffer(np.zeros((items, longest, widest), np.float32)),
+            self._buffer(chosen),
             self._buffer(np.array([len(heads)], np.float32)),
             self._buffer(targets),
             self._buffer(np.array([eot], np.int32)),
-            *(self._buffer(np.array(chosen, np.int32)) for chosen in by_layer.values()),
             self._threads,
         )
         routes = paths.to_numpy()

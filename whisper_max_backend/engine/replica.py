@@ -217,6 +217,7 @@ class Replica:
                 "the cross-attention heads that are highly correlated to the word-level timing; "
                 "convert this model again with a current converter"
             )
+        requests.check_heads(heads, self._runtime.dimensions)
         vocabulary = self._vocabulary
         requests.check_ids("start_sequence", [start_sequence], vocabulary.size)
         requests.check_ids("text_tokens", text_tokens, vocabulary.size)

@@ -41,19 +41,15 @@ class Runtime:
         """
         self.dimensions = checkpoint.dimensions
         self._device: Device = CPU(device_index)
-        heads = [(int(layer), int(head)) for layer, head in checkpoint.config["alignment_heads"]]
         # One pool of threads serves all sessions of a process; a second session that asked for
         # another number would end the process.
         session = InferenceSession(devices=[self._device])
         storage = storage_type(checkpoint)
         artifact = compiled(
             "whisper",
-            lambda: build_module(
-                self.dimensions, heads, DeviceRef.from_device(self._device), storage
-            ),
+            lambda: build_module(self.dimensions, DeviceRef.from_device(self._device), storage),
             key={
                 **dataclasses.asdict(self.dimensions),
-                "alignment_layers": sorted({layer for layer, _ in heads}),
                 "compute_type": compute_type,
                 "storage": storage.name,
             },

@@ -6,7 +6,7 @@ Symbolic dimensions: ``items`` windows in the batch, ``rows`` hypotheses (items 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, ops
@@ -46,14 +46,13 @@ class DecoderGraphs:
         self.device = device
         self.storage = storage
 
-    def add_all(self, alignment_heads: Sequence[tuple[int, int]]) -> None:
-        """Every graph; ``align`` only where the model's alignment heads are known."""
+    def add_all(self) -> None:
+        """Every graph of the decoder."""
         self.add_remember()
         self.add_prefill()
         self.add_step()
         self.add_probabilities()
-        if alignment_heads:
-            self.add_align(alignment_heads)
+        self.add_align()
 
     def add_remember(self) -> None:
         """``remember``: the cross-attention keys and values of a window, once.
@@ -142,42 +141,35 @@ class DecoderGraphs:
                 layers.kernel("probabilities", [logits, ids, limit], ["items", 1, "count"])
             )
 
-    def add_align(self, alignment_heads: Sequence[tuple[int, int]]) -> None:
+    def add_align(self) -> None:
         """``align``: when the tokens of a transcript were spoken.
 
         Returns paths ``[items, queries + aligned, 2]``, their lengths ``[items]`` and the
         probabilities ``[items, queries, 1]`` of the target ids.
         """
-        by_layer: dict[int, list[int]] = {}
-        for layer, head in alignment_heads:
-            by_layer.setdefault(layer, []).append(head)
         inputs = [
             *self._history(),
             self._integers("items", 3),  # tokens, tokens to normalise over, frames
             self._integers("items", 3),  # first token, tokens, frames of the matrix
             self._integers(2),  # frames of the memory, width of the median filter
             self._floats("items", "queries", "aligned"),  # zeros
-            self._floats(1),  # number of alignment heads
+            self._integers(self.dimensions.n_text_layer, "heads"),  # alignment heads, or -1
+            self._floats(1),  # their number
             self._integers("items", "queries", 1),  # targets
             self._integers(1),  # how many ids the probabilities are over
-            *(self._integers(len(heads)) for heads in by_layer.values()),
             self._integers(1),  # threads
         ]
         with new_graph("align", inputs, self.module) as graph:
             layers = Layers(graph, self.device, self.storage)
-            history = len(self._history())
-            sizes, matrix, numbers, sums, count, targets, limit, *heads = (
-                value.tensor for value in graph.inputs[history:-1]
+            sizes, matrix, numbers, sums, heads, count, targets, limit = (
+                value.tensor for value in graph.inputs[len(self._history()) : -1]
             )
-            heads_of = dict(zip(by_layer, heads, strict=True))
             memory = graph.inputs[5].tensor
 
             def watch(layer: int, queries: TensorValue) -> None:
                 nonlocal sums
-                if layer in heads_of:
-                    values = [sums, queries, memory, heads_of[layer], sizes, numbers]
-                    values.append(layers.index(layer))
-                    sums = layers.kernel("alignment_weights", values, sums.shape)
+                values = [sums, queries, memory, heads, sizes, numbers, layers.index(layer)]
+                sums = layers.kernel("alignment_weights", values, sums.shape)
 
             logits = self._project(layers, self._layers(graph, layers, watch))
             path = ("items", Dim("queries") + Dim("aligned"), 2)

@@ -67,9 +67,7 @@ class Layers:
         self.threads = graph.inputs[-1].tensor
         self._weights: dict[str, TensorValue] = {}
 
-    def weight(
-        self, name: str, shape: Sequence[int], dtype: DType = DType.float32
-    ) -> TensorValue:
+    def weight(self, name: str, shape: Sequence[int], dtype: DType = DType.float32) -> TensorValue:
         """An external weight, which graphs of one module share by its name."""
         if name not in self._weights:
             self._weights[name] = self.graph.add_weight(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
@@ -12,16 +10,12 @@ from .decoder import DecoderGraphs
 from .encoder import add_encoder
 
 
-def build_module(
-    dimensions: Dimensions,
-    alignment_heads: Sequence[tuple[int, int]],
-    device: DeviceRef,
-    storage: DType,
-) -> Module:
-    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities`` and, for a
-    model whose alignment heads are known, ``align``. The decoder's dense weights are of the type
-    `storage`."""
+def build_module(dimensions: Dimensions, device: DeviceRef, storage: DType) -> Module:
+    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities``, ``align``.
+
+    The dense weights that a decoder step reads are of the type `storage`.
+    """
     module = Module()
     add_encoder(module, dimensions, device)
-    DecoderGraphs(module, dimensions, device, storage).add_all(alignment_heads)
+    DecoderGraphs(module, dimensions, device, storage).add_all()
     return module
