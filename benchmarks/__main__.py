@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.limits import cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")
+WIDTH = 120
+"""Columns that the table needs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +39,9 @@ def main(arguments: list[str]) -> int:
     if not measured["benchmarks"]:
         return int(code) or 1
     kept = summary(measured, load)
-    Console().print(table(kept))
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(table(kept))
     RESULTS.mkdir(exist_ok=True)
     name = f"{date.today().isoformat()}-cpu-{kept['machine']['name']}.json"
     (RESULTS / name).write_text(json.dumps(kept, indent=1) + "\n")
@@ -80,8 +85,10 @@ def table(kept: dict[str, Any]) -> Table:
     title = f"{machine['processor']}, {machine['cores']} cores"
     before, after = (kept["load_average"][when][0] for when in ("before", "after"))
     result = Table(title=title, caption=f"load average {before:.1f} before, {after:.1f} after")
-    for column in ("group", "case", "ours", "stock", "ratio", "x real time", "of the limit"):
-        result.add_column(column, justify="left" if column in ("group", "case") else "right")
+    for column in ("group", "case"):
+        result.add_column(column)
+    for column in ("ours", "stock", "its threads", "ratio", "x real time", "of the limit"):
+        result.add_column(column, justify="right")
     group = None
     for row in kept["benchmarks"]:
         if "ratio" not in row:
@@ -89,9 +96,10 @@ def table(kept: dict[str, Any]) -> Table:
         speed = row.get("real_time_factor")
         result.add_row(
             row["group"] if row["group"] != group else "",
-            row["name"].removeprefix("test_"),
+            escape(row["name"].removeprefix("test_")),
             seconds(row["ours_s"]),
-            f"{seconds(row['reference_s'])} ({row.get('reference_threads', 1)} threads)",
+            seconds(row["reference_s"]),
+            str(row.get("reference_threads", "")),
             f"{row['ratio']:.2f}",
             f"{1 / speed:.0f}" if speed else "",
             limit(row),

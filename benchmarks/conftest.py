@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import time
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import faster_whisper
 import pytest
 
 from benchmarks.limits import cores
-from benchmarks.paired import PAUSE
+from benchmarks.paired import fastest
 from compat_tests.models import model_directory
 from compat_tests.recordings import load
 
@@ -37,7 +36,7 @@ class Pair:
         return self.stock[self.threads]
 
 
-@functools.cache
+@cache
 def _pair(name: str) -> Pair:
     import whisper_max_backend
 
@@ -50,14 +49,13 @@ def _pair(name: str) -> Pair:
         for threads in {1, cores()}
     }
     audio = load("jfk")
-    times = {}
-    for threads, model in stock.items():
-        for _ in range(2):  # the second one counts
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            list(model.transcribe(audio, language="en", temperature=0.0)[0])
-            times[threads] = time.perf_counter() - start
-    return Pair(name, path, ours, stock, min(times, key=times.__getitem__))
+
+    def transcribe(model: faster_whisper.WhisperModel) -> None:
+        list(model.transcribe(audio, language="en", temperature=0.0)[0])
+
+    best = fastest({threads: partial(transcribe, model) for threads, model in stock.items()})
+    assert best.threads is not None
+    return Pair(name, path, ours, stock, best.threads)
 
 
 @pytest.fixture(params=MODELS)
