@@ -375,7 +375,8 @@ class Gate:
         free = model._workers._free
         assert free is not None
         replica = free.get()
-        replica._runtime.encode = self._wait(replica._runtime.encode)
+        runtime: Any = replica._runtime
+        runtime.encode = self._wait(runtime.encode)
         free.put(replica)
 
     def _wait(self, encode: Any) -> Any:

@@ -31,7 +31,7 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 def assert_close(output: np.ndarray, reference: np.ndarray, tolerance: float = TOLERANCE) -> None:
     assert output.shape == reference.shape
-    size = np.linalg.norm(reference)
+    size = float(np.linalg.norm(reference))
     if reference.size < 32:
         # A few sums of terms around one may all happen to be nearly zero.
         size = max(size, math.sqrt(reference.size))

@@ -111,7 +111,7 @@ def compiled(
     *,
     key: Mapping[str, object],
     session: InferenceSession,
-    about_seconds: float = 60,
+    about_seconds: float = 45,
 ) -> CompiledModel:
     """The compiled form of ``build()``: from the cache, or compiled now and kept there.
 

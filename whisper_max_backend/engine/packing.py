@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import numpy as np
@@ -59,7 +60,7 @@ def _packed(checkpoint: Checkpoint, name: str, storage: DType, threads: int) -> 
         weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
     outputs, inputs = weight.shape
     dtype = _TYPES[weight.dtype]
-    values = Buffer.from_numpy(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
+    values = _lent(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
     factors = np.ones(outputs, np.float32)
     if scale is not None:
         factors /= np.asarray(scale, np.float32).reshape(-1)
@@ -67,3 +68,14 @@ def _packed(checkpoint: Checkpoint, name: str, storage: DType, threads: int) -> 
     convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
     convert.execute(packed, values, factors, np.array([threads], np.int32))
     return packed
+
+
+def _lent(array: np.ndarray) -> Buffer:
+    """The array as a buffer: of the same memory, where that is not strictly read-only.
+
+    DLPack does not lend read-only arrays; weights are views of a private mapping, marked so.
+    """
+    array = array.view()
+    with contextlib.suppress(ValueError):  # raised for read-only memory, which is then copied
+        array.flags.writeable = True
+    return Buffer.from_numpy(array)

@@ -20,7 +20,6 @@ def announced(name: str, folder: Path, about_seconds: float) -> Iterator[None]:
     message = (
         f"compiling {name} for this machine: about {about_seconds:.0f} s, once; kept in {folder}"
     )
-    _log.info(message)
     started = time.monotonic()
     console = Console(stderr=True)
     if console.is_terminal:
@@ -30,5 +29,6 @@ def announced(name: str, folder: Path, about_seconds: float) -> Iterator[None]:
             bar.add_task(name, total=None)
             yield
     else:
+        _log.warning(message)  # seen where a program has not set up logging, too
         yield
     _log.info("compiled %s in %.0f s", name, time.monotonic() - started)
