@@ -139,7 +139,6 @@ EFFECTIVE = {
     "max-new-tokens",
     "no-speech",
     "suppressed",
-    "no-repeat-3-loop",
     "translate",
 }
 

@@ -192,7 +192,7 @@ def test_repetition_falls_back() -> None:
         best_of=1,
         no_speech_threshold=None,
     )
-    assert {segment.temperature for segment in expected.segments} == {COLD}
+    assert COLD in {segment.temperature for segment in expected.segments}
 
 
 def test_silence_does_not_fall_back() -> None:

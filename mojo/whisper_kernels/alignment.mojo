@@ -212,8 +212,10 @@ struct AlignmentWeights:
         parts.unsafe_free()
 
 
-def warp(weights: Floats, stride: Int, rows: Int, columns: Int, path: Ints) -> Int:
-    """The cheapest monotonic path through `-weights`; returns its length.
+def warp(
+    weights: Floats, scale: Float32, stride: Int, rows: Int, columns: Int, path: Ints
+) -> Int:
+    """The cheapest monotonic path through `-scale * weights`; returns its length.
 
     path [rows + columns, 2]: pairs (row, column) in rising order.
     """
@@ -238,7 +240,7 @@ def warp(weights: Floats, stride: Int, rows: Int, columns: Int, path: Ints) -> I
                 cost = up
                 step = 1
             costs[unsafe_offset=i * width + j] = (
-                cost - weights[unsafe_offset=(i - 1) * stride + j - 1]
+                cost - scale * weights[unsafe_offset=(i - 1) * stride + j - 1]
             )
             trace[unsafe_offset=i * width + j] = step
     for j in range(columns + 1):
@@ -299,12 +301,10 @@ struct TimeWarping:
         def task(item: Int) {imm}:
             var first = Int(limits[unsafe_offset=3 * item])
             var rows = Int(limits[unsafe_offset=3 * item + 1])
-            var matrix = source.unsafe_offset((item * tokens + first) * frames)
-            for k in range(rows * frames):
-                matrix[unsafe_offset=k] *= scale
             lengths[unsafe_offset=item] = Int32(
                 warp(
-                    matrix,
+                    source.unsafe_offset((item * tokens + first) * frames),
+                    scale,
                     frames,
                     rows,
                     Int(limits[unsafe_offset=3 * item + 2]),

@@ -111,17 +111,51 @@ def interleave(
     for i in range(rows, height):
         for k in range(depth):
             strip[unsafe_offset=k * height + i] = 0
-    for i in range(rows):
-        var start = (first_row + i) * source.stride + source.offset + first_k
-        var low = max(0, min(depth, -start))
-        var high = max(low, min(depth, source.limit - start))
-        var row = source.data.unsafe_offset(start)
+    var start = first_row * source.stride + source.offset + first_k
+    var end = start + (rows - 1) * source.stride + depth
+    var whole = 0
+    if start >= 0 and end <= source.limit:
+        whole = rows // 4 * 4
+        for i in range(0, whole, 4):
+            interleave_four(
+                source.data.unsafe_offset(start + i * source.stride),
+                source.stride,
+                depth,
+                strip.unsafe_offset(i),
+                height,
+                scale,
+            )
+    for i in range(whole, rows):
+        var place = start + i * source.stride
+        var low = max(0, min(depth, -place))
+        var high = max(low, min(depth, source.limit - place))
+        var row = source.data.unsafe_offset(place)
         for k in range(low):
             strip[unsafe_offset=k * height + i] = 0
         for k in range(low, high):
             strip[unsafe_offset=k * height + i] = row[unsafe_offset=k] * scale
         for k in range(high, depth):
             strip[unsafe_offset=k * height + i] = 0
+
+
+def interleave_four(
+    rows: Floats, stride: Int, depth: Int, strip: Floats, height: Int, scale: Float32
+):
+    """`strip[k * height + i] = scale * rows[i * stride + k]` for four rows."""
+    var whole = depth // LANES * LANES
+    for k in range(0, whole, LANES):
+        var a = rows.unsafe_offset(k).unsafe_load[width=LANES]()
+        var b = rows.unsafe_offset(stride + k).unsafe_load[width=LANES]()
+        var c = rows.unsafe_offset(2 * stride + k).unsafe_load[width=LANES]()
+        var d = rows.unsafe_offset(3 * stride + k).unsafe_load[width=LANES]()
+        var together = (a * scale).interleave(c * scale).interleave((b * scale).interleave(d * scale))
+        comptime for lane in range(LANES):
+            strip.unsafe_offset((k + lane) * height).unsafe_store(
+                together.slice[4, offset=4 * lane]()
+            )
+    for k in range(whole, depth):
+        for i in range(4):
+            strip[unsafe_offset=k * height + i] = rows[unsafe_offset=i * stride + k] * scale
 
 
 @always_inline

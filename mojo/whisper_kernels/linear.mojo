@@ -6,6 +6,7 @@ same product over overlapping rows (its weights laid out [out, kernel, in]).
 
 from std.math import ceildiv
 from std.memory.alloc import unsafe_alloc
+from std.sys import size_of
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -15,6 +16,8 @@ from .gemm import PANEL, ROWS, Epilogue, Rows, multiply, scratch_size
 from .parallel import parallel
 from .tensors import Floats, Numbers, first, floats, numbers
 
+comptime TASK_BYTES = 256 * 1024
+"""Least weights that are worth a thread of their own when rows are few."""
 comptime TASK_ROWS = 9 * ROWS
 """Most rows that one task takes: their strips fill a part of L2."""
 
@@ -42,7 +45,8 @@ def product[
     if strips >= 2 * threads:
         row_tasks = ceildiv(ceildiv(rows, TASK_ROWS), threads) * threads
     else:
-        panel_tasks = min(threads, panels)
+        var bytes = panels * PANEL * depth * size_of[Scalar[dtype]]()
+        panel_tasks = max(1, min(threads, panels, bytes // TASK_BYTES))
     var strips_each = ceildiv(strips, row_tasks)
     var panels_each = ceildiv(panels, panel_tasks)
 
