@@ -60,7 +60,7 @@ def summary(measured: dict[str, Any], load: tuple[float, float, float]) -> dict[
             "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()} cores".lower()).strip("-"),
             "processor": brand,
             "cores": cores(),
-            "system": f"{platform.system()} {platform.release()}",
+            "system": platform.system(),
         },
         "versions": {
             "python": platform.python_version(),
