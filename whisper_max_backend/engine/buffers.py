@@ -27,11 +27,6 @@ class BufferPool:
         weakref.finalize(borrower, self._take_back, key, buffer).atexit = False
         return buffer
 
-    def clear(self) -> None:
-        """Lets go of buffers that nobody has borrowed."""
-        with self._lock:
-            self._free.clear()
-
     def _take_back(self, key: tuple[int, ...], buffer: Buffer) -> None:
         with self._lock:
             # Windows of one batch size follow each other; other sizes are not worth their memory.

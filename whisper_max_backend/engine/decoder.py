@@ -127,8 +127,6 @@ class Decoder:
         See `decoder_protocol.Decoder.step`.
         """
         rows = len(state.windows)
-        # A step of a request must not repeat the noise of another.
-        seed = (sampling.seed + 0x9E3779B1 * state.position) & 0x7FFFFFFF
         ids, origins, values, watched, ruled = self._models["step"].execute(
             *self._history(state, tokens.reshape(rows, 1), beams),
             self._buffer(np.ascontiguousarray(scores, np.float32)),
@@ -139,7 +137,7 @@ class Decoder:
             self._buffer(constraints.check_timestamps),
             self._buffer(np.array([state.first_timestamp, watch], np.int32)),
             state.penalty,
-            self._buffer(np.array([sampling.topk, seed], np.int32)),
+            self._buffer(np.array([sampling.topk, sampling.seed], np.int32)),
             self._buffer(np.array([sampling.temperature], np.float32)),
             self._buffer(np.zeros(candidates, np.int32)),
             self._threads,
@@ -221,10 +219,6 @@ class Decoder:
             ],
             probabilities.to_numpy()[:, :, 0],
         )
-
-    def release(self) -> None:
-        """Lets go of memory kept for further requests."""
-        self._pool.clear()
 
     def _history(self, state: DecoderState, tokens: Int32Array, beams: int) -> list[Buffer]:
         """Inputs of a pass over new ``tokens [rows, length]``."""

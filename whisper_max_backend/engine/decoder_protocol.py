@@ -23,7 +23,7 @@ class Sampling:
 
     temperature: float = 0.0  # 0: best first
     topk: int = 1  # sample among this many best candidates; 0: among all; 1: best first
-    seed: int = 0
+    seed: int = 0  # below 2**31; steps of a request have different ones
 
 
 @dataclass
