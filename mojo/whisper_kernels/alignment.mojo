@@ -12,10 +12,13 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import exponentiate
-from .gemm import F32, LANES, PANEL, Epilogue, Rows, multiply, scratch_size
+from .attention import KeysValues, exponentiate
+from .gemm import multiply
+from .matrix import LANES, PANEL, Rows
 from .parallel import parallel
-from .tensors import Floats, Ints, first, floats, ints
+from .strips import Strips
+from .tensors import Floats, Ints, first, floats, ints, numbers
+
 
 def reflect(index: Int, count: Int) -> Int:
     """The index mirrored at both ends of `[0, count)`."""
@@ -56,14 +59,14 @@ def add_median(
             sums[unsafe_offset=k + lane] += window[unsafe_offset=rank * LANES + lane]
 
 
-def head_weights(
+def head_weights[
+    memory_type: DType
+](
     queries: Rows,
     tokens: Int,
     length: Int,
     normalized: Int,
-    packed: Floats,
-    memory_frames: Int,
-    head_size: Int,
+    memory: KeysValues[memory_type],
     frames: Int,
     width: Int,
     sums: Floats,
@@ -74,25 +77,12 @@ def head_weights(
     Tokens from `length` on repeat the last one's weights, as the reference pads; the
     normalisation runs over the first `normalized` tokens.
     """
-    var stride = align_up(memory_frames, PANEL)
+    var keys = memory.keys
+    var stride = align_up(keys.columns, PANEL)
     var scores = unsafe_alloc[Float32](tokens * stride)
-    var scratch = unsafe_alloc[Float32](scratch_size(length, head_size))
-    multiply(
-        queries,
-        0,
-        length,
-        packed,
-        0,
-        stride // PANEL,
-        head_size,
-        memory_frames,
-        scores,
-        stride,
-        Epilogue(),
-        scratch,
-        scale=1 / sqrt(Float32(head_size)),
-    )
-    scratch.unsafe_free()
+    var strips = Strips[memory_type](length, keys.depth)
+    strips.prepare(queries, 0, length, keys.depth, 1 / sqrt(Float32(keys.depth)))
+    multiply(strips, keys, 0, keys.panels(), scores, stride)
     for t in range(length):
         var row = scores.unsafe_offset(t * stride)
         var scale = 1 / exponentiate(row, frames)
@@ -131,69 +121,69 @@ def head_weights(
 
 @extensibility.register("whisper.alignment_weights")
 struct AlignmentWeights:
-    """Adds the weights of one layer's alignment heads.
+    """The summed weights of the alignment heads.
 
-    queries [items, tokens, state]; memory [layers, items, heads, size];
-    heads [layers, n] int32, every layer's alignment heads, padded with -1;
+    queries [layers, items, tokens, state], of the cross-attention;
+    memory [layers, items, heads, bytes]; chosen [n, 2] int32: layer and head;
     sizes [items, 3] int32: tokens of the item, tokens to normalise over, encoder frames;
-    numbers [2] int32: frames of the memory, width of the median filter; layer [1] int32;
-    previous and sums [items, tokens, frames].
+    numbers [2] int32: frames of the memory, width of the median filter;
+    sums [items, tokens, frames].
     """
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, memory_type: DType
     ](
         sums: OutputTensor[dtype=DType.float32, rank=3, ...],
-        previous: InputTensor[dtype=DType.float32, rank=3, ...],
-        queries: InputTensor[dtype=DType.float32, rank=3, ...],
-        memory: InputTensor[dtype=DType.float32, rank=4, ...],
-        heads: InputTensor[dtype=DType.int32, rank=2, ...],
+        queries: InputTensor[dtype=DType.float32, rank=4, ...],
+        memory: InputTensor[dtype=DType.uint8, rank=4, ...],
+        chosen: InputTensor[dtype=DType.int32, rank=2, ...],
         sizes: InputTensor[dtype=DType.int32, rank=2, ...],
-        numbers: InputTensor[dtype=DType.int32, rank=1, ...],
-        layer: InputTensor[dtype=DType.int32, rank=1, ...],
+        numbers_: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var index = first(layer)
-        var items = queries.dim_size(0)
-        var tokens = queries.dim_size(1)
-        var state = queries.dim_size(2)
+        var items = queries.dim_size(1)
+        var tokens = queries.dim_size(2)
+        var state = queries.dim_size(3)
         var all_heads = memory.dim_size(2)
         var head_size = state // all_heads
         var size = memory.dim_size(3)
         var frames = sums.dim_size(2)
-        var chosen = ints(heads).unsafe_offset(index * heads.dim_size(1))
-        var count = 0
-        while count < heads.dim_size(1) and chosen[unsafe_offset=count] >= 0:
-            count += 1
+        var count = chosen.dim_size(0)
+        var pairs = ints(chosen)
         var limits = ints(sizes)
-        var memory_frames = first(numbers)
-        var width = Int(ints(numbers)[unsafe_offset=1])
+        var memory_frames = first(numbers_)
+        var width = Int(ints(numbers_)[unsafe_offset=1])
         var source = floats(queries)
-        var panels = floats(memory).unsafe_offset(index * items * all_heads * size)
+        var packed = numbers(memory)
         var plane = tokens * frames
         var parts = unsafe_alloc[Float32](items * count * plane)
 
         def task(place: Int) {imm}:
             var item = place // count
-            var head = Int(chosen[unsafe_offset=place % count])
+            var pair = pairs.unsafe_offset(2 * (place % count))
+            var layer = Int(pair[unsafe_offset=0])
+            var head = Int(pair[unsafe_offset=1])
             var part = parts.unsafe_offset(place * plane)
             for k in range(plane):
                 part[unsafe_offset=k] = 0
             head_weights(
                 Rows(
-                    source.unsafe_offset(item * tokens * state + head * head_size),
+                    source.unsafe_offset(
+                        (layer * items + item) * tokens * state + head * head_size
+                    ),
                     state,
-                    0,
-                    tokens * state,
+                    tokens,
                 ),
                 tokens,
                 Int(limits[unsafe_offset=3 * item]),
                 Int(limits[unsafe_offset=3 * item + 1]),
-                panels.unsafe_offset((item * all_heads + head) * size),
-                memory_frames,
-                head_size,
+                KeysValues[memory_type](
+                    packed.unsafe_offset(((layer * items + item) * all_heads + head) * size),
+                    memory_frames,
+                    head_size,
+                ),
                 Int(limits[unsafe_offset=3 * item + 2]),
                 width,
                 part,
@@ -202,10 +192,9 @@ struct AlignmentWeights:
 
         parallel(first(threads), items * count, task)
         var destination = floats(sums)
-        var before = floats(previous)
         for item in range(items):
             for k in range(plane):
-                var total = before[unsafe_offset=item * plane + k]
+                var total = Float32(0)
                 for i in range(count):
                     total += parts[unsafe_offset=(item * count + i) * plane + k]
                 destination[unsafe_offset=item * plane + k] = total

@@ -2,50 +2,178 @@
 
 The encoder's self-attention and the decoder's cross-attention are one kernel:
 all queries of an item (frames, or tokens of every beam) read the same keys and
-values, which are stored as column panels for the matrix product: keys
-transposed, `[ceil(frames / PANEL)][head size][PANEL]`, then values,
-`[ceil(head size / PANEL)][frames][PANEL]`; a head takes `size` floats, enough for
-the longest window. Scores exist for one block of queries at a time.
+values, which are two matrices in panels: keys [head size, frames], then values
+[frames, head size]. A head takes `head_bytes`, enough for the longest window.
+Scores exist for one block of queries at a time.
+
+Of int8 keys and values on a processor that multiplies bytes, the weights of the values are
+integers of 16 bits, multiplied as two rows of bytes: a long tail of small weights is kept.
 """
 
-from std.math import align_up, ceildiv, exp, sqrt
+from std.math import align_up, ceildiv, exp, round, sqrt
+from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 
-import extensibility
-from extensibility import InputTensor, OutputTensor
-from extensibility import _MutableInputTensor as MutableInputTensor
-from max.gpu.host import DeviceContext
-
-from .gemm import F32, LANES, PANEL, ROWS, Epilogue, Rows, multiply, scratch_size
-from .parallel import parallel
-from .tensors import Floats, Ints, first, floats, ints
+from .gemm import multiply
+from .matrix import F32, LANES, PANEL, Matrix, Rows, panel_bytes
+from .pack import pack_columns, pack_rows
+from .strips import ROWS, Strips
+from .tensors import Bytes, Floats
 
 comptime QUERIES = 4 * ROWS
 """Queries of a block: their scores over 1500 frames stay in L2."""
+comptime LOG2_OF_E = Float32(1.4426950408889634)
+comptime FULL = Float32(65535)
+"""The weight of a row's highest score, as an integer."""
 
 
-def pack_head(source: Floats, stride: Int, frames: Int, head_size: Int, value: Int, packed: Floats):
-    """One head's keys at `source[frame * stride]`, values `value` further on, into panels."""
-    for p in range(ceildiv(frames, PANEL)):
-        var panel = packed.unsafe_offset(p * PANEL * head_size)
-        for lane in range(PANEL):
-            var frame = p * PANEL + lane
-            if frame < frames:
+def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:
+    """Bytes of one head's keys and values of so many frames."""
+    return ceildiv(frames, PANEL) * panel_bytes[storage](head_size) + ceildiv(
+        head_size, PANEL
+    ) * panel_bytes[storage](frames)
+
+
+struct KeysValues[storage: DType](ImplicitlyCopyable):
+    """Where one head's keys and values lie."""
+
+    var keys: Matrix[Self.storage]
+    var values: Matrix[Self.storage]
+
+    def __init__(out self, packed: Bytes, frames: Int, head_size: Int):
+        self.keys = Matrix[Self.storage](packed, head_size, frames)
+        self.values = Matrix[Self.storage](
+            packed.unsafe_offset(self.keys.bytes()), frames, head_size
+        )
+
+    def pack(self, keys: Floats, values: Floats, stride: Int):
+        """Fills them from rows, one a frame, `stride` apart."""
+        pack_columns[Self.storage](
+            keys, stride, self.keys.columns, self.keys.depth, self.keys.data
+        )
+        pack_rows[Self.storage](
+            values, stride, self.values.depth, self.values.columns, self.values.data
+        )
+
+
+struct AttentionScratch[storage: DType]:
+    """What a thread needs to attend."""
+
+    comptime planes = 2 if Strips[Self.storage].quantized else 1
+    """Rows of bytes that a row of weights is split into."""
+
+    var queries: Strips[Self.storage]
+    var scores: Floats
+    var weights: Strips[Self.storage]
+    var sums: Floats
+
+    def __init__(out self, frames: Int, head_size: Int):
+        self.queries = Strips[Self.storage](QUERIES, head_size)
+        self.scores = unsafe_alloc[Float32](QUERIES * align_up(frames, PANEL), alignment=64)
+        # A vector of weights may reach past the last frame.
+        self.weights = Strips[Self.storage](Self.planes * QUERIES, align_up(frames, PANEL))
+        self.sums = unsafe_alloc[Float32](2 * QUERIES * head_size, alignment=64)
+
+    def __deinit__(deinit self):
+        self.scores.unsafe_free()
+        self.sums.unsafe_free()
+
+    def attend(
+        mut self,
+        queries: Rows,
+        first: Int,
+        last: Int,
+        memory: KeysValues[Self.storage],
+        output: Floats,
+        output_stride: Int,
+    ):
+        """Attention of queries `[first, last)` of one head, at most `QUERIES`; output row i at
+        `output[i * output_stride]`."""
+        var count = last - first
+        var head_size = memory.keys.depth
+        var frames = memory.keys.columns
+        var stride = align_up(frames, PANEL)
+        var scale = 1 / sqrt(Float32(head_size))
+        var rows = output.unsafe_offset(first * output_stride)
+        comptime if Self.planes == 2:
+            self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
+            multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
+            self.weigh(count, frames, stride)
+            multiply(
+                self.weights, memory.values, 0, memory.values.panels(), self.sums, head_size
+            )
+            for i in range(count):
+                var high = self.sums.unsafe_offset(2 * i * head_size)
+                var low = high.unsafe_offset(head_size)
+                var row = rows.unsafe_offset(i * output_stride)
                 for k in range(head_size):
-                    panel[unsafe_offset=k * PANEL + lane] = source[unsafe_offset=frame * stride + k]
-            else:
+                    row[unsafe_offset=k] = high[unsafe_offset=k] + low[unsafe_offset=k]
+        else:
+            self.queries.prepare(queries, first, last, head_size, scale)
+            multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
+            for i in range(count):
+                self.sums[unsafe_offset=i] = exponentiate(
+                    self.scores.unsafe_offset(i * stride), frames
+                )
+            self.weights.prepare(Rows(self.scores, stride, count), 0, count, frames)
+            multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
+            for i in range(count):
+                var row = rows.unsafe_offset(i * output_stride)
+                var total = 1 / self.sums[unsafe_offset=i]
                 for k in range(head_size):
-                    panel[unsafe_offset=k * PANEL + lane] = 0
-    var values = packed.unsafe_offset(align_up(frames, PANEL) * head_size)
-    for p in range(ceildiv(head_size, PANEL)):
-        var width = min(PANEL, head_size - p * PANEL)
-        for frame in range(frames):
-            var row = values.unsafe_offset((p * frames + frame) * PANEL)
-            var origin_row = source.unsafe_offset(frame * stride + value + p * PANEL)
-            for lane in range(width):
-                row[unsafe_offset=lane] = origin_row[unsafe_offset=lane]
-            for lane in range(width, PANEL):
-                row[unsafe_offset=lane] = 0
+                    row[unsafe_offset=k] *= total
+
+    def weigh(mut self, count: Int, frames: Int, stride: Int):
+        """The softmax of the scores as two rows of bytes each, high and low."""
+        self.weights.rows = 2 * count
+        self.weights.depth = frames
+        for i in range(count):
+            var row = self.scores.unsafe_offset(i * stride)
+            for k in range(frames, align_up(frames, LANES)):
+                row[unsafe_offset=k] = Float32.MIN_FINITE
+            var start = 2 * i // ROWS * ROWS
+            var height = self.weights.height(start)
+            var strip = self.weights.strip(start).unsafe_offset(4 * (2 * i - start))
+            var total = weigh_row(row, frames, strip, height)
+            self.weights.scales[unsafe_offset=2 * i] = 256 / total
+            self.weights.scales[unsafe_offset=2 * i + 1] = 1 / total
+            self.weights.zeros[unsafe_offset=2 * i] = 0
+            self.weights.zeros[unsafe_offset=2 * i + 1] = 0
+
+
+def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
+    """`FULL * 2^(row - max(row))` as the bytes of two rows of a strip; returns the sum."""
+    var tops = SIMD[F32, LANES](Float32.MIN_FINITE)
+    for k in range(0, frames, LANES):
+        tops = max(tops, row.unsafe_offset(k).unsafe_load[width=LANES]())
+    var top = tops.reduce_max()
+    var sums = SIMD[DType.int32, LANES](0)
+    for k in range(0, frames, LANES):
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]() - top
+        var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
+        sums += q
+        var high = bitcast[DType.uint32, LANES // 4]((q >> 8).cast[DType.uint8]())
+        var low = bitcast[DType.uint32, LANES // 4](q.cast[DType.uint8]())
+        comptime for g in range(LANES // 4):
+            strip.unsafe_offset((k + 4 * g) * height).unsafe_bitcast[UInt32]().unsafe_store(
+                SIMD[DType.uint32, 2](high[g], low[g])
+            )
+    return sums.reduce_add().cast[F32]()
+
+
+@always_inline
+def exp2_fast[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
+    """`2^x` for x <= 0 with a relative error of 4e-6; 0 below -30."""
+    var bounded = max(x, -30)
+    var whole = round(bounded)
+    var f = bounded - whole
+    # Minimax over [-1/2, 1/2].
+    var p = f.fma(SIMD[F32, width](9.67604e-3), SIMD[F32, width](5.592204e-2))
+    p = p.fma(f, SIMD[F32, width](0.24022107))
+    p = p.fma(f, SIMD[F32, width](0.69312103))
+    p = p.fma(f, SIMD[F32, width](1.00000008))
+    var exponent = whole.cast[DType.int32]() << 23
+    return bitcast[F32, width](bitcast[DType.int32, width](p) + exponent)
 
 
 def exponentiate(row: Floats, count: Int) -> Float32:
@@ -68,288 +196,3 @@ def exponentiate(row: Floats, count: Int) -> Float32:
         row[unsafe_offset=k] = e
         total += e
     return total
-
-
-def attend(
-    queries: Rows,
-    first: Int,
-    last: Int,
-    packed: Floats,
-    frames: Int,
-    head_size: Int,
-    output: Floats,
-    output_stride: Int,
-):
-    """Attention of queries `[first, last)` of one head; output row i at `output[i * stride]`."""
-    var count = last - first
-    var padded = align_up(frames, PANEL)
-    var scores = unsafe_alloc[Float32](count * padded)
-    var scratch = unsafe_alloc[Float32](scratch_size(count, max(head_size, frames)))
-    # `multiply` writes row i of C at c[i * stride]; rows start at `first`.
-    multiply(
-        queries,
-        first,
-        last,
-        packed,
-        0,
-        padded // PANEL,
-        head_size,
-        frames,
-        scores.unsafe_offset(-first * padded),
-        padded,
-        Epilogue(),
-        scratch,
-        scale=1 / sqrt(Float32(head_size)),
-    )
-    var totals = unsafe_alloc[Float32](count)
-    for i in range(count):
-        totals[unsafe_offset=i] = exponentiate(scores.unsafe_offset(i * padded), frames)
-    multiply(
-        Rows(scores, padded, 0, count * padded),
-        0,
-        count,
-        packed.unsafe_offset(padded * head_size),
-        0,
-        ceildiv(head_size, PANEL),
-        frames,
-        head_size,
-        output.unsafe_offset(first * output_stride),
-        output_stride,
-        Epilogue(),
-        scratch,
-    )
-    for i in range(count):
-        var row = output.unsafe_offset((first + i) * output_stride)
-        var scale = 1 / totals[unsafe_offset=i]
-        for k in range(head_size):
-            row[unsafe_offset=k] *= scale
-    scores.unsafe_free()
-    scratch.unsafe_free()
-    totals.unsafe_free()
-
-
-def pack_all(
-    x: Floats,
-    batch: Int,
-    frames: Int,
-    width: Int,
-    key: Int,
-    value: Int,
-    heads: Int,
-    head_size: Int,
-    packed: Floats,
-    size: Int,
-    threads: Int,
-):
-    """Packs every head of x [batch, frames, width], keys from column `key`, values from `value`,
-    into packed [batch, heads, size]."""
-
-    def task(index: Int) {imm}:
-        var item = index // heads
-        var head = index % heads
-        pack_head(
-            x.unsafe_offset(item * frames * width + key + head * head_size),
-            width,
-            frames,
-            head_size,
-            value - key,
-            packed.unsafe_offset(index * size),
-        )
-
-    parallel(threads, batch * heads, task)
-
-
-@extensibility.register("whisper.pack_attention")
-struct PackAttention:
-    """Keys and values of the encoder's fused projection, packed for `whisper.attention`.
-
-    x [batch, frames, 3 * state] (queries, keys, values); packed [batch, heads, size].
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        packed: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var width = x.dim_size(2)
-        var state = width // 3
-        var heads = packed.dim_size(1)
-        pack_all(
-            floats(x),
-            x.dim_size(0),
-            x.dim_size(1),
-            width,
-            state,
-            2 * state,
-            heads,
-            state // heads,
-            floats(packed),
-            packed.dim_size(2),
-            first(threads),
-        )
-
-
-@extensibility.register("whisper.pack_memory")
-struct PackMemory:
-    """Cross-attention keys and values of one decoder layer, kept for a whole window.
-
-    x [batch, frames, 2 * state] (keys, values); memory [layers, batch, heads, size]; layer [1] int32.
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        memory: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
-        layer: InputTensor[dtype=DType.int32, rank=1, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var index = first(layer)
-        var batch = x.dim_size(0)
-        var state = x.dim_size(2) // 2
-        var heads = memory.dim_size(2)
-        pack_all(
-            floats(x),
-            batch,
-            x.dim_size(1),
-            2 * state,
-            0,
-            state,
-            heads,
-            state // heads,
-            floats(memory).unsafe_offset(index * batch * heads * memory.dim_size(3)),
-            memory.dim_size(3),
-            first(threads),
-        )
-
-
-def attend_all(
-    queries: Floats,
-    batch: Int,
-    count: Int,
-    width: Int,
-    packed: Floats,
-    size: Int,
-    frames: Int,
-    heads: Int,
-    head_size: Int,
-    output: Floats,
-    threads: Int,
-    windows: Optional[Ints] = None,
-):
-    """Attention of queries [batch, count, width] (the first heads * head_size columns)
-    over packed [batch, heads, size]; output [batch, count, heads * head_size].
-
-    With `windows` [batch], item i reads the keys and values of item windows[i].
-    """
-    var blocks = ceildiv(count, QUERIES)
-    # Blocks of whole strips, as even as they come.
-    var block = align_up(ceildiv(count, blocks), ROWS)
-    var state = heads * head_size
-
-    def task(index: Int) {imm}:
-        var first = index % blocks * block
-        var last = min(count, first + block)
-        if first >= last:
-            return
-        var item = index // blocks // heads
-        var head = index // blocks % heads
-        var window = Int(windows.value()[unsafe_offset=item]) if windows else item
-        attend(
-            Rows(
-                queries.unsafe_offset(item * count * width + head * head_size),
-                width,
-                0,
-                count * width - head * head_size,
-            ),
-            first,
-            last,
-            packed.unsafe_offset((window * heads + head) * size),
-            frames,
-            head_size,
-            output.unsafe_offset(item * count * state + head * head_size),
-            state,
-        )
-
-    parallel(threads, batch * heads * blocks, task)
-
-
-@extensibility.register("whisper.attention")
-struct Attention:
-    """The encoder's self-attention.
-
-    x [batch, frames, 3 * state], packed by `whisper.pack_attention`; y [batch, frames, state].
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        y: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
-        packed: InputTensor[dtype=DType.float32, rank=3, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var heads = packed.dim_size(1)
-        attend_all(
-            floats(x),
-            x.dim_size(0),
-            x.dim_size(1),
-            x.dim_size(2),
-            floats(packed),
-            packed.dim_size(2),
-            x.dim_size(1),
-            heads,
-            y.dim_size(2) // heads,
-            floats(y),
-            first(threads),
-        )
-
-
-@extensibility.register("whisper.cross_attention")
-struct CrossAttention:
-    """The decoder's attention to the encoder's output, shared by the beams of an item.
-
-    queries [items, beams * tokens, state]; memory [layers, windows, heads, size];
-    windows [items] int32, the window that each item transcribes;
-    frames [1] the number of encoder frames; layer [1]; y as queries.
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        y: OutputTensor[dtype=DType.float32, rank=3, ...],
-        queries: InputTensor[dtype=DType.float32, rank=3, ...],
-        memory: InputTensor[dtype=DType.float32, rank=4, ...],
-        windows: InputTensor[dtype=DType.int32, rank=1, ...],
-        frames: InputTensor[dtype=DType.int32, rank=1, ...],
-        layer: InputTensor[dtype=DType.int32, rank=1, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var index = first(layer)
-        var items = queries.dim_size(0)
-        var heads = memory.dim_size(2)
-        var state = queries.dim_size(2)
-        attend_all(
-            floats(queries),
-            items,
-            queries.dim_size(1),
-            state,
-            floats(memory).unsafe_offset(index * memory.dim_size(1) * heads * memory.dim_size(3)),
-            memory.dim_size(3),
-            first(frames),
-            heads,
-            state // heads,
-            floats(y),
-            first(threads),
-            ints(windows),
-        )

@@ -13,7 +13,7 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .gemm import F32, LANES
+from .matrix import F32, LANES
 from .softmax import log_sum_exp
 from .parallel import parallel
 from .tensors import Floats, Ints, first, floats, ints

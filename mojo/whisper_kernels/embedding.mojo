@@ -1,60 +1,78 @@
-"""Token and position embeddings, and the selection of rows."""
+"""Token embeddings: on the way in a row of the matrix, on the way out a product with it."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .gemm import PANEL
-from .parallel import parallel
-from .tensors import first, floats, ints, numbers
+from .gemm import multiply
+from .matrix import F32, HEADER, PANEL, Matrix, Rows
+from .pack import cell
+from .parallel import Member, Phases, parallel, together
+from .strips import Strips
+from .tensors import Floats, first, floats, numbers
+
+comptime TASK_PANELS = 16
+"""Panels of the vocabulary that one task takes."""
 
 
-@extensibility.register("whisper.embed")
-struct Embed:
-    """`x = E[token] + P[position]`.
+def embed[
+    storage: DType
+](embeddings: Matrix[storage], token: Int, encoding: Floats, x: Floats):
+    """`x = E[token] + encoding`, the token's column of the panels."""
+    var panel = embeddings.panel(token // PANEL)
+    var lane = token % PANEL
+    for k in range(embeddings.depth):
+        comptime if storage == DType.int8:
+            var value = panel.unsafe_offset(HEADER + cell(k, lane)).unsafe_bitcast[Int8]()
+            var scale = panel.unsafe_bitcast[Float32]()[unsafe_offset=lane]
+            x[unsafe_offset=k] = (
+                value[unsafe_offset=0].cast[F32]() * scale + encoding[unsafe_offset=k]
+            )
+        else:
+            var value = panel.unsafe_bitcast[Scalar[storage]]()
+            x[unsafe_offset=k] = (
+                value[unsafe_offset=k * PANEL + lane].cast[F32]() + encoding[unsafe_offset=k]
+            )
 
-    tokens [items, queries] int32, the new tokens of every beam, beam by beam;
-    positions [rows] int32 with rows = items * beams, where each beam's first token stands;
-    embeddings packed [panels, state, PANEL] (the projection's own panels);
-    encodings [context, state]; x [items, queries, state].
-    """
+
+@extensibility.register("whisper.project")
+struct Project:
+    """Logits: `y = x E^T`; x [batch, rows, width], embeddings [bytes] in panels,
+    y [batch, rows, vocabulary]."""
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, storage: DType
     ](
-        x: OutputTensor[dtype=DType.float32, rank=3, ...],
-        tokens: InputTensor[dtype=DType.int32, rank=2, ...],
-        positions: InputTensor[dtype=DType.int32, rank=1, ...],
-        embeddings: InputTensor[dtype=dtype, rank=3, ...],
-        encodings: InputTensor[dtype=DType.float32, rank=2, ...],
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        x: InputTensor[dtype=DType.float32, rank=3, ...],
+        embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var count = tokens.dim_size(0) * tokens.dim_size(1)
-        var each = count // positions.dim_size(0)
-        var state = x.dim_size(2)
-        var ids = ints(tokens)
-        var starts = ints(positions)
-        var panels = numbers(embeddings)
-        var places = floats(encodings)
-        var output = floats(x)
+        var rows = x.dim_size(0) * x.dim_size(1)
+        var width = x.dim_size(2)
+        var vocabulary = y.dim_size(2)
+        var matrix = Matrix[storage](numbers(embeddings), width, vocabulary)
+        var panels = matrix.panels()
+        var source = floats(x)
+        var logits = floats(y)
+        var phases = Phases(1)
 
-        def task(i: Int) {imm}:
-            var token = Int(ids[unsafe_offset=i])
-            var position = Int(starts[unsafe_offset=i // each]) + i % each
-            var column = panels.unsafe_offset(
-                token // PANEL * state * PANEL + token % PANEL
-            )
-            var encoding = places.unsafe_offset(position * state)
-            var row = output.unsafe_offset(i * state)
-            for k in range(state):
-                row[unsafe_offset=k] = (
-                    column[unsafe_offset=k * PANEL].cast[DType.float32]()
-                    + encoding[unsafe_offset=k]
+        def body(_worker: Int) {imm}:
+            var member = Member(phases.counters)
+            var strips = Strips[storage](rows, width)
+            strips.prepare(Rows(source, width, rows), 0, rows, width)
+
+            def task(index: Int) {imm}:
+                var start = index * TASK_PANELS
+                multiply(
+                    strips, matrix, start, min(panels, start + TASK_PANELS), logits, vocabulary
                 )
 
-        parallel(first(threads), count, task)
+            member.run((panels + TASK_PANELS - 1) // TASK_PANELS, task)
+
+        together(first(threads), body)
 
 
 @extensibility.register("whisper.take_token")

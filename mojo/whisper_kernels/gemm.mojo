@@ -1,38 +1,25 @@
-"""Float32 matrix product against a matrix stored in column panels.
+"""The product `C = A B` of strips and panels.
 
-Every dense product of the model (linear layers, convolutions, attention
-scores and the weighted sum of values) is `C = A B`, where B has been stored
-once as panels of `PANEL` columns: element (k, n) lies at
-`[n // PANEL][k][n % PANEL]`, the last panel padded with zeros. A panel is read
-front to back, which is what a decoder step, bound by memory, wants; for its sake
-panels may also be of a smaller type, widened as they are read. Rows of A are
-interleaved into strips of `ROWS` before the inner loop, which then
-streams both operands (Goto and van de Geijn, "Anatomy of High-Performance
-Matrix Multiplication", 2008).
+A tile of `ROWS` x `PANEL` results stays in registers while the depth streams past: float32
+products, or, for int8 panels where the processor has the instruction, sums of four products of
+bytes (VPDPBUSD), from which the float32 result is
+`scale_row * scale_column * (sum - zero_row * sum_column)`.
 """
 
 from std.collections import Array
-from std.math import align_up, erf
-from std.sys import simd_width_of
+from std.math import erf
+from std.memory import bitcast
+from std.sys import llvm_intrinsic
+from std.sys.intrinsics import PrefetchOptions, prefetch
 
-from .tensors import Floats, Numbers
+from .matrix import DOTS, F32, LANES, PANEL, HEADER, Epilogue, Matrix
+from .strips import HALF, QUARTER, ROWS, Strips, strip_height
+from .tensors import Bytes, Floats, Numbers
 
-comptime F32 = DType.float32
-comptime LANES = simd_width_of[F32]()
-comptime PANEL = 32
-"""Columns of a panel: two vectors of AVX-512, four of AVX2."""
 comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
+comptime AHEAD = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime VECTORS = COLUMNS // LANES
-comptime ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
-"""Rows of a strip: as many accumulators as the register file holds."""
-comptime HALF = ROWS // 2
-comptime QUARTER = ROWS // 4
-"""Strips are `ROWS`, `HALF`, `QUARTER` or 1 high: code is generated for these."""
-comptime DEPTH = 512
-"""Inner-dimension block: a strip and a panel of this depth stay in L2."""
-
-
 
 
 @always_inline
@@ -41,125 +28,8 @@ def gelu[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
     return 0.5 * x * (1 + erf(x * 0.7071067811865476))
 
 
-struct Rows(ImplicitlyCopyable):
-    """Where the rows of A lie in memory.
-
-    Row i is `data[i * stride + offset ...]`; what falls outside `[0, limit)` is
-    zero. A linear layer has offset 0; a convolution over time-major input
-    `[time, channels]` reads overlapping windows, with stride `step * channels`
-    and offset `-padding * channels`.
-    """
-
-    var data: Floats
-    var stride: Int
-    var offset: Int
-    var limit: Int
-
-    def __init__(out self, data: Floats, stride: Int, offset: Int, limit: Int):
-        self.data = data
-        self.stride = stride
-        self.offset = offset
-        self.limit = limit
-
-
-struct Epilogue(ImplicitlyCopyable):
-    """What happens to a finished product: `c = gelu(c + bias) + residual`.
-
-    Each part is optional. `residual` has the layout of C, and repeats every
-    `residual_rows` rows (position embeddings are one residual for a batch).
-    """
-
-    var bias: Optional[Floats]
-    var residual: Optional[Floats]
-    var residual_rows: Int
-    var activate: Bool
-
-    def __init__(
-        out self,
-        bias: Optional[Floats] = None,
-        residual: Optional[Floats] = None,
-        residual_rows: Int = 1,
-        activate: Bool = False,
-    ):
-        self.bias = bias
-        self.residual = residual
-        self.residual_rows = residual_rows
-        self.activate = activate
-
-    def empty(self) -> Bool:
-        """Whether the product is left as it is."""
-        return not (self.bias or self.residual or self.activate)
-
-
-def scratch_size(rows: Int, depth: Int) -> Int:
-    """Floats of scratch that `multiply` needs: the strips, and one tile for the edges."""
-    return align_up(rows, ROWS) * min(depth, DEPTH) + ROWS * PANEL
-
-
-def interleave(
-    source: Rows,
-    first_row: Int,
-    rows: Int,
-    height: Int,
-    first_k: Int,
-    depth: Int,
-    strip: Floats,
-    scale: Float32,
-):
-    """Copies rows `[first_row, first_row + rows)`, columns `[first_k, first_k + depth)`
-    to `strip[k * height + row]`, times `scale`; rows up to `height` are zero."""
-    for i in range(rows, height):
-        for k in range(depth):
-            strip[unsafe_offset=k * height + i] = 0
-    var start = first_row * source.stride + source.offset + first_k
-    var end = start + (rows - 1) * source.stride + depth
-    var whole = 0
-    if start >= 0 and end <= source.limit:
-        whole = rows // 4 * 4
-        for i in range(0, whole, 4):
-            interleave_four(
-                source.data.unsafe_offset(start + i * source.stride),
-                source.stride,
-                depth,
-                strip.unsafe_offset(i),
-                height,
-                scale,
-            )
-    for i in range(whole, rows):
-        var place = start + i * source.stride
-        var low = max(0, min(depth, -place))
-        var high = max(low, min(depth, source.limit - place))
-        var row = source.data.unsafe_offset(place)
-        for k in range(low):
-            strip[unsafe_offset=k * height + i] = 0
-        for k in range(low, high):
-            strip[unsafe_offset=k * height + i] = row[unsafe_offset=k] * scale
-        for k in range(high, depth):
-            strip[unsafe_offset=k * height + i] = 0
-
-
-def interleave_four(
-    rows: Floats, stride: Int, depth: Int, strip: Floats, height: Int, scale: Float32
-):
-    """`strip[k * height + i] = scale * rows[i * stride + k]` for four rows."""
-    var whole = depth // LANES * LANES
-    for k in range(0, whole, LANES):
-        var a = rows.unsafe_offset(k).unsafe_load[width=LANES]()
-        var b = rows.unsafe_offset(stride + k).unsafe_load[width=LANES]()
-        var c = rows.unsafe_offset(2 * stride + k).unsafe_load[width=LANES]()
-        var d = rows.unsafe_offset(3 * stride + k).unsafe_load[width=LANES]()
-        var together = (a * scale).interleave(c * scale).interleave((b * scale).interleave(d * scale))
-        comptime for lane in range(LANES):
-            strip.unsafe_offset((k + lane) * height).unsafe_store(
-                together.slice[4, offset=4 * lane]()
-            )
-    for k in range(whole, depth):
-        for i in range(4):
-            strip[unsafe_offset=k * height + i] = rows[unsafe_offset=i * stride + k] * scale
-
-
 @always_inline
-def inner[
+def float_tile[
     height: Int, dtype: DType
 ](
     strip: Floats,
@@ -168,12 +38,8 @@ def inner[
     c: Floats,
     c_stride: Int,
     rows: Int,
-    accumulate: Bool,
 ):
-    """The first `rows` of a tile of `height` x `COLUMNS`: `c (+)= strip panel`.
-
-    Panel rows are `PANEL` apart.
-    """
+    """The first `rows` of a tile of `height` x `COLUMNS`: `c = strip panel`."""
     var sums = Array[SIMD[F32, LANES], height * VECTORS](fill=SIMD[F32, LANES](0))
     for k in range(depth):
         var b = Array[SIMD[F32, LANES], VECTORS](fill=SIMD[F32, LANES](0))
@@ -190,69 +56,172 @@ def inner[
     comptime for i in range(height):
         if i < rows:
             comptime for j in range(VECTORS):
-                var target = c.unsafe_offset(i * c_stride + j * LANES)
-                if accumulate:
-                    sums[i * VECTORS + j] += target.unsafe_load[width=LANES]()
-                target.unsafe_store(sums[i * VECTORS + j])
+                c.unsafe_offset(i * c_stride + j * LANES).unsafe_store(sums[i * VECTORS + j])
 
 
-def strip_height(rows: Int) -> Int:
-    """The lowest of the compiled heights that holds `rows`; the rest is padding."""
-    if rows > HALF:
-        return ROWS
-    if rows > QUARTER:
-        return HALF
-    return QUARTER if rows > 1 else 1
+@always_inline
+def add_dots(
+    sums: SIMD[DType.int32, 16], a: SIMD[DType.uint8, 64], b: SIMD[DType.int8, 64]
+) -> SIMD[DType.int32, 16]:
+    """`sums[j] += sum of a[4 j + i] * b[4 j + i]` over four bytes."""
+    return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[DType.int32, 16]](sums, a, b)
+
+
+@always_inline
+def byte_tile[
+    height: Int
+](
+    strip: Bytes,
+    panel: Bytes,
+    groups: Int,
+    scales: Floats,
+    zeros: Floats,
+    c: Floats,
+    c_stride: Int,
+    rows: Int,
+):
+    """The first `rows` of a tile of `height` x `PANEL` from bytes; `groups` of four in depth."""
+    var sums = Array[SIMD[DType.int32, 16], 2 * height](fill=SIMD[DType.int32, 16](0))
+    var b = panel.unsafe_offset(HEADER).unsafe_bitcast[Int8]()
+    var fours = strip.unsafe_bitcast[Int32]()
+    for k in range(groups):
+        comptime if height <= HALF:
+            prefetch[AHEAD](b.unsafe_offset(k * 4 * PANEL + 2048))
+            prefetch[AHEAD](b.unsafe_offset(k * 4 * PANEL + 2048 + 64))
+        var b0 = b.unsafe_offset(k * 4 * PANEL).unsafe_load[width=64]()
+        var b1 = b.unsafe_offset(k * 4 * PANEL + 64).unsafe_load[width=64]()
+        comptime for i in range(height):
+            var four = SIMD[DType.int32, 16](fours[unsafe_offset=k * height + i])
+            var a = bitcast[DType.uint8, 64](four)
+            sums[2 * i] = add_dots(sums[2 * i], a, b0)
+            sums[2 * i + 1] = add_dots(sums[2 * i + 1], a, b1)
+    var header = panel.unsafe_bitcast[Float32]()
+    comptime for j in range(2):
+        var column_scale = header.unsafe_offset(16 * j).unsafe_load[width=16]()
+        var column_sum = header.unsafe_offset(PANEL + 16 * j).unsafe_load[width=16]()
+        comptime for i in range(height):
+            if i < rows:
+                var zero = SIMD[F32, 16](-zeros[unsafe_offset=i])
+                var exact = zero.fma(column_sum, sums[2 * i + j].cast[F32]())
+                c.unsafe_offset(i * c_stride + 16 * j).unsafe_store(
+                    exact * (column_scale * scales[unsafe_offset=i])
+                )
 
 
 def tile[
-    dtype: DType
-](
-    height: Int,
-    strip: Floats,
-    panel: Numbers[dtype],
-    depth: Int,
-    c: Floats,
-    stride: Int,
-    rows: Int,
-    add: Bool,
-):
-    """`inner` for one of the compiled heights."""
-    if height == ROWS:
-        inner[ROWS](strip, panel, depth, c, stride, rows, add)
-    elif height == HALF:
-        inner[HALF](strip, panel, depth, c, stride, rows, add)
-    elif height == QUARTER:
-        inner[QUARTER](strip, panel, depth, c, stride, rows, add)
-    else:
-        inner[1](strip, panel, depth, c, stride, rows, add)
-
-
-def finish(
-    c: Floats, stride: Int, rows: Int, columns: Int, row: Int, column: Int, epilogue: Epilogue
-):
-    """Applies the epilogue to a tile of C that begins at (row, column)."""
-    for i in range(rows):
-        var line = c.unsafe_offset(i * stride)
-        for k in range(0, columns, LANES):
-            if columns - k >= LANES:
-                var value = line.unsafe_offset(k).unsafe_load[width=LANES]()
-                line.unsafe_offset(k).unsafe_store(
-                    finished[LANES](value, stride, row + i, column + k, epilogue)
+    storage: DType
+](a: Strips[storage], first: Int, panel: Bytes, part: Int, c: Floats, stride: Int):
+    """The tile of the strip at row `first` and the columns of a panel from `part` on."""
+    var rows = min(ROWS, a.rows - first)
+    var height = strip_height(rows)
+    comptime for choice in range(4):
+        comptime high = ROWS if choice == 0 else (
+            HALF if choice == 1 else (QUARTER if choice == 2 else 1)
+        )
+        if height == high:
+            comptime if Strips[storage].quantized:
+                byte_tile[high](
+                    a.strip(first),
+                    panel,
+                    (a.depth + 3) // 4,
+                    a.scales.unsafe_offset(first),
+                    a.zeros.unsafe_offset(first),
+                    c,
+                    stride,
+                    rows,
                 )
             else:
-                for lane in range(k, columns):
-                    line[unsafe_offset=lane] = finished[1](
-                        line[unsafe_offset=lane], stride, row + i, column + lane, epilogue
+                comptime header = HEADER if storage == DType.int8 else 0
+                float_tile[high](
+                    a.strip(first).unsafe_bitcast[Float32](),
+                    panel.unsafe_offset(header)
+                    .unsafe_bitcast[Scalar[storage]]()
+                    .unsafe_offset(part),
+                    a.depth,
+                    c,
+                    stride,
+                    rows,
+                )
+            return
+
+
+def multiply[
+    storage: DType
+](
+    a: Strips[storage],
+    b: Matrix[storage],
+    first_panel: Int,
+    last_panel: Int,
+    c: Floats,
+    stride: Int,
+    epilogue: Epilogue = Epilogue(),
+):
+    """The columns of some panels, for all rows of A; C begins at A's first row."""
+    comptime bytes = Strips[storage].quantized
+    comptime columns = PANEL if bytes else COLUMNS
+    comptime scaled = storage == DType.int8 and not bytes
+    for p in range(first_panel, last_panel):
+        var panel = b.panel(p)
+        for part in range(0, PANEL, columns):
+            var column = p * PANEL + part
+            if column >= b.columns:
+                break
+            var wide = min(columns, b.columns - column)
+            var direct = wide == columns and not scaled and epilogue.empty()
+            for first in range(0, a.rows, ROWS):
+                if direct:
+                    var target = c.unsafe_offset(first * stride + column)
+                    tile(a, first, panel, part, target, stride)
+                    continue
+                tile(a, first, panel, part, a.corner, PANEL)
+                var scales = panel.unsafe_bitcast[Float32]().unsafe_offset(part)
+                for i in range(min(ROWS, a.rows - first)):
+                    finish[scaled](
+                        a.corner.unsafe_offset(i * PANEL),
+                        scales,
+                        wide,
+                        column,
+                        c,
+                        (first + i) * stride + column,
+                        epilogue,
                     )
+
+
+@always_inline
+def finish[
+    scaled: Bool
+](
+    product: Floats,
+    scales: Floats,
+    columns: Int,
+    column: Int,
+    c: Floats,
+    place: Int,
+    epilogue: Epilogue,
+):
+    """A row of a tile, through the columns' scales and the epilogue, to `c[place]`."""
+    for k in range(0, columns, LANES):
+        if columns - k >= LANES:
+            var value = product.unsafe_offset(k).unsafe_load[width=LANES]()
+            comptime if scaled:
+                value *= scales.unsafe_offset(k).unsafe_load[width=LANES]()
+            c.unsafe_offset(place + k).unsafe_store(
+                finished[LANES](value, column + k, place + k, epilogue)
+            )
+        else:
+            for lane in range(k, columns):
+                var value = product[unsafe_offset=lane]
+                comptime if scaled:
+                    value *= scales[unsafe_offset=lane]
+                c[unsafe_offset=place + lane] = finished[1](
+                    value, column + lane, place + lane, epilogue
+                )
 
 
 @always_inline
 def finished[
     width: Int
-](
-    product: SIMD[F32, width], stride: Int, row: Int, column: Int, epilogue: Epilogue
-) -> SIMD[F32, width]:
+](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[F32, width]:
     """`gelu(product + bias) + residual` for `width` neighbours."""
     var value = product
     if epilogue.bias:
@@ -260,75 +229,5 @@ def finished[
     if epilogue.activate:
         value = gelu(value)
     if epilogue.residual:
-        var place = row % epilogue.residual_rows * stride + column
         value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
     return value
-
-
-def multiply[
-    dtype: DType
-](
-    a: Rows,
-    first_row: Int,
-    last_row: Int,
-    b: Numbers[dtype],
-    first_panel: Int,
-    last_panel: Int,
-    depth: Int,
-    columns: Int,
-    c: Floats,
-    c_stride: Int,
-    epilogue: Epilogue,
-    scratch: Floats,
-    scale: Float32 = 1,
-):
-    """The block of C with rows `[first_row, last_row)` and the given panels' columns.
-
-    `scratch` holds `scratch_size(rows, depth)` floats. `scale` multiplies A.
-    """
-    var rows = last_row - first_row
-    var corner = scratch.unsafe_offset(scratch_size(rows, depth) - ROWS * PANEL)
-    for start in range(0, depth, DEPTH):
-        var block = min(DEPTH, depth - start)
-        var last = start + block == depth
-        for strip in range(0, rows, ROWS):
-            var present = min(ROWS, rows - strip)
-            interleave(
-                a,
-                first_row + strip,
-                present,
-                strip_height(present),
-                start,
-                block,
-                scratch.unsafe_offset(strip * block),
-                scale,
-            )
-        for p in range(first_panel, last_panel):
-            var panel = b.unsafe_offset((p * depth + start) * PANEL)
-            for part in range(0, PANEL, COLUMNS):
-                var column = p * PANEL + part
-                if column >= columns:
-                    break
-                var wide = min(COLUMNS, columns - column)
-                for strip in range(0, rows, ROWS):
-                    var present = min(ROWS, rows - strip)
-                    var height = strip_height(present)
-                    var row = first_row + strip
-                    var target = c.unsafe_offset(row * c_stride + column)
-                    var source = scratch.unsafe_offset(strip * block)
-                    var b_tile = panel.unsafe_offset(part)
-                    if wide == COLUMNS:
-                        tile(
-                            height, source, b_tile, block, target, c_stride, present, start > 0
-                        )
-                    else:
-                        # At the last column the tile is made apart and its valid part copied.
-                        tile(height, source, b_tile, block, corner, PANEL, present, False)
-                        for i in range(present):
-                            for k in range(wide):
-                                var sum = corner[unsafe_offset=i * PANEL + k]
-                                if start > 0:
-                                    sum += target[unsafe_offset=i * c_stride + k]
-                                target[unsafe_offset=i * c_stride + k] = sum
-                    if last and not epilogue.empty():
-                        finish(target, c_stride, present, wide, row, column, epilogue)

@@ -1,30 +1,210 @@
-"""Weights into column panels, at load, from whatever type the file holds."""
+"""Matrices into panels: weights at load, keys and values of a window when it is encoded.
+
+int8 panels are quantised column by column, `w = scale * q` with the largest |q| at 127, as
+CTranslate2 quantises the weights of a linear layer.
+"""
+
+from std.math import align_up, round
+from std.memory import bitcast
 
 import extensibility
 from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .gemm import F32, PANEL
+from .matrix import DOTS, F32, HEADER, LANES, PANEL, panel_bytes
 from .parallel import parallel
-from .tensors import first, floats, numbers
+from .tensors import Bytes, Floats, Numbers, first, floats, numbers
 
+comptime LARGEST = Float32(127)
 comptime BLOCK = 64
-"""Rows of a panel that stay in L1 while their columns are written."""
+"""Rows of a panel of floats that stay in L1 while their columns are written."""
+
+
+def pack_column[
+    storage: DType, dtype: DType
+](column: Numbers[dtype], depth: Int, factor: Float32, panel: Bytes, lane: Int):
+    """A column of B, contiguous in memory, times `factor`, as column `lane` of a panel."""
+    comptime if storage == DType.int8:
+        quantize_column[dtype](column, depth, factor, panel, lane)
+    else:
+        var cells = panel.unsafe_bitcast[Scalar[storage]]().unsafe_offset(lane)
+        for k in range(depth):
+            cells[unsafe_offset=k * PANEL] = (
+                column[unsafe_offset=k].cast[F32]() * factor
+            ).cast[storage]()
+
+
+def quantize_column[
+    dtype: DType
+](column: Numbers[dtype], depth: Int, factor: Float32, panel: Bytes, lane: Int):
+    """As `pack_column`, to int8; what is int8 already stays as it is, `factor` its scale."""
+    var whole = depth // LANES * LANES
+    var scale = factor
+    var inverse = Float32(1)
+    comptime if dtype != DType.int8:
+        var tops = SIMD[F32, LANES](0)
+        for k in range(0, whole, LANES):
+            tops = max(tops, abs(column.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]()))
+        var top = tops.reduce_max()
+        for k in range(whole, depth):
+            top = max(top, abs(column[unsafe_offset=k].cast[F32]()))
+        if top == 0:
+            top = 1
+        scale = top * factor / LARGEST
+        inverse = LARGEST / top
+    var cells = panel.unsafe_offset(HEADER).unsafe_bitcast[Int8]()
+    var sums = SIMD[DType.int32, LANES](0)
+    for k in range(0, whole, LANES):
+        var x = column.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]()
+        var q = round(x * inverse).cast[DType.int32]()
+        sums += q
+        var bytes = q.cast[DType.int8]()
+        comptime if DOTS:
+            var fours = bitcast[DType.uint32, LANES // 4](bytes)
+            comptime for g in range(LANES // 4):
+                cells.unsafe_offset((k + 4 * g) * PANEL + 4 * lane).unsafe_bitcast[UInt32]()[
+                    unsafe_offset=0
+                ] = fours[g]
+        else:
+            comptime for j in range(LANES):
+                cells[unsafe_offset=(k + j) * PANEL + lane] = bytes[j]
+    var sum = sums.reduce_add()
+    for k in range(whole, align_up(depth, 4)):
+        var q = Int32(0)
+        if k < depth:
+            q = round(column[unsafe_offset=k].cast[F32]() * inverse).cast[DType.int32]()
+        sum += q
+        cells[unsafe_offset=cell(k, lane)] = q.cast[DType.int8]()
+    var header = panel.unsafe_bitcast[Float32]()
+    header[unsafe_offset=lane] = scale
+    header[unsafe_offset=PANEL + lane] = Float32(sum)
+
+
+@always_inline
+def cell(k: Int, lane: Int) -> Int:
+    """Where element (k, lane) of an int8 panel lies behind the header."""
+    comptime if DOTS:
+        return k // 4 * 4 * PANEL + 4 * lane + k % 4
+    return k * PANEL + lane
+
+
+def clear_column[storage: DType](depth: Int, panel: Bytes, lane: Int):
+    """A column of zeros, past the last one of B."""
+    var zero = Float32(0)
+    for k in range(depth):
+        comptime if storage == DType.int8:
+            panel[unsafe_offset=HEADER + cell(k, lane)] = 0
+        else:
+            panel.unsafe_bitcast[Scalar[storage]]()[unsafe_offset=k * PANEL + lane] = 0
+    comptime if storage == DType.int8:
+        for k in range(depth, align_up(depth, 4)):
+            panel[unsafe_offset=HEADER + cell(k, lane)] = 0
+        panel.unsafe_bitcast[Float32]()[unsafe_offset=lane] = zero
+        panel.unsafe_bitcast[Float32]()[unsafe_offset=PANEL + lane] = zero
+
+
+def pack_columns[
+    storage: DType
+](source: Floats, stride: Int, count: Int, depth: Int, packed: Bytes):
+    """B [depth, count], whose columns lie `stride` apart, into panels: keys of a head."""
+    for n in range(align_up(count, PANEL)):
+        var panel = packed.unsafe_offset(n // PANEL * panel_bytes[storage](depth))
+        if n < count:
+            pack_column[storage](source.unsafe_offset(n * stride), depth, 1, panel, n % PANEL)
+        else:
+            clear_column[storage](depth, panel, n % PANEL)
+
+
+def pack_rows[
+    storage: DType
+](source: Floats, stride: Int, depth: Int, count: Int, packed: Bytes):
+    """B [depth, count], whose rows lie `stride` apart, into panels: values of a head."""
+    for start in range(0, count, PANEL):
+        var panel = packed.unsafe_offset(start // PANEL * panel_bytes[storage](depth))
+        var width = min(PANEL, count - start)
+        var corner = source.unsafe_offset(start)
+        comptime if storage == DType.int8:
+            quantize_rows(corner, stride, depth, width, panel)
+        else:
+            var cells = panel.unsafe_bitcast[Scalar[storage]]()
+            for k in range(depth):
+                for lane in range(width):
+                    cells[unsafe_offset=k * PANEL + lane] = corner[
+                        unsafe_offset=k * stride + lane
+                    ].cast[storage]()
+                for lane in range(width, PANEL):
+                    cells[unsafe_offset=k * PANEL + lane] = 0
+
+
+def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: Bytes):
+    """A panel of `width` columns from rows, to int8."""
+    var header = panel.unsafe_bitcast[Float32]()
+    var cells = panel.unsafe_offset(HEADER).unsafe_bitcast[Int8]()
+    for start in range(0, PANEL, LANES):
+        if start + LANES > width:
+            for lane in range(start, min(start + LANES, PANEL)):
+                if lane >= width:
+                    clear_column[DType.int8](depth, panel, lane)
+                    continue
+                var top = Float32(0)
+                for k in range(depth):
+                    top = max(top, abs(source[unsafe_offset=k * stride + lane]))
+                if top == 0:
+                    top = 1
+                var sum = Int32(0)
+                for k in range(align_up(depth, 4)):
+                    var q = Int32(0)
+                    if k < depth:
+                        var x = source[unsafe_offset=k * stride + lane]
+                        q = round(x * (LARGEST / top)).cast[DType.int32]()
+                    sum += q
+                    cells[unsafe_offset=cell(k, lane)] = q.cast[DType.int8]()
+                header[unsafe_offset=lane] = top / LARGEST
+                header[unsafe_offset=PANEL + lane] = Float32(sum)
+            continue
+        var column = source.unsafe_offset(start)
+        var tops = SIMD[F32, LANES](0)
+        for k in range(depth):
+            tops = max(tops, abs(column.unsafe_offset(k * stride).unsafe_load[width=LANES]()))
+        tops = tops.eq(0).select(SIMD[F32, LANES](1), tops)
+        var inverse = LARGEST / tops
+        var sums = SIMD[DType.int32, LANES](0)
+        for group in range(0, align_up(depth, 4), 4):
+            # The four bytes of a column, lowest first.
+            var fours = SIMD[DType.int32, LANES](0)
+            comptime for j in range(4):
+                if group + j < depth:
+                    var x = column.unsafe_offset((group + j) * stride).unsafe_load[width=LANES]()
+                    var q = round(x * inverse).cast[DType.int32]()
+                    sums += q
+                    comptime if DOTS:
+                        fours |= (q & 255) << Int32(8 * j)
+                    else:
+                        cells.unsafe_offset((group + j) * PANEL + start).unsafe_store(
+                            q.cast[DType.int8]()
+                        )
+            comptime if DOTS:
+                cells.unsafe_offset(group * PANEL + 4 * start).unsafe_bitcast[
+                    Int32
+                ]().unsafe_store(fours)
+        header.unsafe_offset(start).unsafe_store(tops / LARGEST)
+        header.unsafe_offset(PANEL + start).unsafe_store(sums.cast[F32]())
 
 
 @extensibility.register("whisper.pack")
 struct Pack:
     """Weights [outputs, inputs] of any type, times scale [outputs], into panels of any type.
 
-    packed [ceil(outputs / PANEL), inputs, PANEL]; columns past the last output are zero.
+    packed [bytes]: ceil(outputs / PANEL) panels of `panel_bytes`; columns past the last output
+    are zero.
     """
 
     @staticmethod
     def execute[
-        target: StaticString, packed_type: DType, dtype: DType
+        target: StaticString, storage: DType, dtype: DType
     ](
-        packed: MutableInputTensor[dtype=packed_type, rank=3, ...],
+        packed: MutableInputTensor[dtype=DType.uint8, rank=1, ...],
         weight: InputTensor[dtype=dtype, rank=2, ...],
         scale: InputTensor[dtype=DType.float32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -37,21 +217,23 @@ struct Pack:
         var destination = numbers(packed)
 
         def panel(p: Int) {imm}:
-            var corner = destination.unsafe_offset(p * inputs * PANEL)
-            for start in range(0, inputs, BLOCK):
-                var end = min(inputs, start + BLOCK)
+            var place = destination.unsafe_offset(p * panel_bytes[storage](inputs))
+            # int8 needs a whole column at once, and its panels are small.
+            var block = inputs if storage == DType.int8 else BLOCK
+            for start in range(0, inputs, block):
+                var depth = min(block, inputs - start)
+                var rows = place.unsafe_offset(panel_bytes[storage](start) if start > 0 else 0)
                 for lane in range(PANEL):
                     var n = p * PANEL + lane
-                    var column = corner.unsafe_offset(lane)
                     if n < outputs:
-                        var row = source.unsafe_offset(n * inputs)
-                        var factor = scales[unsafe_offset=n]
-                        for k in range(start, end):
-                            column[unsafe_offset=k * PANEL] = (
-                                row[unsafe_offset=k].cast[F32]() * factor
-                            ).cast[packed_type]()
+                        pack_column[storage](
+                            source.unsafe_offset(n * inputs + start),
+                            depth,
+                            scales[unsafe_offset=n],
+                            rows,
+                            lane,
+                        )
                     else:
-                        for k in range(start, end):
-                            column[unsafe_offset=k * PANEL] = 0
+                        clear_column[storage](depth, rows, lane)
 
-        parallel(first(threads), packed.dim_size(0), panel)
+        parallel(first(threads), (outputs + PANEL - 1) // PANEL, panel)

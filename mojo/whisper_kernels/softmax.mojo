@@ -6,7 +6,7 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .gemm import F32, LANES
+from .matrix import F32, LANES
 from .parallel import parallel
 from .tensors import Floats, first, floats, ints
 

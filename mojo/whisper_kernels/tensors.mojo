@@ -4,6 +4,7 @@ from extensibility import ManagedTensorSlice
 
 comptime Floats = Pointer[Float32, MutUntrackedOrigin]
 comptime Numbers[dtype: DType] = Pointer[Scalar[dtype], MutUntrackedOrigin]
+comptime Bytes = Numbers[DType.uint8]
 comptime Ints = Pointer[Int32, MutUntrackedOrigin]
 
 

@@ -23,7 +23,8 @@ MAX_DECIDES = "native"
 
 _V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_BF16 = _V4 | {"avx512_vnni", "avx512_bf16"}
+_VNNI = _V4 | {"avx512_vnni"}
+_BF16 = _VNNI | {"avx512_bf16"}
 _ZEN4 = _BF16 | {"avx512vbmi", "avx512_vbmi2", "vaes", "vpclmulqdq", "gfni", "sse4a"}
 _AMX = _BF16 | {"avx512vbmi", "avx512_vbmi2", "amx_tile", "amx_bf16", "amx_int8"}
 
@@ -32,6 +33,7 @@ _TARGETS: tuple[tuple[str, frozenset[str]], ...] = (
     ("sapphirerapids", frozenset(_AMX)),
     ("znver4", frozenset(_ZEN4)),
     ("cooperlake", frozenset(_BF16)),
+    ("cascadelake", frozenset(_VNNI)),
     ("x86-64-v4", frozenset(_V4)),
     ("x86-64-v3", frozenset(_V3)),
 )

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from max.driver import Buffer, Device
+from max.dtype import DType
 from max.engine import Model
 
 from .buffers import BufferPool
 from .checkpoint import Dimensions
 from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
-from .graphs.decoder import cache_shape, memory_shape
+from .graphs.module import Storage
+from .packing import PackedWeights, cache_shape, memory_shape
 from .rules import Constraints
 
 
@@ -58,13 +60,25 @@ class Decoder:
     """Runs the decoder's graphs. Requests of several threads each have a state of their own."""
 
     def __init__(
-        self, models: Mapping[str, Model], dimensions: Dimensions, device: Device, threads: int
+        self,
+        models: Mapping[str, Model],
+        weights: PackedWeights,
+        storage: Storage,
+        dimensions: Dimensions,
+        device: Device,
+        threads: int,
     ) -> None:
         self._models = models
+        self._storage = storage
         self._dimensions = dimensions
         self._device = device
         self._pool = BufferPool(device)
         self._threads = self._buffer(np.array([threads], np.int32))
+        self._width = self._buffer(np.array([dimensions.n_text_state], np.int32))
+        self._vocabulary = self._buffer(np.zeros(dimensions.n_vocab, np.uint8))
+        self._memory_weights = weights.memory.to(device)
+        self._embeddings = weights.embeddings.to(device)
+        self._weights = weights.decoder.to(device)
 
     @property
     def n_vocab(self) -> int:
@@ -91,12 +105,17 @@ class Decoder:
         """
         items, frames, _ = encoded.shape
         state = DecoderState(items, frames, self._dimensions.n_text_ctx)
-        state.memory = self._pool.lend(state, memory_shape(self._dimensions, items))
-        state.cache = self._pool.lend(state, cache_shape(self._dimensions, items * rows_per_item))
+        d = self._dimensions
+        shape = memory_shape(d, self._storage.memory, items)
+        state.memory = self._pool.lend(state, DType.uint8, shape)
+        shape = cache_shape(d, items * rows_per_item)
+        state.cache = self._pool.lend(state, DType.float32, shape)
         state.suppressed = self._buffer(np.asarray(suppressed, np.int32))
         state.penalty = self._buffer(np.array([repetition_penalty], np.float32))
         state.first_timestamp = first_timestamp
-        self._models["remember"].execute(encoded, state.memory, self._threads)
+        self._models["remember"].execute(
+            state.memory, encoded, self._memory_weights, self._width, self._threads
+        )
         return state
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
@@ -129,6 +148,7 @@ class Decoder:
         rows = len(state.windows)
         ids, origins, values, watched, ruled = self._models["step"].execute(
             *self._history(state, tokens.reshape(rows, 1), beams),
+            self._vocabulary,
             self._buffer(np.ascontiguousarray(scores, np.float32)),
             state.suppressed,
             self._buffer(constraints.ranges.reshape(rows, 4)),
@@ -196,16 +216,14 @@ class Decoder:
         first = np.full_like(rows, start_length)
         targets = np.zeros((items, longest, 1), np.int32)
         targets[:, :-1, 0] = tokens[:, 1:]
-        chosen = np.full((self._dimensions.n_text_layer, len(heads)), -1, np.int32)
-        for layer, head in heads:
-            chosen[layer, np.argmax(chosen[layer] < 0)] = head
         paths, counts, probabilities = self._models["align"].execute(
             *self._history(state, tokens, 1),
+            self._vocabulary,
             self._buffer(np.stack([lengths, normalized, frames], 1).astype(np.int32)),
             self._buffer(np.stack([first, rows, frames], 1).astype(np.int32)),
             self._buffer(np.array([state.frames, median_filter_width], np.int32)),
-            self._buffer(np.zeros((items, longest, widest), np.float32)),
-            self._buffer(chosen),
+            self._buffer(np.zeros(widest, np.int32)),
+            self._buffer(np.array(sorted(heads), np.int32)),
             self._buffer(np.array([len(heads)], np.float32)),
             self._buffer(targets),
             self._buffer(np.array([eot], np.int32)),
@@ -232,6 +250,8 @@ class Decoder:
             self._buffer(np.array([state.frames], np.int32)),
             state.memory,
             state.cache,
+            self._embeddings,
+            self._weights,
         ]
 
     def _probabilities(
@@ -243,6 +263,8 @@ class Decoder:
             self._buffer(np.array([position], np.int32)),
             self._buffer(np.ascontiguousarray(ids)),
             self._buffer(np.array([limit], np.int32)),
+            self._embeddings,
+            self._vocabulary,
             self._threads,
         )
         values: Float32Array = result.to_numpy()[:, 0]

@@ -1,17 +1,27 @@
-"""A model's weights in the layout of the kernels."""
+"""A model's weights in the layout of the kernels: one after another, in the order of their use.
+
+The order here is the one in which ``mojo/whisper_kernels`` reads them (``parameters.mojo`` and the
+layers of encoder, decoder and memory). Every part begins at a multiple of `ALIGNMENT` bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from max.driver import CPU, Buffer
+from max.driver import Buffer
 from max.dtype import DType
 
-from .checkpoint import Checkpoint, dense
-from .graphs.layers import packed_shape
+from .checkpoint import Checkpoint, Dimensions, dense
+from .graphs.module import Storage
 from .shared import shared_models
+
+ALIGNMENT = 64
+PANEL = 32
+"""Columns of a panel (matrix.mojo)."""
+_HEADER = 2 * 4 * PANEL
 
 _TYPES = {
     np.dtype(np.float32): DType.float32,
@@ -19,43 +29,173 @@ _TYPES = {
     np.dtype(np.uint16): DType.bfloat16,  # how a checkpoint holds it
     np.dtype(np.int8): DType.int8,
 }
-# Read once a window, by products of many rows; what else the decoder has is read at every step.
-_ONCE_A_WINDOW = re.compile(r"encoder/|decoder/layer_\d+/attention/linear_1/")
+_EMBEDDINGS = "decoder/embeddings/weight"
 
 
-def storage_type(checkpoint: Checkpoint) -> DType:
-    """What the decoder's weights are kept in: the file's own type where it is a smaller float.
+@dataclass(frozen=True)
+class PackedWeights:
+    """The weights as the graphs take them, each uint8 ``[bytes]``."""
 
-    Widening it while computing gives the very values that a float32 copy would hold.
+    encoder: Buffer
+    memory: Buffer
+    decoder: Buffer
+    embeddings: Buffer
+
+
+def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
+    """What the numbers of a model are kept in, for a type that it computes in.
+
+    Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
+    float: widened while computing, they are the very values that a float32 copy would hold.
     """
-    dtype = _TYPES.get(checkpoint.weights["decoder/embeddings/weight"].dtype)
-    return dtype if dtype in (DType.float16, DType.bfloat16) else DType.float32
+    if compute_type.startswith("int8"):
+        return Storage(DType.int8, DType.int8, DType.int8)
+    saved = _TYPES.get(checkpoint.weights[_EMBEDDINGS].dtype)
+    decoder = saved if saved in (DType.float16, DType.bfloat16) else DType.float32
+    return Storage(DType.float32, decoder, DType.float32)
 
 
-def packed_weights(checkpoint: Checkpoint, storage: DType, threads: int) -> dict[str, Buffer]:
-    """Every weight by its name, on the CPU: dense ones in column panels, others as float32.
+def panel_bytes(storage: DType, depth: int) -> int:
+    """Bytes of a panel of so many rows (matrix.mojo)."""
+    if storage == DType.int8:
+        return _HEADER + _aligned(depth, 4) * PANEL
+    return depth * PANEL * storage.size_in_bytes
+
+
+def matrix_bytes(storage: DType, depth: int, columns: int) -> int:
+    """Bytes of a matrix in panels."""
+    return -(-columns // PANEL) * panel_bytes(storage, depth)
+
+
+def memory_shape(dimensions: Dimensions, storage: DType, windows: int) -> tuple[int, ...]:
+    """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (attention.mojo)."""
+    heads, frames = dimensions.n_text_head, dimensions.n_audio_ctx
+    head_size = dimensions.n_text_state // heads
+    size = matrix_bytes(storage, head_size, frames) + matrix_bytes(storage, frames, head_size)
+    return (dimensions.n_text_layer, windows, heads, size)
+
+
+def cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
+    """Self-attention keys and values: ``[layers, 2, slots, n_text_ctx, n_text_state]``."""
+    return (dimensions.n_text_layer, 2, slots, dimensions.n_text_ctx, dimensions.n_text_state)
+
+
+def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> PackedWeights:
+    """Every weight of a model, on the CPU.
 
     Args:
         checkpoint: The model, in any precision.
-        storage: Type of the dense weights that every decoder step reads; others are float32.
+        storage: Types of the matrices; vectors are float32.
         threads: Threads that do it.
     """
-    weights: dict[str, Buffer] = {}
-    for name in checkpoint.weight_names():
-        if name.endswith("/weight"):
-            kept = DType.float32 if _ONCE_A_WINDOW.match(name) else storage
-            weights[name] = _packed(checkpoint, name, kept, threads)
+    d = checkpoint.dimensions
+    return PackedWeights(
+        encoder=_packed(checkpoint, list(_encoder_parts(d)), storage.encoder, threads),
+        memory=_packed(checkpoint, list(_memory_parts(d)), storage.encoder, threads),
+        decoder=_packed(checkpoint, list(_decoder_parts(d)), storage.decoder, threads),
+        embeddings=_packed(checkpoint, [_Part(_EMBEDDINGS)], storage.decoder, threads),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A weight, or one of several equal shares of its rows."""
+
+    name: str
+    share: int = 0
+    shares: int = 1
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """The part's rows of the whole."""
+        if self.shares == 1:
+            return array
+        size = len(array) // self.shares
+        return array[self.share * size : (self.share + 1) * size]
+
+
+def _norm(name: str) -> Iterator[_Part]:
+    yield _Part(f"{name}/gamma")
+    yield _Part(f"{name}/beta")
+
+
+def _linear(name: str, share: int = 0, shares: int = 1) -> Iterator[_Part]:
+    yield _Part(f"{name}/weight", share, shares)
+    yield _Part(f"{name}/bias", share, shares)
+
+
+def _feed_forward(name: str) -> Iterator[_Part]:
+    yield from _norm(f"{name}/layer_norm")
+    yield from _linear(f"{name}/linear_0")
+    yield from _linear(f"{name}/linear_1")
+
+
+def _encoder_parts(dimensions: Dimensions) -> Iterator[_Part]:
+    yield from _linear("encoder/conv1")
+    yield from _linear("encoder/conv2")
+    for index in range(dimensions.n_audio_layer):
+        name = f"encoder/layer_{index}"
+        yield from _norm(f"{name}/self_attention/layer_norm")
+        yield from _linear(f"{name}/self_attention/linear_0")
+        yield from _linear(f"{name}/self_attention/linear_1")
+        yield from _feed_forward(f"{name}/ffn")
+    yield from _norm("encoder/layer_norm")
+
+
+def _memory_parts(dimensions: Dimensions) -> Iterator[_Part]:
+    for index in range(dimensions.n_text_layer):
+        for share in range(2):  # keys, values
+            yield from _linear(f"decoder/layer_{index}/attention/linear_1", share, 2)
+
+
+def _decoder_parts(dimensions: Dimensions) -> Iterator[_Part]:
+    yield _Part("decoder/position_encodings/encodings")
+    for index in range(dimensions.n_text_layer):
+        name = f"decoder/layer_{index}"
+        yield from _norm(f"{name}/self_attention/layer_norm")
+        for share in range(3):  # queries, keys, values
+            yield from _linear(f"{name}/self_attention/linear_0", share, 3)
+        yield from _linear(f"{name}/self_attention/linear_1")
+        yield from _norm(f"{name}/attention/layer_norm")
+        yield from _linear(f"{name}/attention/linear_0")
+        yield from _linear(f"{name}/attention/linear_2")
+        yield from _feed_forward(f"{name}/ffn")
+    yield from _norm("decoder/layer_norm")
+
+
+def _packed(
+    checkpoint: Checkpoint, parts: list[_Part], storage: DType, threads: int
+) -> Buffer:
+    """The parts one after another."""
+    sizes = [_aligned(_size(checkpoint, part, storage), ALIGNMENT) for part in parts]
+    blob = _aligned_bytes(sum(sizes))
+    place = 0
+    for part, size in zip(parts, sizes, strict=True):
+        target = blob[place : place + size]
+        if part.name.endswith("/weight"):
+            _pack_matrix(checkpoint, part, storage, target, threads)
         else:
-            weights[name] = Buffer.from_numpy(dense(checkpoint.weights, name))
-    return weights
+            values = part.of(dense(checkpoint.weights, part.name)).reshape(-1)
+            target[: 4 * values.size].view(np.float32)[:] = values
+        place += size
+    return Buffer.from_numpy(blob)
 
 
-def _packed(checkpoint: Checkpoint, name: str, storage: DType, threads: int) -> Buffer:
+def _size(checkpoint: Checkpoint, part: _Part, storage: DType) -> int:
+    shape = checkpoint.weights[part.name].shape
+    if not part.name.endswith("/weight"):
+        return 4 * int(np.prod(shape)) // part.shares
+    return matrix_bytes(storage, int(np.prod(shape[1:])), shape[0] // part.shares)
+
+
+def _pack_matrix(
+    checkpoint: Checkpoint, part: _Part, storage: DType, target: np.ndarray, threads: int
+) -> None:
     """A weight in panels; a convolution ``[out, in, kernel]`` as one over ``[kernel, in]``."""
-    weight = checkpoint.weights[name]
-    scale = checkpoint.weights.get(name + "_scale")
+    weight = checkpoint.weights[part.name]
+    scale = checkpoint.weights.get(part.name + "_scale")
     if weight.dtype not in _TYPES:
-        weight, scale = dense(checkpoint.weights, name), None
+        weight, scale = dense(checkpoint.weights, part.name), None
+    weight = part.of(weight)
     if weight.ndim == 3:
         weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
     outputs, inputs = weight.shape
@@ -63,11 +203,20 @@ def _packed(checkpoint: Checkpoint, name: str, storage: DType, threads: int) -> 
     values = _lent(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
     factors = np.ones(outputs, np.float32)
     if scale is not None:
-        factors /= np.asarray(scale, np.float32).reshape(-1)
-    packed = Buffer(storage, packed_shape(outputs, inputs), CPU())
+        factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
     convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
-    convert.execute(packed, values, factors, np.array([threads], np.int32))
-    return packed
+    convert.execute(Buffer.from_numpy(target), values, factors, np.array([threads], np.int32))
+
+
+def _aligned(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _aligned_bytes(size: int) -> np.ndarray:
+    """Zeroed memory at a multiple of `ALIGNMENT`."""
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
 
 
 def _lent(array: np.ndarray) -> Buffer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import numpy as np
@@ -14,7 +13,7 @@ from .artifacts import compiled
 from .checkpoint import Checkpoint, dense
 from .decoder import Decoder
 from .graphs.module import build_module
-from .packing import packed_weights, storage_type
+from .packing import packed_weights, storage_for
 
 _ENCODINGS = "encoder/position_encodings/encodings"
 
@@ -36,7 +35,7 @@ class Runtime:
             checkpoint: Weights and dimensions.
             device: ``"cpu"``.
             device_index: Which of several devices of that kind.
-            compute_type: What the kernels compute in: ``"float32"``.
+            compute_type: What the kernels compute in: ``"float32"`` or ``"int8_float32"``.
             threads: Threads that compute; 0 for one a core.
         """
         self.dimensions = checkpoint.dimensions
@@ -44,23 +43,22 @@ class Runtime:
         # One pool of threads serves all sessions of a process; a second session that asked for
         # another number would end the process.
         session = InferenceSession(devices=[self._device])
-        storage = storage_type(checkpoint)
+        storage = storage_for(checkpoint, compute_type)
         artifact = compiled(
-            "whisper",
-            lambda: build_module(self.dimensions, DeviceRef.from_device(self._device), storage),
-            key={
-                **dataclasses.asdict(self.dimensions),
-                "compute_type": compute_type,
-                "storage": storage.name,
-            },
+            f"whisper-{storage.name}",
+            lambda: build_module(DeviceRef.from_device(self._device), storage),
+            key={"storage": storage.name},
             session=session,
         )
         count = _thread_count(threads)
-        self._threads = Buffer.from_numpy(np.array([count], np.int32)).to(self._device)
-        self._weights = packed_weights(checkpoint, storage, count)
-        self._models = session.init_all(artifact, weights_registry=self._weights)
+        self._threads = self.to_device(np.array([count], np.int32))
+        weights = packed_weights(checkpoint, storage, count)
+        self._weights = weights.encoder.to(self._device)
+        d = self.dimensions
+        self._sizes = self.to_device(np.array([d.n_audio_head, d.n_audio_layer], np.int32))
+        self._models = session.init_all(artifact)
         self._encodings = dense(checkpoint.weights, _ENCODINGS)
-        self.decoder = Decoder(self._models, self.dimensions, self._device, count)
+        self.decoder = Decoder(self._models, weights, storage, d, self._device, count)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features.
@@ -75,6 +73,8 @@ class Runtime:
         (output,) = self._models["encode"].execute(
             self.to_device(np.ascontiguousarray(features)),
             self.to_device(self._encodings[:states]),
+            self._weights,
+            self._sizes,
             self._threads,
         )
         return output

@@ -1,31 +1,16 @@
-"""The text decoder (TextDecoder in openai/whisper's model.py), and what is read off its logits.
+"""The text decoder, and what is read off its logits.
 
 Symbolic dimensions: ``items`` windows in the batch, ``rows`` hypotheses (items * beams),
-``queries`` the new tokens of all beams of an item, beam by beam, ``frames`` encoder states.
+``queries`` the new tokens of all beams of an item, beam by beam.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, ops
+from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue
 from max.graph.dim import DimLike
 
-from ..checkpoint import Dimensions
-from .layers import Layers, new_graph, packed_attention_size
-
-
-def memory_shape(dimensions: Dimensions, windows: DimLike) -> list[DimLike]:
-    """Packed cross-attention keys and values: ``[layers, windows, heads, size]``."""
-    heads = dimensions.n_text_head
-    size = packed_attention_size(dimensions.n_audio_ctx, dimensions.n_text_state // heads)
-    return [dimensions.n_text_layer, windows, heads, size]
-
-
-def cache_shape(dimensions: Dimensions, slots: DimLike) -> list[DimLike]:
-    """Self-attention keys and values: ``[layers, 2, slots, n_text_ctx, n_text_state]``."""
-    return [dimensions.n_text_layer, 2, slots, dimensions.n_text_ctx, dimensions.n_text_state]
+from .layers import Kernels, new_graph
 
 
 class DecoderGraphs:
@@ -33,60 +18,41 @@ class DecoderGraphs:
 
     Args:
         module: Receives them.
-        dimensions: The model's.
         device: Where they run.
-        storage: Type of the weights that every step reads: a step's time is their bytes.
+        storage: Type of the matrices that every step reads: a step's time is their bytes.
+        memory_type: Type of the cross-attention keys and values.
     """
 
     def __init__(
-        self, module: Module, dimensions: Dimensions, device: DeviceRef, storage: DType
+        self, module: Module, device: DeviceRef, storage: DType, memory_type: DType
     ) -> None:
         self.module = module
-        self.dimensions = dimensions
         self.device = device
         self.storage = storage
+        self.memory_type = memory_type
 
     def add_all(self) -> None:
         """Every graph of the decoder."""
-        self.add_remember()
         self.add_prefill()
         self.add_step()
         self.add_probabilities()
         self.add_align()
 
-    def add_remember(self) -> None:
-        """``remember``: the cross-attention keys and values of a window, once.
-
-        ``states [items, frames, n_audio_state]`` into ``memory``, in place.
-        """
-        d = self.dimensions
-        states = self._floats("items", "frames", d.n_audio_state)
-        memory = BufferType(DType.float32, memory_shape(d, "items"), self.device)
-        with new_graph("remember", [states, memory, self._integers(1)], self.module) as graph:
-            layers = Layers(graph, self.device)
-            for index in range(d.n_text_layer):
-                name = f"decoder/layer_{index}/attention/linear_1"
-                keys_values = layers.linear(graph.inputs[0].tensor, name, 2 * d.n_text_state)
-                ops.inplace_custom(
-                    "whisper.pack_memory",
-                    self.device,
-                    [graph.inputs[1].buffer, keys_values, layers.index(index), layers.threads],
-                )
-            graph.output()
-
     def add_prefill(self) -> None:
         """``prefill``: new tokens join the cache; their final states come back."""
         with new_graph("prefill", [*self._history(), self._integers(1)], self.module) as graph:
-            graph.output(self._layers(graph, Layers(graph, self.device, self.storage)))
+            graph.output(self._layers(graph, Kernels(graph, self.device))[0])
 
     def add_step(self) -> None:
         """``step``: the last token of every row, the rules, and the candidates after it.
 
         Returns ids, origins, scores ``[items, candidates]``, watched ``[rows]`` and the logits
-        after the rules ``[items, queries, n_vocab]``.
+        after the rules ``[items, queries, vocabulary]``.
         """
+        history = self._history()
         inputs = [
-            *self._history(),
+            *history,
+            self._vocabulary(),
             self._floats("rows"),  # scores so far
             self._integers("suppressed"),
             self._integers("rows", 4),  # ranges
@@ -101,18 +67,19 @@ class DecoderGraphs:
             self._integers(1),  # threads
         ]
         with new_graph("step", inputs, self.module) as graph:
-            layers = Layers(graph, self.device, self.storage)
-            logits = self._project(layers, self._layers(graph, layers))
+            kernels = Kernels(graph, self.device)
+            states, _ = self._layers(graph, kernels)
+            logits = self._project(graph, kernels, states)
             scores, *rules, numbers, temperature, picks = [
-                value.tensor for value in graph.inputs[len(self._history()) : -1]
+                value.tensor for value in graph.inputs[len(history) + 1 : -1]
             ]
-            ruled, watched = layers.kernels(
+            ruled, watched = kernels.call(
                 "apply_rules",
                 [logits, *rules],
                 [self._floats(*logits.shape), self._floats("rows")],
             )
             shape = ("items", "candidates")
-            chosen = layers.kernels(
+            chosen = kernels.call(
                 "candidates",
                 [ruled, scores, numbers, temperature, picks],
                 [self._integers(*shape), self._integers(*shape), self._floats(*shape)],
@@ -122,24 +89,31 @@ class DecoderGraphs:
     def add_probabilities(self) -> None:
         """``probabilities``: of chosen ids at one of the tokens of a prefill.
 
-        ``states [items, queries, n_text_state]``, ``index [1]``, ``ids [items, 1, count]`` and
+        ``states [items, queries, width]``, ``index [1]``, ``ids [items, 1, count]`` and
         ``limit [1]`` give ``[items, 1, count]``.
         """
         inputs = [
-            self._floats("items", "queries", self.dimensions.n_text_state),
+            self._floats("items", "queries", "width"),
             self._integers(1),
             self._integers("items", 1, "count"),
             self._integers(1),
+            self._bytes("embeddings"),
+            self._vocabulary(),
             self._integers(1),  # threads
         ]
         with new_graph("probabilities", inputs, self.module) as graph:
-            layers = Layers(graph, self.device, self.storage)
-            states, index, ids, limit = (value.tensor for value in graph.inputs[:-1])
-            taken = layers.kernel("take_token", [states, index], ["items", 1, states.shape[2]])
-            logits = self._project(layers, taken)
-            graph.output(
-                layers.kernel("probabilities", [logits, ids, limit], ["items", 1, "count"])
+            kernels = Kernels(graph, self.device)
+            states, index, ids, limit, embeddings = (value.tensor for value in graph.inputs[:5])
+            one = self._floats("items", 1, "width")
+            (taken,) = kernels.call("take_token", [states, index], [one])
+            (logits,) = kernels.call(
+                "project",
+                [taken, embeddings],
+                [self._floats("items", 1, "vocabulary")],
+                {"storage": self.storage},
             )
+            result = self._floats("items", 1, "count")
+            graph.output(*kernels.call("probabilities", [logits, ids, limit], [result]))
 
     def add_align(self) -> None:
         """``align``: when the tokens of a transcript were spoken.
@@ -147,94 +121,99 @@ class DecoderGraphs:
         Returns paths ``[items, queries + aligned, 2]``, their lengths ``[items]`` and the
         probabilities ``[items, queries, 1]`` of the target ids.
         """
+        history = self._history()
         inputs = [
-            *self._history(),
+            *history,
+            self._vocabulary(),
             self._integers("items", 3),  # tokens, tokens to normalise over, frames
             self._integers("items", 3),  # first token, tokens, frames of the matrix
             self._integers(2),  # frames of the memory, width of the median filter
-            self._floats("items", "queries", "aligned"),  # zeros
-            self._integers(self.dimensions.n_text_layer, "heads"),  # alignment heads, or -1
+            self._integers("aligned"),  # only its length counts: the most frames of an item
+            self._integers("chosen", 2),  # alignment heads: layer, head
             self._floats(1),  # their number
             self._integers("items", "queries", 1),  # targets
             self._integers(1),  # how many ids the probabilities are over
             self._integers(1),  # threads
         ]
         with new_graph("align", inputs, self.module) as graph:
-            layers = Layers(graph, self.device, self.storage)
-            sizes, matrix, numbers, sums, heads, count, targets, limit = (
-                value.tensor for value in graph.inputs[len(self._history()) : -1]
+            kernels = Kernels(graph, self.device)
+            sizes, matrix, numbers, _, heads, count, targets, limit = (
+                value.tensor for value in graph.inputs[len(history) + 1 : -1]
             )
+            states, queries = self._layers(graph, kernels, watch=True)
             memory = graph.inputs[5].tensor
-
-            def watch(layer: int, queries: TensorValue) -> None:
-                nonlocal sums
-                values = [sums, queries, memory, heads, sizes, numbers, layers.index(layer)]
-                sums = layers.kernel("alignment_weights", values, sums.shape)
-
-            logits = self._project(layers, self._layers(graph, layers, watch))
+            (sums,) = kernels.call(
+                "alignment_weights",
+                [queries, memory, heads, sizes, numbers],
+                [self._floats("items", "queries", "aligned")],
+                {"memory_type": self.memory_type},
+            )
             path = ("items", Dim("queries") + Dim("aligned"), 2)
-            warped = layers.kernels(
+            warped = kernels.call(
                 "time_warping",
                 [sums, matrix, count],
                 [self._integers(*path), self._integers("items")],
             )
-            probabilities = layers.kernel(
-                "probabilities", [logits, targets, limit], ["items", "queries", 1]
+            logits = self._project(graph, kernels, states)
+            probabilities = kernels.call(
+                "probabilities",
+                [logits, targets, limit],
+                [self._floats("items", "queries", 1)],
             )
-            graph.output(*warped, probabilities)
+            graph.output(*warped, *probabilities)
 
     def _history(self) -> list[TensorType | BufferType]:
-        """Inputs of a pass: tokens, positions, origins, windows, frames, memory, cache."""
+        """Inputs of a pass: tokens, positions, origins, windows, frames, memory, cache, weights."""
+        cache = ["layers", 2, "slots", "context", "width"]
         return [
             self._integers("items", "queries"),
             self._integers("rows"),
-            self._integers("rows", self.dimensions.n_text_ctx),
+            self._integers("rows", "context"),
             self._integers("items"),
             self._integers(1),
-            self._floats(*memory_shape(self.dimensions, "windows")),
-            BufferType(DType.float32, cache_shape(self.dimensions, "slots"), self.device),
+            TensorType(DType.uint8, ["layers", "windows", "heads", "head_bytes"], self.device),
+            BufferType(DType.float32, cache, self.device),
+            self._bytes("embeddings"),
+            self._bytes("parameters"),
         ]
 
-    def _layers(
-        self,
-        graph: Graph,
-        layers: Layers,
-        watch: Callable[[int, TensorValue], None] | None = None,
-    ) -> TensorValue:
-        """Tokens to final states; `watch` sees every layer's cross-attention queries."""
-        d = self.dimensions
-        width = d.n_text_state
+    def _layers(self, graph: Graph, kernels: Kernels, watch: bool = False) -> list[TensorValue]:
+        """Tokens to final states, and with `watch` every layer's cross-attention queries."""
         tokens, positions, origins, windows, frames, memory = (v.tensor for v in graph.inputs[:6])
         cache = graph.inputs[6].buffer
-        encodings = layers.weight("decoder/position_encodings/encodings", (d.n_text_ctx, width))
-        x = layers.kernel(
-            "embed",
-            [tokens, positions, self._embeddings(layers), encodings],
-            [*tokens.shape, width],
+        embeddings, parameters = graph.inputs[7].tensor, graph.inputs[8].tensor
+        return kernels.call(
+            "decoder",
+            [
+                tokens,
+                positions,
+                origins,
+                windows,
+                frames,
+                memory,
+                cache,
+                embeddings,
+                parameters,
+            ],
+            [
+                self._floats("items", "queries", "width"),
+                self._floats("layers" if watch else 0, "items", "queries", "width"),
+            ],
+            {"storage": self.storage, "memory_type": self.memory_type},
         )
-        for index in range(d.n_text_layer):
-            name = f"decoder/layer_{index}"
-            x = layers.self_attention(
-                x, f"{name}/self_attention", index, d.n_text_head, cache, origins, positions
-            )
-            hidden = layers.layer_norm(x, f"{name}/attention/layer_norm")
-            queries = layers.linear(hidden, f"{name}/attention/linear_0", width)
-            if watch is not None:
-                watch(index, queries)
-            inputs = [queries, memory, windows, frames, layers.index(index)]
-            attended = layers.kernel("cross_attention", inputs, x.shape)
-            x = layers.linear(attended, f"{name}/attention/linear_2", width, residual=x)
-            x = layers.feed_forward(x, f"{name}/ffn")
-        return layers.layer_norm(x, "decoder/layer_norm")
 
-    def _project(self, layers: Layers, states: TensorValue) -> TensorValue:
+    def _project(self, graph: Graph, kernels: Kernels, states: TensorValue) -> TensorValue:
         """Logits over the vocabulary, by the embeddings."""
-        shape = [*states.shape[:-1], self.dimensions.n_vocab]
-        return layers.kernel("project", [states, self._embeddings(layers)], shape)
+        logits = self._floats("items", "queries", "vocabulary")
+        embeddings = graph.inputs[7].tensor
+        return kernels.call("project", [states, embeddings], [logits], {"storage": self.storage})[0]
 
-    def _embeddings(self, layers: Layers) -> TensorValue:
-        d = self.dimensions
-        return layers.packed_weight("decoder/embeddings/weight", d.n_vocab, d.n_text_state)
+    def _vocabulary(self) -> TensorType:
+        """An input of which only the length counts: the size of the vocabulary."""
+        return self._bytes("vocabulary")
+
+    def _bytes(self, size: DimLike) -> TensorType:
+        return TensorType(DType.uint8, [size], self.device)
 
     def _floats(self, *shape: DimLike) -> TensorType:
         return TensorType(DType.float32, list(shape), self.device)

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Module, TensorType, ops
+from max.graph import BufferType, DeviceRef, Module, TensorType
 
-from .layers import PANEL, new_graph
+from .layers import Kernels, new_graph
 
 # (of the file, of the panels)
 CONVERSIONS = (
     (DType.float32, DType.float32),
+    (DType.float32, DType.int8),
     (DType.float16, DType.float16),
     (DType.float16, DType.float32),
+    (DType.float16, DType.int8),
     (DType.bfloat16, DType.bfloat16),
     (DType.bfloat16, DType.float32),
+    (DType.bfloat16, DType.int8),
     (DType.int8, DType.float32),
+    (DType.int8, DType.int8),
 )
 
 
 def add_packing(module: Module, device: DeviceRef) -> None:
     """Adds a graph ``pack_<from>_<to>`` for each of the `CONVERSIONS`.
 
-    Inputs: ``packed [panels, inputs, PANEL]``, written in place; ``weight [outputs, inputs]``;
+    Inputs: ``packed [bytes]``, written in place; ``weight [outputs, inputs]``;
     ``scale [outputs]``, which multiplies it; ``threads [1]``.
     """
     for dtype, storage in CONVERSIONS:
         inputs = [
-            BufferType(storage, ["panels", "inputs", PANEL], device),
+            BufferType(DType.uint8, ["bytes"], device),
             TensorType(dtype, ["outputs", "inputs"], device),
             TensorType(DType.float32, ["outputs"], device),
             TensorType(DType.int32, [1], device),
         ]
         with new_graph(f"pack_{dtype.name}_{storage.name}", inputs, module) as graph:
-            packed, weight, scale, threads = graph.inputs
-            ops.inplace_custom(
-                "whisper.pack",
-                device,
-                [packed.buffer, weight.tensor, scale.tensor, threads.tensor],
-            )
+            packed, weight, scale, _ = graph.inputs
+            values = [packed.buffer, weight.tensor, scale.tensor]
+            Kernels(graph, device).call("pack", values, [], {"storage": storage})
             graph.output()
