@@ -16,11 +16,12 @@ from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from max.graph.dim import DimLike
 
 from whisper_max_backend.engine.artifacts import compiled
-from whisper_max_backend.engine.graphs.layers import PANEL, new_graph
+from whisper_max_backend.engine.graphs.layers import new_graph
 from whisper_max_backend.engine.graphs.packing import CONVERSIONS
+from whisper_max_backend.engine.packing import PANEL
 
-HEADS = 3
-"""Heads of the self-attention, whose kernel is compiled for their number."""
+STORAGES = (DType.float32, DType.float16, DType.bfloat16, DType.int8)
+"""What matrices may be kept in."""
 
 _CPU = DeviceRef.CPU()
 
@@ -35,9 +36,14 @@ def integers(*shape: DimLike) -> TensorType:
     return TensorType(DType.int32, list(shape), _CPU)
 
 
+def panels(size: DimLike = "bytes") -> TensorType:
+    """A matrix in panels."""
+    return TensorType(DType.uint8, [size], _CPU)
+
+
 def written(*shape: DimLike) -> BufferType:
-    """A float32 input that the kernel writes to."""
-    return BufferType(DType.float32, list(shape), _CPU)
+    """Bytes that the kernel writes to."""
+    return BufferType(DType.uint8, list(shape), _CPU)
 
 
 class KernelModule:
@@ -72,94 +78,34 @@ class KernelModule:
 
 
 def build() -> Module:
-    """All kernels but log_mel, which has a graph of its own."""
+    """All kernels but log_mel, which has a graph of its own, and those of whole networks."""
     kernels = KernelModule()
-    _add_dense(kernels)
-    _add_attention(kernels)
+    _add_products(kernels)
     _add_tokens(kernels)
     _add_alignment(kernels)
     return kernels.module
 
 
-def _add_dense(kernels: KernelModule) -> None:
-    x, y = floats("batch", "rows", "in"), floats("batch", "rows", "out")
-    weight, bias = floats("panels", "in", PANEL), floats("out")
-    for activate in (False, True):
-        kernels.add(
-            "linear",
-            [x, weight, bias],
-            [y],
-            graph="linear_gelu" if activate else "linear",
-            parameters={"activate": activate},
-        )
-    kernels.add("linear_residual", [x, weight, bias, y], [y])
-    kernels.add("project", [x, weight], [y], shapes=[bias])
-    times, filters = floats("batch", "time", "in"), floats("panels", "taps", PANEL)
-    frames, convolved = floats("frames", "out"), floats("batch", "frames", "out")
-    for stride in (1, 2):
-        parameters = {"stride": stride}
-        kernels.add(
-            "conv",
-            [times, filters, bias],
-            [convolved],
-            shapes=[floats("frames")],
-            graph=f"conv_{stride}",
-            parameters=parameters,
-        )
-        kernels.add(
-            "conv_residual",
-            [times, filters, bias, frames],
-            [convolved],
-            graph=f"conv_residual_{stride}",
-            parameters=parameters,
-        )
-    kernels.add("time_major", [floats("batch", "in", "time")], [times])
-    kernels.add("layer_norm", [x, floats("in"), floats("in")], [x])
+def _add_products(kernels: KernelModule) -> None:
     for dtype, storage in CONVERSIONS:
         dense = TensorType(dtype, ["out", "in"], _CPU)
-        panels = BufferType(storage, ["panels", "in", PANEL], _CPU)
         graph = f"pack_{dtype.name}_{storage.name}"
-        kernels.add("pack", [panels, dense, bias], [], graph=graph)
-    for storage in (DType.float16, DType.bfloat16):
-        half = TensorType(storage, ["panels", "in", PANEL], _CPU)
-        kernels.add("project", [x, half], [y], shapes=[bias], graph=f"project_{storage.name}")
-
-
-def _add_attention(kernels: KernelModule) -> None:
-    fused, one, row = floats("batch", "frames", "fused"), integers(1), integers("rows")
-    packed = floats("batch", "heads", "size")
-    kernels.add("pack_attention", [fused], [packed], shapes=[floats("heads", "size")])
-    attended = floats("batch", "frames", "state")
-    kernels.add("attention", [fused, packed], [attended], shapes=[floats("state")])
-    kernels.add("pack_memory", [written("layers", "batch", "heads", "size"), fused, one], [])
-    queries = floats("items", "queries", "state")
-    memory = floats("layers", "windows", "heads", "size")
-    kernels.add("cross_attention", [queries, memory, integers("items"), one, one], [queries])
-    kernels.add(
-        "self_attention",
-        [
-            floats("items", "queries", "fused"),
-            written("layers", 2, "slots", "context", "state"),
-            integers("rows", "context"),
-            row,
-            one,
-        ],
-        [queries],
-        parameters={"heads": HEADS},
-    )
+        inputs = [written("bytes"), dense, floats("out")]
+        kernels.add("pack", inputs, [], graph=graph, parameters={"storage": storage})
+    x, y = floats("batch", "rows", "in"), floats("batch", "rows", "out")
+    for storage in STORAGES:
+        kernels.add(
+            "project",
+            [x, panels()],
+            [y],
+            shapes=[floats("out")],
+            graph=f"project_{storage.name}",
+            parameters={"storage": storage},
+        )
 
 
 def _add_tokens(kernels: KernelModule) -> None:
     states = floats("items", "queries", "state")
-    for storage in (DType.float32, DType.float16):
-        panels = TensorType(storage, ["panels", "state", PANEL], _CPU)
-        positions = floats("context", "state")
-        kernels.add(
-            "embed",
-            [integers("items", "queries"), integers("rows"), panels, positions],
-            [states],
-            graph=f"embed_{storage.name}",
-        )
     kernels.add("take_token", [states, integers(1)], [floats("items", 1, "state")])
     logits = floats("items", "queries", "vocabulary")
     ids = integers("items", "queries", "count")
@@ -188,18 +134,25 @@ def _add_tokens(kernels: KernelModule) -> None:
 
 def _add_alignment(kernels: KernelModule) -> None:
     sums = floats("items", "tokens", "frames")
+    memory = ("layers", "items", "heads", "head_bytes")
+    kernels.add(
+        "remember",
+        [written(*memory), floats("items", "frames", "width"), panels(), integers(1)],
+        [],
+        parameters={"storage": DType.float32, "memory_type": DType.float32},
+    )
     kernels.add(
         "alignment_weights",
         [
-            sums,
-            floats("items", "tokens", "state"),
-            floats("layers", "items", "heads", "size"),
-            integers("layers", "chosen"),
+            floats("layers", "items", "tokens", "state"),
+            TensorType(DType.uint8, list(memory), _CPU),
+            integers("chosen", 2),
             integers("items", 3),
             integers(2),
-            integers(1),
         ],
         [sums],
+        shapes=[floats("frames")],
+        parameters={"memory_type": DType.float32},
     )
     kernels.add(
         "time_warping",
@@ -212,7 +165,7 @@ def _add_alignment(kernels: KernelModule) -> None:
 class Kernels:
     """The compiled kernels, called by name with arrays.
 
-    Integers become int32, float64 becomes float32, and other types stay. An array of float32 that
+    Integers become int32, float64 becomes float32, and other types stay. An array that
     a kernel writes to is written in place.
 
     Args:
@@ -255,8 +208,9 @@ def normal(*shape: int, scale: float = 1, mean: float = 0) -> np.ndarray:
 
 
 def packed(weight: np.ndarray) -> np.ndarray:
-    """A dense weight [outputs, inputs] in column panels (gemm.mojo)."""
+    """A dense weight [outputs, inputs] of floats as the bytes of its panels (matrix.mojo)."""
     outputs, inputs = weight.shape
-    panels = -(-outputs // PANEL)
-    padded = np.pad(weight, ((0, panels * PANEL - outputs), (0, 0)))
-    return padded.reshape(panels, PANEL, inputs).swapaxes(1, 2)
+    count = -(-outputs // PANEL)
+    padded = np.pad(weight, ((0, count * PANEL - outputs), (0, 0)))
+    ordered = np.ascontiguousarray(padded.reshape(count, PANEL, inputs).swapaxes(1, 2))
+    return ordered.reshape(-1).view(np.uint8)

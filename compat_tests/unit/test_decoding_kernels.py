@@ -26,30 +26,6 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-@pytest.mark.parametrize(("items", "beams", "tokens"), [(1, 1, 1), (2, 5, 1), (2, 1, 7), (1, 3, 4)])
-@pytest.mark.parametrize(("vocabulary", "state"), [(51, 20), (96, 64)])
-@pytest.mark.parametrize("storage", ["float32", "float16"])
-def test_embed(
-    kernels: Kernels,
-    items: int,
-    beams: int,
-    tokens: int,
-    vocabulary: int,
-    state: int,
-    storage: str,
-) -> None:
-    rng = np.random.default_rng()
-    embeddings, encodings = normal(vocabulary, state).astype(storage), normal(16, state)
-    ids = rng.integers(0, vocabulary, (items, beams * tokens))
-    ids[0, 0] = vocabulary - 1
-    positions = rng.integers(0, 17 - tokens, items * beams)
-    panels = packed(embeddings)
-    (output,) = kernels(f"embed_{storage}", ids, positions, panels, encodings)
-    places = positions[:, None] + np.arange(tokens)
-    expected = embeddings[ids] + encodings[places].reshape(*ids.shape, state)
-    np.testing.assert_array_equal(output, expected.astype(np.float32))
-
-
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_take_token(kernels: Kernels, index: int) -> None:
     x = normal(3, 7, 33)
@@ -239,18 +215,24 @@ def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None
     state = heads * head_size
     # Tokens of the item, tokens to normalise over, frames: whole, padded, and very short audio.
     sizes = np.array([[13, 13, 75], [9, 13, 40], [6, 6, 3]])
-    chosen = [3, 0]
-    states = normal(items, memory_frames, 2 * state)
-    size = 96 * head_size + -(-head_size // 32) * 32 * memory_frames
-    memory = np.full((layers, items, heads, size), np.nan, np.float32)
-    kernels("pack_memory", memory, states, [layer])
-    queries, previous = normal(items, tokens, state), normal(items, tokens, 75)
-    expected = previous.copy()
+    chosen = [0, 3]
+    states = normal(items, memory_frames, state)
+    memory = np.zeros(
+        (layers, items, heads, 4 * (96 * head_size + -(-head_size // 32) * 32 * memory_frames)),
+        np.uint8,
+    )
+    # Keys are the states themselves, in every layer.
+    identity = packed(np.eye(state, dtype=np.float32))
+    nothing = np.zeros(-(-4 * state // 64) * 64, np.uint8)
+    parameters = np.concatenate([identity, nothing] * 2 * layers)
+    kernels("remember", memory, states, parameters, [state])
+    queries = normal(layers, items, tokens, state)
+    expected = np.zeros((items, tokens, 75))
     for item, (length, normalized, frames) in enumerate(sizes):
-        queries[item, length:] = np.nan
+        queries[:, item, length:] = np.nan
         for head in chosen:
             part = slice(head * head_size, (head + 1) * head_size)
-            scores = queries[item, :length, part] @ states[item, :frames, part].T
+            scores = queries[layer, item, :length, part] @ states[item, :frames, part].T
             weights = np.exp(log_softmax(scores / math.sqrt(head_size)))
             # The reference pads a shorter text by repeating its last row.
             weights = weights[np.minimum(np.arange(normalized), length - 1)]
@@ -258,13 +240,12 @@ def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None
             expected[item, :normalized, :frames] += median_filter(weights, width)
     (sums,) = kernels(
         "alignment_weights",
-        previous,
         queries,
         memory,
-        [[1, 2, 3], [*chosen, -1]],
+        [[layer, head] for head in chosen],
         sizes,
         [memory_frames, width],
-        [layer],
+        shapes=[75],
     )
     np.testing.assert_allclose(sums, expected, atol=2e-5)
 

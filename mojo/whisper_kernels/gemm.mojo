@@ -7,12 +7,12 @@ bytes (VPDPBUSD), from which the float32 result is
 """
 
 from std.collections import Array
-from std.math import erf
 from std.memory import bitcast
 from std.sys import llvm_intrinsic
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
-from .matrix import DOTS, F32, LANES, PANEL, HEADER, Epilogue, Matrix
+from .gelu import gelu
+from .matrix import F32, LANES, PANEL, HEADER, Epilogue, Matrix
 from .strips import HALF, QUARTER, ROWS, Strips, strip_height
 from .tensors import Bytes, Floats, Numbers
 
@@ -20,12 +20,6 @@ comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
 comptime AHEAD = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime VECTORS = COLUMNS // LANES
-
-
-@always_inline
-def gelu[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
-    """The exact GELU, x/2 (1 + erf(x / sqrt 2)), as the reference computes it."""
-    return 0.5 * x * (1 + erf(x * 0.7071067811865476))
 
 
 @always_inline

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KERNELS: Mapping[str, frozenset[str]] = {"cpu": frozenset({"float32"})}
+KERNELS: Mapping[str, frozenset[str]] = {"cpu": frozenset({"float32", "int8_float32"})}
 """For each device, the compute types that have kernels in this release."""
 
 _NAMES = (

@@ -1,0 +1,141 @@
+"""Encoder, memory and decoder against float64 NumPy, on random weights of many dimensions.
+
+One compiled module serves all dimensions, so these can be many. Inputs are new in every run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compat_tests.unit.float64_network import Network, random_checkpoint
+from whisper_max_backend.engine.checkpoint import Dimensions
+from whisper_max_backend.engine.decoder_protocol import Sampling
+from whisper_max_backend.engine.rules import Constraints
+from whisper_max_backend.engine.runtime import Runtime
+
+TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "int8": 0.04}
+"""Largest relative error, by what matrices are kept in; float16 is widened, so it costs nothing."""
+
+
+def dimensions(
+    heads: int, head_size: int, layers: int = 2, mels: int = 80, frames: int = 100
+) -> Dimensions:
+    """Dimensions of a model; the decoder has one layer more than the encoder."""
+    state = heads * head_size
+    return Dimensions(
+        n_mels=mels,
+        n_audio_ctx=frames,
+        n_audio_state=state,
+        n_audio_head=heads,
+        n_audio_layer=layers,
+        n_vocab=203,
+        n_text_ctx=40,
+        n_text_state=state,
+        n_text_head=heads,
+        n_text_layer=layers + 1,
+    )
+
+
+SHAPES = {
+    "one head": dimensions(1, 64, layers=1),
+    "whisper's heads": dimensions(3, 64, mels=128, frames=330),
+    "small heads": dimensions(3, 32, mels=7),
+    "heads of no whole panel": dimensions(5, 20, frames=45),
+    "wide": dimensions(9, 64, layers=1, frames=60),
+}
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> Dimensions:
+    return SHAPES[request.param]
+
+
+@pytest.fixture(params=["float32", "float16", "int8"])
+def storage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def loaded(shape: Dimensions, storage: str, threads: int = 3) -> tuple[Runtime, Network]:
+    """A random model, and the same in float64."""
+    checkpoint = random_checkpoint(shape, "float16" if storage == "float16" else "float32")
+    compute_type = "int8_float32" if storage == "int8" else "float32"
+    runtime = Runtime(checkpoint, compute_type=compute_type, threads=threads)
+    return runtime, Network(checkpoint)
+
+
+def error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Relative error of an array."""
+    assert output.shape == reference.shape
+    return float(np.linalg.norm(output - reference) / np.linalg.norm(reference))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_encode(shape: Dimensions, storage: str, threads: int) -> None:
+    """Batches, and any number of frames up to the longest."""
+    runtime, network = loaded(shape, storage, threads)
+    for batch, frames in [(1, 2 * shape.n_audio_ctx), (3, 17), (2, 2 * shape.n_audio_ctx - 1)]:
+        features = np.random.default_rng().normal(0, 0.5, (batch, shape.n_mels, frames))
+        features = features.astype(np.float32)
+        output = runtime.encode(features).to_numpy()
+        assert error(output, network.encode(features.astype(float))) < TOLERANCES[storage]
+
+
+def free(rows: int) -> Constraints:
+    """No rules."""
+    none = np.full((rows, 1), -1, np.int32)
+    return Constraints(np.zeros((rows, 2, 2), np.int32), none, none, np.zeros(rows, np.int32))
+
+
+def all_logits(runtime: Runtime, state: object, tokens: np.ndarray, beams: int) -> np.ndarray:
+    """Logits of a step that appends a token to every row."""
+    rows = len(tokens)
+    scores = np.zeros(rows, np.float32)
+    step = runtime.decoder.step(
+        state, tokens, scores, free(rows), beams, 1, Sampling(), return_logits=True
+    )
+    assert step.logits is not None
+    return step.logits
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("frames", [1, 45])
+@pytest.mark.parametrize("items", [1, 3])
+def test_decode(shape: Dimensions, storage: str, threads: int, frames: int, items: int) -> None:
+    """A prompt of several tokens, then steps of beams that continue each other's histories."""
+    runtime, network = loaded(shape, storage, threads)
+    rng = np.random.default_rng()
+    states = rng.normal(0, 1, (items, frames, shape.n_audio_state)).astype(np.float32)
+    beams = 3
+    state = runtime.decoder.start(runtime.to_device(states), rows_per_item=beams)
+    history = rng.integers(0, shape.n_vocab, (items, 6)).astype(np.int32)
+    runtime.decoder.prefill(state, history)
+    items_of = np.repeat(np.arange(items), beams)
+    state.reorder(items_of.astype(np.int32))
+    history = history[items_of]
+    for _ in range(4):
+        tokens = rng.integers(0, shape.n_vocab, items * beams).astype(np.int32)
+        history = np.concatenate([history, tokens[:, None]], axis=1)
+        logits = all_logits(runtime, state, tokens, beams)
+        expected = network.decode(history, states[items_of].astype(float))[:, -1]
+        assert error(logits, expected) < TOLERANCES[storage]
+        order = (items_of * beams + rng.integers(0, beams, items * beams)).astype(np.int32)
+        state.reorder(order)
+        history = history[order]
+
+
+def test_long_prompts_of_many_items(storage: str) -> None:
+    """More rows than go through the layers together."""
+    shape = SHAPES["whisper's heads"]
+    runtime, network = loaded(shape, storage)
+    rng = np.random.default_rng()
+    items, length = 11, 37
+    states = rng.normal(0, 1, (items, 20, shape.n_audio_state)).astype(np.float32)
+    history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
+    state = runtime.decoder.start(runtime.to_device(states))
+    runtime.decoder.prefill(state, history)
+    tokens = rng.integers(0, shape.n_vocab, items).astype(np.int32)
+    history = np.concatenate([history, tokens[:, None]], axis=1)
+    logits = all_logits(runtime, state, tokens, 1)
+    expected = network.decode(history, states.astype(float))[:, -1]
+    assert error(logits, expected) < TOLERANCES[storage]
