@@ -104,12 +104,10 @@ def attend(
     queries: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: int, causal: bool
 ) -> np.ndarray:
     """Scaled dot-product attention over ``[batch, rows, state]``."""
-    q, k, v = (
-        x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (queries, keys, values)
-    )
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (queries, keys, values))
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
     if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return (weights @ v).swapaxes(1, 2).reshape(queries.shape)

@@ -105,9 +105,7 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
 
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
-def test_int8_is_exact(
-    kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int
-) -> None:
+def test_int8_is_exact(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
     """Of rows that are whole numbers from 0 to 255, and of int8 weights, nothing is lost."""
     rng = np.random.default_rng()
     x = rng.integers(0, 256, (batch, rows, inputs)).astype(np.float64)

@@ -10,6 +10,7 @@ import pytest
 
 from compat_tests.unit.float64_network import Network, random_checkpoint
 from whisper_max_backend.engine.checkpoint import Dimensions
+from whisper_max_backend.engine.decoder import DecoderState
 from whisper_max_backend.engine.decoder_protocol import Sampling
 from whisper_max_backend.engine.rules import Constraints
 from whisper_max_backend.engine.runtime import Runtime
@@ -87,7 +88,7 @@ def free(rows: int) -> Constraints:
     return Constraints(np.zeros((rows, 2, 2), np.int32), none, none, np.zeros(rows, np.int32))
 
 
-def all_logits(runtime: Runtime, state: object, tokens: np.ndarray, beams: int) -> np.ndarray:
+def all_logits(runtime: Runtime, state: DecoderState, tokens: np.ndarray, beams: int) -> np.ndarray:
     """Logits of a step that appends a token to every row."""
     rows = len(tokens)
     scores = np.zeros(rows, np.float32)

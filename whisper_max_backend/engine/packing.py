@@ -59,7 +59,7 @@ def panel_bytes(storage: DType, depth: int) -> int:
     """Bytes of a panel of so many rows (matrix.mojo)."""
     if storage == DType.int8:
         return _HEADER + _aligned(depth, 4) * PANEL
-    return depth * PANEL * storage.size_in_bytes
+    return depth * PANEL * int(storage.size_in_bytes)
 
 
 def matrix_bytes(storage: DType, depth: int, columns: int) -> int:
@@ -162,9 +162,7 @@ def _decoder_parts(dimensions: Dimensions) -> Iterator[_Part]:
     yield from _norm("decoder/layer_norm")
 
 
-def _packed(
-    checkpoint: Checkpoint, parts: list[_Part], storage: DType, threads: int
-) -> Buffer:
+def _packed(checkpoint: Checkpoint, parts: list[_Part], storage: DType, threads: int) -> Buffer:
     """The parts one after another."""
     sizes = [_aligned(_size(checkpoint, part, storage), ALIGNMENT) for part in parts]
     blob = _aligned_bytes(sum(sizes))
