@@ -75,22 +75,26 @@ def test_other_types_than_names_are_type_errors(saved_model: tuple[Path, str], w
         select(wrong, "float32", "cpu", "cpu")  # type: ignore[arg-type]
 
 
-def test_a_type_without_kernels_runs_in_float32_and_says_so_once(caplog: pytest.LogCaptureFixture):
+def test_a_type_without_kernels_runs_in_float32_and_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     precision._tell_substitution.cache_clear()
-    missing = [t for t in ("int8_float32", "int8") if t not in precision.KERNELS["cpu"]]
+    monkeypatch.setattr(precision, "capabilities", lambda device: Capabilities(int16=True))
     with caplog.at_level(logging.INFO, logger="whisper_max_backend"):
-        for name in missing * 2:
-            chosen = select(name, "float32", "cpu", "cpu")
-            assert chosen.resolved == "int8_float32"
+        for _ in range(2):
+            chosen = select("int16", "float32", "cpu", "cpu")
+            assert chosen.resolved == "int16"
             assert chosen.running == "float32"
-    assert len(caplog.records) == len(missing)
-    assert all("float32" in record.message for record in caplog.records)
+    assert len(caplog.records) == 1
+    assert "float32" in caplog.records[0].message
 
 
 def test_what_has_kernels_runs_as_it_is_without_a_word(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="whisper_max_backend"):
         assert select("float32", "int8_float16", "cpu", "cpu").running == "float32"
         assert select("default", "float16", "cpu", "cpu").running == "float32"
+        assert select("int8", "float32", "cpu", "cpu").running == "int8_float32"
+        assert select("auto", "float16", "cpu", "cpu").running == "int8_float32"
     assert not caplog.records
 
 

@@ -17,10 +17,12 @@ class Availability:
         devices: Compute types by device name, e.g. ``{"cpu": ("float32", "int8")}``; empty where
             the backend is not usable.
         reason: Why it is not usable, and what to do about it.
+        kernels: What its kernels use of each device, for people.
     """
 
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reason: str = ""
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:

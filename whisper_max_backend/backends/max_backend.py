@@ -29,13 +29,16 @@ class MaxBackend:
 
     def probe(self) -> Availability:
         try:
-            from ..engine import devices
+            from ..engine import cpu_target, devices
         except ImportError as error:
             return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
         found = ["cpu"]
         if "cuda" in devices.IMPLEMENTED and devices.gpu_count() > 0:
             found.append("cuda")
-        return Availability({device: _accepted(device) for device in found})
+        return Availability(
+            {device: _accepted(device) for device in found},
+            kernels={"cpu": cpu_target.describe_kernels()},
+        )
 
     def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
         transcriber: Transcriber = WhisperModel(

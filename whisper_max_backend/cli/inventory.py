@@ -31,6 +31,7 @@ def list_backends(as_json: bool) -> None:
                 "usable": availability.usable,
                 "devices": {device: list(types) for device, types in availability.devices.items()},
                 "reason": availability.reason,
+                "kernels": dict(availability.kernels),
             }
         )
     if as_json:
@@ -40,6 +41,8 @@ def list_backends(as_json: bool) -> None:
         click.echo(f"{entry['name']}: {entry['summary']}")
         for device, types in entry["devices"].items():
             click.echo(f"  {device}: {', '.join(types)}")
+            if device in entry["kernels"]:
+                click.echo(f"    kernels for {entry['kernels'][device]}")
         if not entry["usable"]:
             click.echo(f"  not usable: {entry['reason']}")
 

@@ -3,7 +3,8 @@
 Compiling a graph takes seconds to minutes, loading the compiled artifact milliseconds. Graphs take
 their weights as external values, so an artifact depends only on the architecture and is kept on
 disk. Its file name ends in a digest of everything that went into it, so an artifact is never stale,
-and its last bytes are a checksum, so that a damaged file is noticed and made anew.
+and its last bytes are a checksum, so that a damaged file is noticed and made anew. A wheel brings
+artifacts along (``mojo/prebuild_hook.py``); those are looked for first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -38,6 +40,7 @@ VARIABLE = "WHISPER_MAX_CACHE"
 _FOOTER = b"whisper-max-backend artifact, sha256:"
 _FOOTER_SIZE = len(_FOOTER) + hashlib.sha256().digest_size
 _GRAPHS = Path(__file__).parent / "graphs"
+_PREBUILT = Path(__file__).parents[1] / "prebuilt"
 
 _log = logging.getLogger("whisper_max_backend")
 _told: set[Path] = set()
@@ -105,6 +108,16 @@ def _translate(sources: Path, package: Path) -> Path:
     return package
 
 
+class CompiledArguments(TypedDict):
+    """The arguments of `compiled`."""
+
+    name: str
+    build: Callable[[], Graph | Module]
+    key: Mapping[str, object]
+    session: InferenceSession
+    about_seconds: float
+
+
 def compiled(
     name: str,
     build: Callable[[], Graph | Module],
@@ -131,8 +144,9 @@ def compiled(
         RuntimeError: The graph does not compile.
     """
     apply_cpu_target()
-    artifact = cache_folder() / f"{name}-{_artifact_digest(name, key, session)}.mef"
-    found = _read(artifact)
+    file = artifact_name(name, key, session)
+    artifact = cache_folder() / file
+    found = _read(_PREBUILT / file) or _read(artifact)
     if found is not None:
         return found
     with _process_lock, _lock(artifact.name):
@@ -153,9 +167,10 @@ def _compile(build: Callable[[], Graph | Module], session: InferenceSession) -> 
     return session.compile(graph, custom_extensions=extensions)
 
 
-def _artifact_digest(name: str, key: Mapping[str, object], session: InferenceSession) -> str:
+def artifact_name(name: str, key: Mapping[str, object], session: InferenceSession) -> str:
+    """The file that `compiled` keeps its result in."""
     devices = [f"{d.api}:{d.architecture_name}" for d in session.devices if not d.is_host]
-    return _digest(
+    digest = _digest(
         [
             name,
             max_version,
@@ -166,6 +181,7 @@ def _artifact_digest(name: str, key: Mapping[str, object], session: InferenceSes
             *_contents(_GRAPHS, "*.py"),
         ]
     )
+    return f"{name}-{digest}.mef"
 
 
 def _digest(parts: Iterable[str]) -> str:

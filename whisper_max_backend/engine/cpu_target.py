@@ -1,7 +1,7 @@
 """The processor that CPU kernels are compiled for.
 
 MAX compiles for the processor it detects, and its detection can miss features the processor has
-(AMX and AVX512-BF16 behind some hypervisors). The operating system's list of features decides
+(behind some hypervisors). The operating system's list of features decides
 here instead, and the answer is an LLVM processor name. ``WHISPER_MAX_CPU_TARGET`` overrides it:
 any LLVM name, or ``native`` to leave the choice to MAX.
 """
@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
@@ -24,19 +25,16 @@ MAX_DECIDES = "native"
 _V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
-_BF16 = _VNNI | {"avx512_bf16"}
-_ZEN4 = _BF16 | {"avx512vbmi", "avx512_vbmi2", "vaes", "vpclmulqdq", "gfni", "sse4a"}
-_AMX = _BF16 | {"avx512vbmi", "avx512_vbmi2", "amx_tile", "amx_bf16", "amx_int8"}
 
-# Best first: the first target whose features are all present is taken.
-_TARGETS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("sapphirerapids", frozenset(_AMX)),
-    ("znver4", frozenset(_ZEN4)),
-    ("cooperlake", frozenset(_BF16)),
-    ("cascadelake", frozenset(_VNNI)),
-    ("x86-64-v4", frozenset(_V4)),
-    ("x86-64-v3", frozenset(_V3)),
-)
+# Best first: the first target whose features are all present is taken. These are the levels
+# between which the kernels tell: a processor that has more runs the same code as fast.
+_TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
+    "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
+    "x86-64-v4": (frozenset(_V4), "AVX-512"),
+    "x86-64-v3": (frozenset(_V3), "AVX2"),
+}
+TARGETS = tuple(_TARGETS)
+"""The processors that kernels are compiled for, best first."""
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -62,7 +60,15 @@ def best_target(features: frozenset[str], machine: str | None = None) -> str:
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
         return ""
-    return next((name for name, needed in _TARGETS if needed <= features), "")
+    return next((name for name, (needed, _) in _TARGETS.items() if needed <= features), "")
+
+
+def describe_kernels() -> str:
+    """What the kernels of this process use of the processor, for people."""
+    target = os.environ.get(VARIABLE) or best_target(processor_features())
+    if target in _TARGETS:
+        return f"{_TARGETS[target][1]} ({target})"
+    return target or MAX_DECIDES
 
 
 def apply_cpu_target() -> str:

@@ -9,10 +9,10 @@ from max.driver import CPU, Buffer, Device
 from max.engine import InferenceSession
 from max.graph import DeviceRef
 
-from .artifacts import compiled
+from .artifacts import CompiledArguments, compiled
 from .checkpoint import Checkpoint, dense
 from .decoder import Decoder
-from .graphs.module import build_module
+from .graphs.module import Storage, build_module
 from .packing import packed_weights, storage_for
 
 _ENCODINGS = "encoder/position_encodings/encodings"
@@ -44,12 +44,7 @@ class Runtime:
         # another number would end the process.
         session = InferenceSession(devices=[self._device])
         storage = storage_for(checkpoint, compute_type)
-        artifact = compiled(
-            f"whisper-{storage.name}",
-            lambda: build_module(DeviceRef.from_device(self._device), storage),
-            key={"storage": storage.name},
-            session=session,
-        )
+        artifact = compiled(**model_artifact(storage, self._device, session))
         count = _thread_count(threads)
         self._threads = self.to_device(np.array([count], np.int32))
         weights = packed_weights(checkpoint, storage, count)
@@ -84,6 +79,19 @@ class Runtime:
         if isinstance(array, Buffer):
             return array.to(self._device)
         return Buffer.from_numpy(np.asarray(array)).to(self._device)
+
+
+def model_artifact(
+    storage: Storage, device: Device, session: InferenceSession
+) -> CompiledArguments:
+    """What `compiled` is to compile: it serves every model whose numbers are kept so."""
+    return {
+        "name": f"whisper-{storage.name}",
+        "build": lambda: build_module(DeviceRef.from_device(device), storage),
+        "key": {"storage": storage.name},
+        "session": session,
+        "about_seconds": 45,
+    }
 
 
 def _thread_count(threads: int) -> int:

@@ -9,7 +9,7 @@ from max.driver import CPU
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Module
 
-from .artifacts import compiled
+from .artifacts import CompiledArguments, compiled
 from .graphs.log_mel import add_log_mel
 from .graphs.packing import add_packing
 
@@ -18,9 +18,19 @@ from .graphs.packing import add_packing
 def shared_models() -> Mapping[str, Model]:
     """``log_mel`` and the ``pack_*`` graphs, on the CPU."""
     session = InferenceSession(devices=[CPU()])
-    artifact = compiled("shared", _build, key={}, session=session, about_seconds=30)
-    models: Mapping[str, Model] = session.init_all(artifact)
+    models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
     return models
+
+
+def shared_artifact(session: InferenceSession) -> CompiledArguments:
+    """What `compiled` is to compile."""
+    return {
+        "name": "shared",
+        "build": _build,
+        "key": {},
+        "session": session,
+        "about_seconds": 30,
+    }
 
 
 def _build() -> Module:

@@ -1,0 +1,46 @@
+"""Puts compiled graphs into the wheel, so that an installed wheel compiles nothing.
+
+Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all``, or names of processors as
+``whisper_max_backend/engine/cpu_target.py`` has them, separated by commas. The project must then be
+importable where the wheel is built (``hatchling build``, or without build isolation).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+VARIABLE = "WHISPER_MAX_PREBUILD"
+# Of the runtime that loads the artifacts.
+_TAG = "py3-none-manylinux_2_34_x86_64"
+
+
+class PrebuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds ``whisper_max_backend/prebuilt`` to the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile into a temporary folder and have its files included."""
+        asked = os.environ.get(VARIABLE, "")
+        if not asked or version == "editable":
+            return
+        sys.path.insert(0, self.root)
+        from whisper_max_backend.engine.cpu_target import TARGETS
+        from whisper_max_backend.engine.prebuild import prebuild
+
+        self._folder = tempfile.TemporaryDirectory()
+        folder = Path(self._folder.name)
+        prebuild(folder, TARGETS if asked == "all" else asked.split(","))
+        build_data["tag"] = _TAG
+        build_data["pure_python"] = False
+        for path in sorted(folder.iterdir()):
+            build_data["force_include"][str(path)] = f"whisper_max_backend/prebuilt/{path.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the temporary folder."""
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()

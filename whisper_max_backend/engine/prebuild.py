@@ -1,0 +1,66 @@
+"""Compiles all that CPUs need, for a wheel: ``python -m whisper_max_backend.engine.prebuild``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from max.driver import CPU
+from max.dtype import DType
+from max.engine import InferenceSession
+
+from .artifacts import artifact_name, cache_folder, compiled
+from .cpu_target import TARGETS, VARIABLE
+from .graphs.module import Storage
+from .runtime import model_artifact
+from .shared import shared_artifact
+
+STORAGES = (
+    *(Storage(DType.float32, kept, DType.float32) for kept in (DType.float32, DType.float16)),
+    Storage(DType.float32, DType.bfloat16, DType.float32),
+    Storage(DType.int8, DType.int8, DType.int8),
+)
+"""Every way in which the numbers of a model are kept on a CPU (`packing.storage_for`)."""
+
+
+def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
+    """Put the artifacts for some processors into a folder; what the cache holds is copied.
+
+    Args:
+        folder: Made if it is not there.
+        targets: LLVM names of processors.
+
+    Raises:
+        subprocess.CalledProcessError: Something does not compile; why is on standard error.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        # A process compiles for one processor only.
+        subprocess.run(
+            [sys.executable, "-m", __spec__.name, str(folder)],
+            env={**os.environ, VARIABLE: target},
+            check=True,
+        )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    """Put the artifacts for the processor of WHISPER_MAX_CPU_TARGET into FOLDER."""
+    device = CPU()
+    session = InferenceSession(devices=[device])
+    wanted = [shared_artifact(session)]
+    wanted += [model_artifact(storage, device, session) for storage in STORAGES]
+    for arguments in wanted:
+        compiled(**arguments)
+        name = artifact_name(arguments["name"], arguments["key"], session)
+        shutil.copyfile(cache_folder() / name, folder / name)
+
+
+if __name__ == "__main__":
+    main()
