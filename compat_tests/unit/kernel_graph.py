@@ -110,10 +110,13 @@ def _add_tokens(kernels: KernelModule) -> None:
     logits = floats("items", "queries", "vocabulary")
     ids = integers("items", "queries", "count")
     kernels.add("probabilities", [logits, ids, integers(1)], [floats("items", "queries", "count")])
+    chosen = ("items", "candidates")
     kernels.add(
-        "apply_rules",
+        "choose",
         [
-            logits,
+            states,
+            panels(),
+            floats("rows"),
             integers("suppressed"),
             integers("rows", 4),
             integers("rows", "banned"),
@@ -121,14 +124,19 @@ def _add_tokens(kernels: KernelModule) -> None:
             integers("rows"),
             integers(2),
             floats(1),
+            integers(2),
+            floats(1),
+            integers("candidates"),
         ],
-        [logits, floats("rows")],
-    )
-    chosen = ("items", "candidates")
-    kernels.add(
-        "candidates",
-        [logits, floats("rows"), integers(2), floats(1), integers("candidates")],
-        [integers(*chosen), integers(*chosen), floats(*chosen)],
+        [
+            integers(*chosen),
+            integers(*chosen),
+            floats(*chosen),
+            floats("rows"),
+            floats("items", "queries", "vocabulary"),
+        ],
+        shapes=[floats("vocabulary")],
+        parameters={"storage": DType.float32},
     )
 
 

@@ -58,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def kept(cache: Path, artifact: bytes, session: InferenceSession) -> Path:
     """A cache that holds the artifact of double_graph with an empty key."""
-    path = cache / f"double-{artifacts._artifact_digest('double', {}, session)}.mef"
+    path = cache / artifacts.artifact_name("double", {}, session)
     path.write_bytes(artifact)
     return path
 
@@ -114,7 +114,7 @@ def test_content_that_max_refuses_is_made_anew(
 def test_key_decides(
     kept: Path, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = artifacts._artifact_digest
+    digest = artifacts.artifact_name
     same = digest("double", {"a": 1, "b": 2}, session)
     assert same == digest("double", {"b": 2, "a": 1}, session)
     others = {

@@ -26,6 +26,49 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
+NONE = np.zeros(0, int)
+
+
+def choose(
+    kernels: Kernels,
+    logits: np.ndarray,
+    scores: np.ndarray,
+    count: int,
+    *,
+    rules: tuple = (),
+    watch: tuple[int, int] = (0, -1),
+    penalty: float = 1.0,
+    topk: int = 1,
+    seed: int = 0,
+    temperature: float = 0.0,
+) -> list[np.ndarray]:
+    """Candidates, watched probabilities, and ruled logits of a step with exactly these logits.
+
+    The states pick the logits out of the embeddings, one of which each row is.
+    """
+    items, beams, vocabulary = logits.shape
+    rows = items * beams
+    if rows > 1 and np.array_equal(logits, np.broadcast_to(logits[:1, :1], logits.shape)):
+        states, embeddings = np.ones((items, beams, 1)), logits[0, :1].T
+    else:
+        states = np.eye(rows).reshape(items, beams, rows)
+        embeddings = logits.reshape(rows, vocabulary).T
+    nothing = np.zeros((rows, 4), int), np.zeros((rows, 0), int), np.zeros((rows, 0), int)
+    return kernels(
+        "choose",
+        states,
+        packed(embeddings.astype(np.float32)),
+        scores,
+        *(rules or (NONE, *nothing, np.zeros(rows, int))),
+        watch,
+        [penalty],
+        [topk, seed],
+        [temperature],
+        np.zeros(count, int),
+        shapes=[vocabulary],
+    )
+
+
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_take_token(kernels: Kernels, index: int) -> None:
     x = normal(3, 7, 33)
@@ -57,8 +100,9 @@ def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: fl
     suppressed = rng.choice(vocabulary, 9, replace=False)
     ranges = np.array([[5, 9, 0, 0], [0, 0, 160, 203], [0, 150, 180, 190]])[np.arange(rows) % 3]
     banned = rng.integers(-1, vocabulary, (rows, 6))
-    penalized = rng.integers(-1, vocabulary, (rows, 8))
-    penalized[:, 1] = penalized[:, 0]  # a repeated id is penalised once
+    # Distinct ids, and padding.
+    penalized = np.stack([rng.permutation(vocabulary)[:8] for _ in range(rows)])
+    penalized[:, 5] = -1
     checks = np.arange(rows) % 2 == (rows > 1)
     original = logits.reshape(rows, vocabulary).astype(np.float32)
     expected, factor = original.copy(), np.float32(penalty)
@@ -74,16 +118,14 @@ def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: fl
             likely = np.logaddexp.reduce(expected[row, first_timestamp:].astype(np.float64))
             if likely > expected[row, :first_timestamp].max():
                 expected[row, :first_timestamp] = LOWEST
-    ruled, watched = kernels(
-        "apply_rules",
+    *_, watched, ruled = choose(
+        kernels,
         logits,
-        suppressed,
-        ranges,
-        banned,
-        penalized,
-        checks.astype(int),
-        [first_timestamp, watch],
-        [penalty],
+        np.zeros(rows),
+        1,
+        rules=(suppressed, ranges, banned, penalized, checks.astype(int)),
+        watch=(first_timestamp, watch),
+        penalty=penalty,
     )
     np.testing.assert_allclose(ruled.reshape(rows, vocabulary), expected, rtol=1e-6)
     probability = np.exp(log_softmax(original.astype(np.float64)))[:, watch]
@@ -91,17 +133,12 @@ def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: fl
 
 
 def test_rules_with_nothing_to_do(kernels: Kernels) -> None:
-    logits, none = normal(2, 1, 40), np.zeros(0, int)
-    empty = none.reshape(2, 0)
-    numbers = [20, -1]
-    ruled, _ = kernels(
-        "apply_rules", logits, none, np.zeros((2, 4), int), empty, empty, [0, 0], numbers, [1.0]
-    )
-    np.testing.assert_array_equal(ruled, logits)
+    logits = normal(2, 1, 40)
+    np.testing.assert_array_equal(choose(kernels, logits, np.zeros(2), 1)[4], logits)
 
 
 def best(kernels: Kernels, logits: np.ndarray, scores: np.ndarray, count: int) -> list[np.ndarray]:
-    return kernels("candidates", logits, scores, [1, 0], [0.0], np.zeros(count, int))
+    return choose(kernels, logits, scores, count)[:3]
 
 
 @pytest.mark.parametrize(("items", "beams"), [(1, 1), (2, 5), (3, 2)])
@@ -168,8 +205,8 @@ def test_sampled_tokens(kernels: Kernels, topk: int, temperature: float, by_item
     logits, first = np.tile(row, (items, 1, 1)), 2 * np.random.default_rng().integers(1 << 29)
     draws: list[int] = []
     for seed in range(first, first + seeds):
-        ids, origins, values = kernels(
-            "candidates", logits, np.ones(items), [topk, seed], [temperature], [0]
+        ids, origins, values, *_ = choose(
+            kernels, logits, np.ones(items), 1, topk=topk, seed=seed, temperature=temperature
         )
         assert not origins.any()
         np.testing.assert_allclose(values, 1 + log_softmax(row)[ids], atol=1e-5)
@@ -182,7 +219,7 @@ def test_draws_do_not_repeat(kernels: Kernels, topk: int) -> None:
     """Several candidates of a draw are what drawing without replacement gives, in that order."""
     row = np.log([0.4, 0.3, 0.2, 0.1])
     logits = np.tile(np.pad(row, (0, 3), constant_values=LOWEST), (8000, 1, 1))
-    ids, _, _ = kernels("candidates", logits, np.zeros(8000), [topk, 11], [1.0], [0, 0])
+    ids = choose(kernels, logits, np.zeros(8000), 2, topk=topk, seed=11, temperature=1.0)[0]
     p = np.exp(row)
     pairs = {(i, j): p[i] * p[j] / (1 - p[i]) for i in range(4) for j in range(4) if i != j}
     assert_drawn([tuple(pair) for pair in ids.tolist()], pairs)
@@ -192,7 +229,7 @@ def test_draws_depend_on_the_seed_alone(kernels: Kernels) -> None:
     logits = normal(50, 1, 300)
 
     def draw(seed: int) -> list[int]:
-        ids, _, _ = kernels("candidates", logits, np.zeros(50), [0, seed], [1.0], [0])
+        ids = choose(kernels, logits, np.zeros(50), 1, topk=0, seed=seed, temperature=1.0)[0]
         return ids[:, 0].tolist()
 
     assert draw(3) == draw(3) != draw(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import whisper_max_backend
+from whisper_max_backend.engine.cpu_target import TARGETS, apply_cpu_target
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -54,6 +56,40 @@ def test_an_installed_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> No
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
     ).stdout
     assert Path(printed.strip()) == tmp_path / "whisper_max_backend" / "mojo" / "whisper_kernels"
+
+
+def test_a_wheel_with_artifacts_compiles_nothing(tmp_path: Path) -> None:
+    """What the cache of these tests holds already is taken from there."""
+    target = apply_cpu_target()
+    if target not in TARGETS:
+        pytest.skip(f"wheels bring artifacts for {', '.join(TARGETS)}, not for this processor")
+    environment = {**os.environ, "WHISPER_MAX_PREBUILD": target}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-manylinux_2_34_x86_64.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import whisper_max_backend\n"
+        "from whisper_max_backend.cli import main\n"
+        "assert whisper_max_backend.__file__.startswith(sys.path[0])\n"
+        "main(sys.argv[1:])"
+    )
+    cache = tmp_path / "cache"
+    for compute_type in ("float32", "int8"):
+        run = subprocess.run(
+            [sys.executable, "-c", program, "transcribe", "sample", "--compute-type", compute_type],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "WHISPER_MAX_CACHE": str(cache)},
+        )
+        assert "ask not what your country can do for you" in run.stdout
+        assert "compiling" not in run.stderr
+    assert not list(cache.rglob("*.mef"))
+    assert not list(cache.rglob("*.mojoc"))
 
 
 def test_continuous_integration_runs_the_readmes_command() -> None:

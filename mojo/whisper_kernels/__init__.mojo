@@ -1,12 +1,11 @@
 """The kernels of Whisper: one stage a file, registered for MAX graphs as `whisper.*`."""
 
 from .alignment import AlignmentWeights, TimeWarping
-from .candidates import Candidates
+from .choice import Choose
 from .decoder import Decoder
 from .embedding import Project, TakeToken
 from .encoder import Encoder
 from .log_mel import LogMel
 from .memory import Remember
 from .pack import Pack
-from .rules import ApplyRules
 from .softmax import Probabilities

@@ -7,16 +7,9 @@ without replacement from the softmax (Kool et al., 2019); the noise is a hash of
 """
 
 from std.math import log
-from std.memory.alloc import unsafe_alloc
-
-import extensibility
-from extensibility import InputTensor, OutputTensor
-from max.gpu.host import DeviceContext
 
 from .matrix import F32, LANES
-from .softmax import log_sum_exp
-from .parallel import parallel
-from .tensors import Floats, Ints, first, floats, ints
+from .tensors import Floats, Ints
 
 
 @always_inline
@@ -37,7 +30,7 @@ def gumbel[width: Int](stream: UInt32, ids: SIMD[DType.uint32, width]) -> SIMD[F
     return -log(-log(uniform))
 
 
-struct Best:
+struct Best(ImplicitlyCopyable):
     """The largest keys seen so far, in falling order; equal keys keep their order."""
 
     var keys: Floats
@@ -45,15 +38,12 @@ struct Best:
     var capacity: Int
     var count: Int
 
-    def __init__(out self, capacity: Int):
-        self.keys = unsafe_alloc[Float32](capacity)
-        self.places = unsafe_alloc[Int32](capacity)
+    def __init__(out self, keys: Floats, places: Ints, capacity: Int):
+        """None yet, in memory of the caller's for `capacity`."""
+        self.keys = keys
+        self.places = places
         self.capacity = capacity
         self.count = 0
-
-    def __deinit__(deinit self):
-        self.keys.unsafe_free()
-        self.places.unsafe_free()
 
     @always_inline
     def admits(self, key: Float32) -> Bool:
@@ -114,49 +104,46 @@ def scan_sampled(
         best.offer(key + gumbel[1](stream, UInt32(k)), first_place + k)
 
 
-def pick(
-    logits: Floats,
-    scores: Floats,
-    beams: Int,
-    vocabulary: Int,
-    wanted: Int,
-    temperature: Float32,
-    topk: Int,
-    seed: UInt32,
-    item: Int,
-    ids: Ints,
-    origins: Ints,
-    values: Floats,
-):
-    """The candidates of one item from logits [beams, vocabulary] and scores [beams]."""
-    var shifts = unsafe_alloc[Float32](beams)
-    for beam in range(beams):
-        shifts[unsafe_offset=beam] = scores[unsafe_offset=beam] - log_sum_exp(
-            logits.unsafe_offset(beam * vocabulary), vocabulary
-        )
-    var sampled = temperature > 0 and topk != 1
-    var restricted = sampled and 0 < topk < beams * vocabulary
-    var best = Best(topk if restricted else wanted)
-    for beam in range(beams):
-        var row = logits.unsafe_offset(beam * vocabulary)
-        var shift = shifts[unsafe_offset=beam]
-        if sampled and not restricted:
-            var stream = hashed[1](seed ^ UInt32(item * beams + beam + 1))
-            scan_sampled(row, vocabulary, shift, temperature, stream, beam * vocabulary, best)
+struct Sampling(ImplicitlyCopyable):
+    """How continuations are chosen."""
+
+    var temperature: Float32
+    """0 takes the best."""
+    var topk: Int
+    """Sample among so many of an item's best; 0: among all, 1: take the best."""
+    var seed: UInt32
+
+    def __init__(out self, temperature: Float32, topk: Int, seed: UInt32):
+        self.temperature = temperature
+        self.topk = topk
+        # Mixed, so that the rows of one seed do not share the noise of the next seed's.
+        self.seed = hashed[1](seed)
+
+    def sampled(self) -> Bool:
+        """Whether chance plays a part."""
+        return self.temperature > 0 and self.topk != 1
+
+    def restricted(self, count: Int) -> Bool:
+        """Whether it does so among the best only, of `count` continuations."""
+        return self.sampled() and 0 < self.topk < count
+
+    def survey(
+        self, logits: Floats, vocabulary: Int, shift: Float32, row: Int, beams: Int, mut best: Best
+    ):
+        """Offers the continuations of one row; a place counts through an item's beams."""
+        var place = row % beams * vocabulary
+        if self.sampled() and not self.restricted(beams * vocabulary):
+            var stream = hashed[1](self.seed ^ UInt32(row + 1))
+            scan_sampled(logits, vocabulary, shift, self.temperature, stream, place, best)
         else:
-            scan(row, vocabulary, shift, beam * vocabulary, best)
-    if restricted:
-        var drawn = Best(wanted)
-        var stream = hashed[1](seed ^ UInt32(item + 1))
+            scan(logits, vocabulary, shift, place, best)
+
+    def draw(self, best: Best, item: Int, mut drawn: Best):
+        """Offers an item's best with noise."""
+        var stream = hashed[1](self.seed ^ UInt32(item + 1))
         for i in range(best.count):
-            var key = best.keys[unsafe_offset=i] / temperature
-            drawn.offer(
-                key + gumbel[1](stream, UInt32(i)), Int(best.places[unsafe_offset=i])
-            )
-        write(drawn, wanted, logits, shifts, vocabulary, ids, origins, values)
-    else:
-        write(best, wanted, logits, shifts, vocabulary, ids, origins, values)
-    shifts.unsafe_free()
+            var key = best.keys[unsafe_offset=i] / self.temperature
+            drawn.offer(key + gumbel[1](stream, UInt32(i)), Int(best.places[unsafe_offset=i]))
 
 
 def write(
@@ -176,58 +163,3 @@ def write(
         ids[unsafe_offset=i] = Int32(place % vocabulary)
         origins[unsafe_offset=i] = Int32(beam)
         values[unsafe_offset=i] = logits[unsafe_offset=place] + shifts[unsafe_offset=beam]
-
-
-@extensibility.register("whisper.candidates")
-struct Candidates:
-    """From logits [items, beams, vocabulary] after the rules and scores [items * beams];
-    numbers [2] int32: top-k to sample from (0 all, 1 the best), seed;
-    temperature [1] (0 takes the best); `picks` [candidates] gives their number;
-    ids and origins [items, candidates] int32, values [items, candidates].
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        ids: OutputTensor[dtype=DType.int32, rank=2, ...],
-        origins: OutputTensor[dtype=DType.int32, rank=2, ...],
-        values: OutputTensor[dtype=DType.float32, rank=2, ...],
-        logits: InputTensor[dtype=DType.float32, rank=3, ...],
-        scores: InputTensor[dtype=DType.float32, rank=1, ...],
-        numbers: InputTensor[dtype=DType.int32, rank=1, ...],
-        temperature: InputTensor[dtype=DType.float32, rank=1, ...],
-        picks: InputTensor[dtype=DType.int32, rank=1, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var beams = logits.dim_size(1)
-        var vocabulary = logits.dim_size(2)
-        var wanted = picks.dim_size(0)
-        var topk = first(numbers)
-        # Mixed, so that the rows of one seed do not share the noise of the next seed's.
-        var seed = hashed[1](UInt32(ints(numbers)[unsafe_offset=1]))
-        var heat = floats(temperature)[unsafe_offset=0]
-        var rows = floats(logits)
-        var so_far = floats(scores)
-        var out_ids = ints(ids)
-        var out_origins = ints(origins)
-        var out_values = floats(values)
-
-        def task(item: Int) {imm}:
-            pick(
-                rows.unsafe_offset(item * beams * vocabulary),
-                so_far.unsafe_offset(item * beams),
-                beams,
-                vocabulary,
-                wanted,
-                heat,
-                topk,
-                seed,
-                item,
-                out_ids.unsafe_offset(item * wanted),
-                out_origins.unsafe_offset(item * wanted),
-                out_values.unsafe_offset(item * wanted),
-            )
-
-        parallel(first(threads), logits.dim_size(0), task)

@@ -35,6 +35,15 @@ def embed[
             )
 
 
+def vocabulary_task[
+    storage: DType
+](strips: Strips[storage], embeddings: Matrix[storage], task: Int, logits: Floats):
+    """The logits of the rows in the strips over one task's part of the vocabulary."""
+    var start = task * TASK_PANELS
+    var end = min(embeddings.panels(), start + TASK_PANELS)
+    multiply(strips, embeddings, start, end, logits, embeddings.columns)
+
+
 @extensibility.register("whisper.project")
 struct Project:
     """Logits: `y = x E^T`; x [batch, rows, width], embeddings [bytes] in panels,
@@ -52,9 +61,7 @@ struct Project:
     ) raises:
         var rows = x.dim_size(0) * x.dim_size(1)
         var width = x.dim_size(2)
-        var vocabulary = y.dim_size(2)
-        var matrix = Matrix[storage](numbers(embeddings), width, vocabulary)
-        var panels = matrix.panels()
+        var matrix = Matrix[storage](numbers(embeddings), width, y.dim_size(2))
         var source = floats(x)
         var logits = floats(y)
         var phases = Phases(1)
@@ -65,12 +72,9 @@ struct Project:
             strips.prepare(Rows(source, width, rows), 0, rows, width)
 
             def task(index: Int) {imm}:
-                var start = index * TASK_PANELS
-                multiply(
-                    strips, matrix, start, min(panels, start + TASK_PANELS), logits, vocabulary
-                )
+                vocabulary_task(strips, matrix, index, logits)
 
-            member.run((panels + TASK_PANELS - 1) // TASK_PANELS, task)
+            member.run((matrix.panels() + TASK_PANELS - 1) // TASK_PANELS, task)
 
         together(first(threads), body)
 

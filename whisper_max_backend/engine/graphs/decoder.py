@@ -69,22 +69,23 @@ class DecoderGraphs:
         with new_graph("step", inputs, self.module) as graph:
             kernels = Kernels(graph, self.device)
             states, _ = self._layers(graph, kernels)
-            logits = self._project(graph, kernels, states)
-            scores, *rules, numbers, temperature, picks = [
-                value.tensor for value in graph.inputs[len(history) + 1 : -1]
-            ]
-            ruled, watched = kernels.call(
-                "apply_rules",
-                [logits, *rules],
-                [self._floats(*logits.shape), self._floats("rows")],
-            )
+            embeddings = graph.inputs[7].tensor
+            values = [value.tensor for value in graph.inputs[len(history) + 1 : -1]]
             shape = ("items", "candidates")
-            chosen = kernels.call(
-                "candidates",
-                [ruled, scores, numbers, temperature, picks],
-                [self._integers(*shape), self._integers(*shape), self._floats(*shape)],
+            graph.output(
+                *kernels.call(
+                    "choose",
+                    [states, embeddings, *values],
+                    [
+                        self._integers(*shape),
+                        self._integers(*shape),
+                        self._floats(*shape),
+                        self._floats("rows"),
+                        self._floats("items", "queries", "vocabulary"),
+                    ],
+                    {"storage": self.storage},
+                )
             )
-            graph.output(*chosen, watched, ruled)
 
     def add_probabilities(self) -> None:
         """``probabilities``: of chosen ids at one of the tokens of a prefill.
@@ -154,7 +155,12 @@ class DecoderGraphs:
                 [sums, matrix, count],
                 [self._integers(*path), self._integers("items")],
             )
-            logits = self._project(graph, kernels, states)
+            (logits,) = kernels.call(
+                "project",
+                [states, graph.inputs[7].tensor],
+                [self._floats("items", "queries", "vocabulary")],
+                {"storage": self.storage},
+            )
             probabilities = kernels.call(
                 "probabilities",
                 [logits, targets, limit],
@@ -201,12 +207,6 @@ class DecoderGraphs:
             ],
             {"storage": self.storage, "memory_type": self.memory_type},
         )
-
-    def _project(self, graph: Graph, kernels: Kernels, states: TensorValue) -> TensorValue:
-        """Logits over the vocabulary, by the embeddings."""
-        logits = self._floats("items", "queries", "vocabulary")
-        embeddings = graph.inputs[7].tensor
-        return kernels.call("project", [states, embeddings], [logits], {"storage": self.storage})[0]
 
     def _vocabulary(self) -> TensorType:
         """An input of which only the length counts: the size of the vocabulary."""

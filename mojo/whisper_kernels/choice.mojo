@@ -1,0 +1,181 @@
+"""The end of a step: logits, the rules, and the continuations of every item.
+
+Logits are made, ruled and surveyed by the same threads while they are in the cache; what leaves
+are a few candidates.
+"""
+
+from std.memory.alloc import unsafe_alloc
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.gpu.host import DeviceContext
+
+from .candidates import Best, Sampling, write
+from .embedding import TASK_PANELS, vocabulary_task
+from .matrix import Matrix, Rows
+from .parallel import Member, Phases, together
+from .rules import Rules
+from .softmax import log_sum_exp
+from .strips import Strips
+from .tensors import Floats, Ints, first, floats, ints, numbers
+
+
+def choose[
+    storage: DType
+](
+    states: Floats,
+    embeddings: Matrix[storage],
+    scores: Floats,
+    rules: Rules,
+    sampling: Sampling,
+    items: Int,
+    beams: Int,
+    wanted: Int,
+    logits: Floats,
+    watched: Floats,
+    ids: Ints,
+    origins: Ints,
+    values: Floats,
+    threads: Int,
+):
+    """Candidates `wanted` of every item from states [items * beams, width]."""
+    var rows = items * beams
+    var width = embeddings.depth
+    var vocabulary = embeddings.columns
+    var restricted = sampling.restricted(beams * vocabulary)
+    var capacity = sampling.topk if restricted else wanted
+    var shifts = unsafe_alloc[Float32](rows)
+    var counts = unsafe_alloc[Int32](rows)
+    var keys = unsafe_alloc[Float32](rows * capacity)
+    var places = unsafe_alloc[Int32](rows * capacity)
+    var phases = Phases(3)
+
+    def body(_worker: Int) {imm}:
+        var member = Member(phases.counters)
+        var strips = Strips[storage](rows, width)
+        strips.prepare(Rows(states, width, rows), 0, rows, width)
+
+        def project(task: Int) {imm}:
+            vocabulary_task(strips, embeddings, task, logits)
+
+        member.run((embeddings.panels() + TASK_PANELS - 1) // TASK_PANELS, project)
+
+        def survey(row: Int) {imm}:
+            var line = logits.unsafe_offset(row * vocabulary)
+            watched[unsafe_offset=row] = rules.apply(row, line, vocabulary)
+            var shift = scores[unsafe_offset=row] - log_sum_exp(line, vocabulary)
+            var best = Best(
+                keys.unsafe_offset(row * capacity), places.unsafe_offset(row * capacity), capacity
+            )
+            sampling.survey(line, vocabulary, shift, row, beams, best)
+            shifts[unsafe_offset=row] = shift
+            counts[unsafe_offset=row] = Int32(best.count)
+
+        member.run(rows, survey)
+        var own_keys = unsafe_alloc[Float32](capacity + wanted)
+        var own_places = unsafe_alloc[Int32](capacity + wanted)
+
+        def merge(item: Int) {imm}:
+            var best = Best(own_keys, own_places, capacity)
+            for row in range(item * beams, (item + 1) * beams):
+                for i in range(Int(counts[unsafe_offset=row])):
+                    var place = row * capacity + i
+                    best.offer(
+                        keys[unsafe_offset=place], Int(places[unsafe_offset=place])
+                    )
+            if restricted:
+                var drawn = Best(
+                    own_keys.unsafe_offset(capacity), own_places.unsafe_offset(capacity), wanted
+                )
+                sampling.draw(best, item, drawn)
+                best = drawn
+            write(
+                best,
+                wanted,
+                logits.unsafe_offset(item * beams * vocabulary),
+                shifts.unsafe_offset(item * beams),
+                vocabulary,
+                ids.unsafe_offset(item * wanted),
+                origins.unsafe_offset(item * wanted),
+                values.unsafe_offset(item * wanted),
+            )
+
+        member.run(items, merge)
+        own_keys.unsafe_free()
+        own_places.unsafe_free()
+
+    together(threads, body)
+    shifts.unsafe_free()
+    counts.unsafe_free()
+    keys.unsafe_free()
+    places.unsafe_free()
+
+
+@extensibility.register("whisper.choose")
+struct Choose:
+    """The end of a step, from states [items, beams, width]; rows are items * beams.
+
+    embeddings [bytes] in panels; scores [rows] so far; suppressed [n], ranges [rows, 4], banned
+    and penalized [rows, ...], checks [rows] as `Rules` has them; numbers [2]: the first timestamp
+    id, and the watched id or -1; penalty [1]; draw [2]: top-k, seed; temperature [1]; `picks`
+    [candidates] gives their number; ids and origins [items, candidates] int32, values
+    [items, candidates], watched [rows], logits [items, beams, vocabulary] after the rules.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, storage: DType
+    ](
+        ids: OutputTensor[dtype=DType.int32, rank=2, ...],
+        origins: OutputTensor[dtype=DType.int32, rank=2, ...],
+        values: OutputTensor[dtype=DType.float32, rank=2, ...],
+        watched: OutputTensor[dtype=DType.float32, rank=1, ...],
+        logits: OutputTensor[dtype=DType.float32, rank=3, ...],
+        states: InputTensor[dtype=DType.float32, rank=3, ...],
+        embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
+        scores: InputTensor[dtype=DType.float32, rank=1, ...],
+        suppressed: InputTensor[dtype=DType.int32, rank=1, ...],
+        ranges: InputTensor[dtype=DType.int32, rank=2, ...],
+        banned: InputTensor[dtype=DType.int32, rank=2, ...],
+        penalized: InputTensor[dtype=DType.int32, rank=2, ...],
+        checks: InputTensor[dtype=DType.int32, rank=1, ...],
+        numbers_: InputTensor[dtype=DType.int32, rank=1, ...],
+        penalty: InputTensor[dtype=DType.float32, rank=1, ...],
+        draw: InputTensor[dtype=DType.int32, rank=1, ...],
+        temperature: InputTensor[dtype=DType.float32, rank=1, ...],
+        picks: InputTensor[dtype=DType.int32, rank=1, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        choose[storage](
+            floats(states),
+            Matrix[storage](numbers(embeddings), states.dim_size(2), logits.dim_size(2)),
+            floats(scores),
+            Rules(
+                ints(suppressed),
+                suppressed.dim_size(0),
+                ints(ranges),
+                ints(banned),
+                banned.dim_size(1),
+                ints(penalized),
+                penalized.dim_size(1),
+                ints(checks),
+                first(numbers_),
+                Int(ints(numbers_)[unsafe_offset=1]),
+                floats(penalty)[unsafe_offset=0],
+            ),
+            Sampling(
+                floats(temperature)[unsafe_offset=0],
+                first(draw),
+                UInt32(ints(draw)[unsafe_offset=1]),
+            ),
+            states.dim_size(0),
+            states.dim_size(1),
+            picks.dim_size(0),
+            floats(logits),
+            floats(watched),
+            ints(ids),
+            ints(origins),
+            floats(values),
+            first(threads),
+        )
