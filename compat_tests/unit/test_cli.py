@@ -322,7 +322,7 @@ def test_backends(parrot: Parrot) -> None:
     described = json.loads(run("backends", "--json").stdout)
     assert described[-1] == {
         **{"name": "parrot", "summary": "repeats", "priority": -1, "usable": True},
-        **{"devices": {"cpu": ["float32"]}, "reason": ""},
+        **{"devices": {"cpu": ["float32"]}, "reason": "", "kernels": {}},
     }
     assert [backend["name"] for backend in described[:2]] == ["max", "ctranslate2"]
 

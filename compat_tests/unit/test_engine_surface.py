@@ -283,8 +283,9 @@ def test_encoder_outputs_have_the_reference_shape(
     pair: tuple[Whisper, Any], shape: tuple[int, ...]
 ):
     ours, reference = pair
-    array = random_features(shape)
-    assert ours.encode(array).shape == reference.encode(storage(array)).shape
+    # On some processors the reference crashes over an empty batch: it is asked about one item.
+    _, *rest = reference.encode(storage(random_features((max(1, shape[0]), *shape[1:])))).shape
+    assert list(ours.encode(random_features(shape)).shape) == [shape[0], *rest]
 
 
 def test_an_empty_batch_has_no_results(pair: tuple[Whisper, Any]):
