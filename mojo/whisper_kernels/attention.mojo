@@ -14,6 +14,7 @@ from std.math import align_up, ceildiv, exp, round, sqrt
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 
+from .extremes import largest
 from .gemm import multiply
 from .matrix import F32, LANES, PANEL, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
@@ -143,10 +144,7 @@ struct AttentionScratch[storage: DType]:
 
 def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
     """`FULL * 2^(row - max(row))` as the bytes of two rows of a strip; returns the sum."""
-    var tops = SIMD[F32, LANES](Float32.MIN_FINITE)
-    for k in range(0, frames, LANES):
-        tops = max(tops, row.unsafe_offset(k).unsafe_load[width=LANES]())
-    var top = tops.reduce_max()
+    var top = largest(row, frames)
     var sums = SIMD[DType.int32, LANES](0)
     for k in range(0, frames, LANES):
         var x = row.unsafe_offset(k).unsafe_load[width=LANES]() - top
@@ -179,12 +177,7 @@ def exp2_fast[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
 def exponentiate(row: Floats, count: Int) -> Float32:
     """`row = exp(row - max(row))`; returns the sum."""
     var whole = count // LANES * LANES
-    var highest = SIMD[F32, LANES](row[unsafe_offset=0])
-    for k in range(0, whole, LANES):
-        highest = max(highest, row.unsafe_offset(k).unsafe_load[width=LANES]())
-    var top = highest.reduce_max()
-    for k in range(whole, count):
-        top = max(top, row[unsafe_offset=k])
+    var top = largest(row, count)
     var sums = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):
         var e = exp(row.unsafe_offset(k).unsafe_load[width=LANES]() - top)

@@ -7,7 +7,8 @@ outside; here they are applied, in the reference's order.
 
 from std.math import exp
 
-from .softmax import highest, log_sum_exp
+from .extremes import largest
+from .softmax import log_sum_exp
 from .tensors import Floats, Ints
 
 comptime BANNED = Float32.MIN_FINITE
@@ -105,6 +106,6 @@ struct Rules(ImplicitlyCopyable):
         if self.checks[unsafe_offset=index] != 0:
             var start = self.first_timestamp
             var timestamps = log_sum_exp(row.unsafe_offset(start), vocabulary - start)
-            if timestamps > highest(row, start):
+            if timestamps > largest(row, start):
                 ban(row, 0, start)
         return probability

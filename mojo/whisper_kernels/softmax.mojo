@@ -6,26 +6,15 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
+from .extremes import largest
 from .matrix import F32, LANES
 from .parallel import parallel
 from .tensors import Floats, first, floats, ints
 
 
-def highest(row: Floats, count: Int) -> Float32:
-    """The largest of `count` values (minus infinity of none)."""
-    var whole = count // LANES * LANES
-    var tops = SIMD[F32, LANES](Float32.MIN)
-    for k in range(0, whole, LANES):
-        tops = max(tops, row.unsafe_offset(k).unsafe_load[width=LANES]())
-    var top = tops.reduce_max()
-    for k in range(whole, count):
-        top = max(top, row[unsafe_offset=k])
-    return top
-
-
 def log_sum_exp(row: Floats, count: Int) -> Float32:
     """`log(sum(exp(row)))`, shifted by the maximum so that nothing overflows."""
-    var top = highest(row, count)
+    var top = largest(row, count)
     var whole = count // LANES * LANES
     var sums = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):

@@ -12,6 +12,7 @@ from std.math import align_up, round
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 
+from .extremes import extremes
 from .matrix import DOTS, F32, LANES, PANEL, Rows
 from .tensors import Bytes, Floats
 
@@ -119,17 +120,7 @@ struct Strips[storage: DType]:
 def quantize_row(row: Floats, depth: Int, strip: Bytes, height: Int) -> Tuple[Float32, Float32]:
     """Bytes of a row, four at a time `4 * height` apart; returns scale and zero."""
     var whole = depth // LANES * LANES
-    var lows = SIMD[F32, LANES](0)
-    var highs = SIMD[F32, LANES](0)
-    for k in range(0, whole, LANES):
-        var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
-        lows = min(lows, x)
-        highs = max(highs, x)
-    var low = lows.reduce_min()
-    var high = highs.reduce_max()
-    for k in range(whole, depth):
-        low = min(low, row[unsafe_offset=k])
-        high = max(high, row[unsafe_offset=k])
+    var low, high = extremes(row, depth)
     var scale = max(high - low, Float32(1e-30)) / 255
     var inverse = 1 / scale
     var zero = round(-low * inverse)

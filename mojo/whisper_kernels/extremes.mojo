@@ -1,0 +1,61 @@
+"""The smallest and the largest of a row, several vectors at a time."""
+
+from std.collections import Array
+
+from .matrix import F32, LANES
+from .tensors import Floats
+
+comptime WAYS = 4
+"""Comparisons under way at once, each waiting for its own predecessor only."""
+
+
+@always_inline
+def larger[width: Int](a: SIMD[F32, width], b: SIMD[F32, width]) -> SIMD[F32, width]:
+    """The larger of both; one instruction, where a maximum that heeds NaN takes three."""
+    return a.gt(b).select(a, b)
+
+
+@always_inline
+def smaller[width: Int](a: SIMD[F32, width], b: SIMD[F32, width]) -> SIMD[F32, width]:
+    """The smaller of both."""
+    return a.lt(b).select(a, b)
+
+
+@always_inline
+def largest(row: Floats, count: Int) -> Float32:
+    """The largest of `count` values (minus infinity of none)."""
+    var tops = Array[SIMD[F32, LANES], WAYS](fill=SIMD[F32, LANES](Float32.MIN))
+    var whole = count // (WAYS * LANES) * (WAYS * LANES)
+    for k in range(0, whole, WAYS * LANES):
+        comptime for i in range(WAYS):
+            tops[i] = larger(
+                row.unsafe_offset(k + i * LANES).unsafe_load[width=LANES](), tops[i]
+            )
+    var top = Float32.MIN
+    comptime for i in range(WAYS):
+        top = max(top, tops[i].reduce_max())
+    for k in range(whole, count):
+        top = max(top, row[unsafe_offset=k])
+    return top
+
+
+@always_inline
+def extremes(row: Floats, count: Int) -> Tuple[Float32, Float32]:
+    """The smallest and the largest of `count` values and zero."""
+    var lows = Array[SIMD[F32, LANES], WAYS](fill=SIMD[F32, LANES](0))
+    var highs = Array[SIMD[F32, LANES], WAYS](fill=SIMD[F32, LANES](0))
+    var whole = count // (WAYS * LANES) * (WAYS * LANES)
+    for k in range(0, whole, WAYS * LANES):
+        comptime for i in range(WAYS):
+            var x = row.unsafe_offset(k + i * LANES).unsafe_load[width=LANES]()
+            lows[i] = smaller(x, lows[i])
+            highs[i] = larger(x, highs[i])
+    var low = Float32(0)
+    var high = Float32(0)
+    comptime for i in range(WAYS):
+        low = min(low, lows[i].reduce_min())
+        high = max(high, highs[i].reduce_max())
+    for k in range(whole, count):
+        low = min(low, row[unsafe_offset=k])
+        high = max(high, row[unsafe_offset=k])
+    return (low, high)
