@@ -24,6 +24,8 @@ from .tensors import Bytes, Floats
 comptime QUERIES = 4 * ROWS
 """Queries of a block: their scores over 1500 frames stay in L2."""
 comptime LOG2_OF_E = Float32(1.4426950408889634)
+comptime WIDE = min(2 * LANES, PANEL)
+"""Weights made at once, so that they share the loads of constants."""
 comptime FULL = Float32(65535)
 """The weight of a row's highest score, as an integer."""
 
@@ -130,7 +132,7 @@ struct AttentionScratch[storage: DType]:
         self.weights.depth = frames
         for i in range(count):
             var row = self.scores.unsafe_offset(i * stride)
-            for k in range(frames, align_up(frames, LANES)):
+            for k in range(frames, align_up(frames, WIDE)):
                 row[unsafe_offset=k] = Float32.MIN_FINITE
             var start = 2 * i // ROWS * ROWS
             var height = self.weights.height(start)
@@ -145,14 +147,14 @@ struct AttentionScratch[storage: DType]:
 def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
     """`FULL * 2^(row - max(row))` as the bytes of two rows of a strip; returns the sum."""
     var top = largest(row, frames)
-    var sums = SIMD[DType.int32, LANES](0)
-    for k in range(0, frames, LANES):
-        var x = row.unsafe_offset(k).unsafe_load[width=LANES]() - top
+    var sums = SIMD[DType.int32, WIDE](0)
+    for k in range(0, frames, WIDE):
+        var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
         var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
         sums += q
-        var high = bitcast[DType.uint32, LANES // 4]((q >> 8).cast[DType.uint8]())
-        var low = bitcast[DType.uint32, LANES // 4](q.cast[DType.uint8]())
-        comptime for g in range(LANES // 4):
+        var high = bitcast[DType.uint32, WIDE // 4]((q >> 8).cast[DType.uint8]())
+        var low = bitcast[DType.uint32, WIDE // 4](q.cast[DType.uint8]())
+        comptime for g in range(WIDE // 4):
             strip.unsafe_offset((k + 4 * g) * height).unsafe_bitcast[UInt32]().unsafe_store(
                 SIMD[DType.uint32, 2](high[g], low[g])
             )

@@ -194,22 +194,18 @@ def finish[
     epilogue: Epilogue,
 ):
     """A row of a tile, through the columns' scales and the epilogue, to `c[place]`."""
-    for k in range(0, columns, LANES):
-        if columns - k >= LANES:
-            var value = product.unsafe_offset(k).unsafe_load[width=LANES]()
-            comptime if scaled:
-                value *= scales.unsafe_offset(k).unsafe_load[width=LANES]()
-            c.unsafe_offset(place + k).unsafe_store(
-                finished[LANES](value, column + k, place + k, epilogue)
-            )
-        else:
-            for lane in range(k, columns):
-                var value = product[unsafe_offset=lane]
-                comptime if scaled:
-                    value *= scales[unsafe_offset=lane]
-                c[unsafe_offset=place + lane] = finished[1](
-                    value, column + lane, place + lane, epilogue
-                )
+    if columns == COLUMNS:
+        # All columns at once, so that they share the loads of constants.
+        var value = product.unsafe_load[width=COLUMNS]()
+        comptime if scaled:
+            value *= scales.unsafe_load[width=COLUMNS]()
+        c.unsafe_offset(place).unsafe_store(finished[COLUMNS](value, column, place, epilogue))
+        return
+    for lane in range(columns):
+        var value = product[unsafe_offset=lane]
+        comptime if scaled:
+            value *= scales[unsafe_offset=lane]
+        c[unsafe_offset=place + lane] = finished[1](value, column + lane, place + lane, epilogue)
 
 
 @always_inline
