@@ -5,13 +5,18 @@ One compiled module serves all dimensions, so these can be many. Inputs are new 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.unit.float64_network import Network, random_checkpoint
-from whisper_max_backend.engine.checkpoint import Dimensions
+from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
 from whisper_max_backend.engine.decoder import DecoderState
 from whisper_max_backend.engine.decoder_protocol import Sampling
+from whisper_max_backend.engine.packing import packed_weights
+from whisper_max_backend.engine.prebuild import STORAGES
 from whisper_max_backend.engine.rules import Constraints
 from whisper_max_backend.engine.runtime import Runtime
 
@@ -140,3 +145,16 @@ def test_long_prompts_of_many_items(storage: str) -> None:
     logits = all_logits(runtime, state, tokens, 1)
     expected = network.decode(history, states.astype(float))[:, -1]
     assert error(logits, expected) < TOLERANCES[storage]
+
+
+def test_packing_leaves_a_mapped_file_as_it_was(tmp_path: Path) -> None:
+    """Its memory is let go of part by part; what is asked for later is read again."""
+    make_model(tmp_path, ARCHITECTURES["one-head"])
+    checkpoint = load_checkpoint(tmp_path)
+    before = {name: value.copy() for name, value in checkpoint.weights.items()}
+    first, second = (packed_weights(checkpoint, STORAGES[-1], 2) for _ in range(2))
+    for name, value in before.items():
+        np.testing.assert_array_equal(checkpoint.weights[name], value)
+    for part in ("encoder", "memory", "decoder", "embeddings"):
+        blobs = (getattr(weights, part).to_numpy() for weights in (first, second))
+        np.testing.assert_array_equal(*blobs)

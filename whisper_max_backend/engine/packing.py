@@ -7,8 +7,10 @@ layers of encoder, decoder and memory). Every part begins at a multiple of `ALIG
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from max.driver import Buffer
@@ -204,6 +206,19 @@ def _pack_matrix(
         factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
     convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
     convert.execute(Buffer.from_numpy(target), values, factors, np.array([threads], np.int32))
+    _give_back(checkpoint.weights[part.name])
+
+
+def _give_back(array: np.ndarray) -> None:
+    """Lets go of the memory of a part of a mapped file, which is read again if it is needed."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
+        return
+    first = array.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
+    start = first // mmap.PAGESIZE * mmap.PAGESIZE
+    owner.madvise(mmap.MADV_DONTNEED, start, first + array.nbytes - start)
 
 
 def _aligned(size: int, unit: int) -> int:
