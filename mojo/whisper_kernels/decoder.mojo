@@ -127,6 +127,7 @@ def share(count: Int, tasks: Int, task: Int) -> Int:
     return count * task // tasks
 
 
+@fieldwise_init
 struct DecoderSizes(ImplicitlyCopyable):
     """Sizes of a pass and of the model."""
 
@@ -147,34 +148,6 @@ struct DecoderSizes(ImplicitlyCopyable):
     var frames: Int
     var watched: Bool
     """Whether the cross-attention queries are wanted."""
-
-    def __init__(
-        out self,
-        items: Int,
-        queries: Int,
-        rows: Int,
-        context: Int,
-        width: Int,
-        heads: Int,
-        layers: Int,
-        slots: Int,
-        windows: Int,
-        memory_size: Int,
-        frames: Int,
-        watched: Bool,
-    ):
-        self.items = items
-        self.queries = queries
-        self.rows = rows
-        self.context = context
-        self.width = width
-        self.heads = heads
-        self.layers = layers
-        self.slots = slots
-        self.windows = windows
-        self.memory_size = memory_size
-        self.frames = frames
-        self.watched = watched
 
 
 def decode[

@@ -145,6 +145,7 @@ def transpose(
                 row[unsafe_offset=mel] = features[unsafe_offset=mel * frames + frame]
 
 
+@fieldwise_init
 struct EncoderSizes(ImplicitlyCopyable):
     """Sizes of a batch and of the model."""
 
@@ -155,24 +156,6 @@ struct EncoderSizes(ImplicitlyCopyable):
     var width: Int
     var heads: Int
     var layers: Int
-
-    def __init__(
-        out self,
-        batch: Int,
-        mels: Int,
-        frames: Int,
-        states: Int,
-        width: Int,
-        heads: Int,
-        layers: Int,
-    ):
-        self.batch = batch
-        self.mels = mels
-        self.frames = frames
-        self.states = states
-        self.width = width
-        self.heads = heads
-        self.layers = layers
 
 
 def encode[

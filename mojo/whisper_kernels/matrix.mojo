@@ -35,17 +35,13 @@ def panel_bytes[storage: DType](depth: Int) -> Int:
     return depth * PANEL * size_of[Scalar[storage]]()
 
 
+@fieldwise_init
 struct Matrix[storage: DType](ImplicitlyCopyable):
     """B [depth, columns] in panels."""
 
     var data: Bytes
     var depth: Int
     var columns: Int
-
-    def __init__(out self, data: Bytes, depth: Int, columns: Int):
-        self.data = data
-        self.depth = depth
-        self.columns = columns
 
     def panels(self) -> Int:
         """Number of panels."""

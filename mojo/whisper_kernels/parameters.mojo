@@ -11,26 +11,20 @@ from .tensors import Bytes, Floats
 comptime ALIGNMENT = 64
 
 
+@fieldwise_init
 struct Norm(ImplicitlyCopyable):
     """Gain and bias of a layer normalisation."""
 
     var gamma: Floats
     var beta: Floats
 
-    def __init__(out self, gamma: Floats, beta: Floats):
-        self.gamma = gamma
-        self.beta = beta
 
-
+@fieldwise_init
 struct Linear[storage: DType](ImplicitlyCopyable):
     """Weights and bias of a linear layer or convolution."""
 
     var weight: Matrix[Self.storage]
     var bias: Floats
-
-    def __init__(out self, weight: Matrix[Self.storage], bias: Floats):
-        self.weight = weight
-        self.bias = bias
 
 
 struct Parameters:

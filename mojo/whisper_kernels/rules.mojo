@@ -37,6 +37,7 @@ def penalize(row: Floats, previous: Ints, count: Int, penalty: Float32):
             row[unsafe_offset=id] = value * penalty if value < 0 else value / penalty
 
 
+@fieldwise_init
 struct Rules(ImplicitlyCopyable):
     """What the rules say about the rows of a step.
 
@@ -57,32 +58,6 @@ struct Rules(ImplicitlyCopyable):
     var watched_id: Int
     """Whose probability before the rules is wanted, or -1."""
     var penalty: Float32
-
-    def __init__(
-        out self,
-        suppressed: Ints,
-        suppressed_count: Int,
-        ranges: Ints,
-        banned: Ints,
-        banned_count: Int,
-        penalized: Ints,
-        penalized_count: Int,
-        checks: Ints,
-        first_timestamp: Int,
-        watched_id: Int,
-        penalty: Float32,
-    ):
-        self.suppressed = suppressed
-        self.suppressed_count = suppressed_count
-        self.ranges = ranges
-        self.banned = banned
-        self.banned_count = banned_count
-        self.penalized = penalized
-        self.penalized_count = penalized_count
-        self.checks = checks
-        self.first_timestamp = first_timestamp
-        self.watched_id = watched_id
-        self.penalty = penalty
 
     def apply(self, index: Int, row: Floats, vocabulary: Int) -> Float32:
         """Applies them to a row of logits, in place; returns the watched probability, or 0."""
