@@ -6,8 +6,8 @@ values, which are two matrices in panels: keys [head size, frames], then values
 [frames, head size]. A head takes `head_bytes`, enough for the longest window.
 Scores exist for one block of queries at a time.
 
-Of int8 keys and values on a processor that multiplies bytes, the weights of the values are
-integers of 16 bits, multiplied as two rows of bytes: a long tail of small weights is kept.
+With int8 keys and values, the weights of the values are integers of 16 bits: a long tail of small
+weights is kept. A processor that multiplies bytes takes them as two rows of bytes.
 """
 
 from std.math import align_up, ceildiv, exp, round, sqrt
@@ -16,9 +16,9 @@ from std.memory.alloc import unsafe_alloc
 
 from .extremes import largest
 from .gemm import multiply
-from .matrix import F32, LANES, PANEL, Matrix, Rows, panel_bytes
+from .matrix import DOTS, F32, GROUP, LANES, PANEL, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
-from .strips import ROWS, Strips
+from .strips import ROWS, Strips, grouped
 from .tensors import Bytes, Floats
 
 comptime QUERIES = 4 * ROWS
@@ -26,7 +26,9 @@ comptime QUERIES = 4 * ROWS
 comptime LOG2_OF_E = Float32(1.4426950408889634)
 comptime WIDE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
-comptime FULL = Float32(65535)
+comptime PLANES = 2 if DOTS else 1
+"""Rows of integers that a row of weights is split into."""
+comptime FULL = Float32(65535 if DOTS else 32767)
 """The weight of a row's highest score, as an integer."""
 
 
@@ -62,9 +64,6 @@ struct KeysValues[storage: DType](ImplicitlyCopyable):
 struct AttentionScratch[storage: DType]:
     """What a thread needs to attend."""
 
-    comptime planes = 2 if Strips[Self.storage].quantized else 1
-    """Rows of bytes that a row of weights is split into."""
-
     var queries: Strips[Self.storage]
     var scores: Floats
     var weights: Strips[Self.storage]
@@ -74,7 +73,7 @@ struct AttentionScratch[storage: DType]:
         self.queries = Strips[Self.storage](QUERIES, head_size)
         self.scores = unsafe_alloc[Float32](QUERIES * align_up(frames, PANEL), alignment=64)
         # A vector of weights may reach past the last frame.
-        self.weights = Strips[Self.storage](Self.planes * QUERIES, align_up(frames, PANEL))
+        self.weights = Strips[Self.storage](PLANES * QUERIES, align_up(frames, PANEL))
         self.sums = unsafe_alloc[Float32](2 * QUERIES * head_size, alignment=64)
 
     def __deinit__(deinit self):
@@ -98,10 +97,15 @@ struct AttentionScratch[storage: DType]:
         var stride = align_up(frames, PANEL)
         var scale = 1 / sqrt(Float32(head_size))
         var rows = output.unsafe_offset(first * output_stride)
-        comptime if Self.planes == 2:
+        comptime if Strips[Self.storage].quantized:
             self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
             multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
             self.weigh(count, frames, stride)
+            comptime if PLANES == 1:
+                multiply(
+                    self.weights, memory.values, 0, memory.values.panels(), rows, output_stride
+                )
+                return
             multiply(
                 self.weights, memory.values, 0, memory.values.panels(), self.sums, head_size
             )
@@ -127,37 +131,40 @@ struct AttentionScratch[storage: DType]:
                     row[unsafe_offset=k] *= total
 
     def weigh(mut self, count: Int, frames: Int, stride: Int):
-        """The softmax of the scores as two rows of bytes each, high and low."""
-        self.weights.rows = 2 * count
+        """The softmax of the scores, each row as `PLANES` rows of integers."""
+        self.weights.rows = PLANES * count
         self.weights.depth = frames
         for i in range(count):
             var row = self.scores.unsafe_offset(i * stride)
             for k in range(frames, align_up(frames, WIDE)):
                 row[unsafe_offset=k] = Float32.MIN_FINITE
-            var start = 2 * i // ROWS * ROWS
+            var start = PLANES * i // ROWS * ROWS
             var height = self.weights.height(start)
-            var strip = self.weights.strip(start).unsafe_offset(4 * (2 * i - start))
+            var strip = self.weights.strip(start).unsafe_offset(4 * (PLANES * i - start))
             var total = weigh_row(row, frames, strip, height)
-            self.weights.scales[unsafe_offset=2 * i] = 256 / total
-            self.weights.scales[unsafe_offset=2 * i + 1] = 1 / total
-            self.weights.zeros[unsafe_offset=2 * i] = 0
-            self.weights.zeros[unsafe_offset=2 * i + 1] = 0
+            var scale = 1 / total
+            comptime for plane in range(PLANES - 1, -1, -1):
+                self.weights.scales[unsafe_offset=PLANES * i + plane] = scale
+                self.weights.zeros[unsafe_offset=PLANES * i + plane] = 0
+                scale *= 256
 
 
 def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
-    """`FULL * 2^(row - max(row))` as the bytes of two rows of a strip; returns the sum."""
+    """`FULL * 2^(row - max(row))` as rows of a strip, high bytes first; returns the sum."""
     var top = largest(row, frames)
     var sums = SIMD[DType.int32, WIDE](0)
     for k in range(0, frames, WIDE):
         var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
         var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
         sums += q
-        var high = bitcast[DType.uint32, WIDE // 4]((q >> 8).cast[DType.uint8]())
-        var low = bitcast[DType.uint32, WIDE // 4](q.cast[DType.uint8]())
-        comptime for g in range(WIDE // 4):
-            strip.unsafe_offset((k + 4 * g) * height).unsafe_bitcast[UInt32]().unsafe_store(
-                SIMD[DType.uint32, 2](high[g], low[g])
-            )
+        var high = grouped(q >> 8)
+        var low = grouped(q)
+        comptime for g in range(WIDE // GROUP):
+            var place = strip.unsafe_bitcast[UInt32]().unsafe_offset((k // GROUP + g) * height)
+            comptime if PLANES == 2:
+                place.unsafe_store(SIMD[DType.uint32, 2](high[g], low[g]))
+            else:
+                place[unsafe_offset=0] = low[g]
     return sums.reduce_add().cast[F32]()
 
 

@@ -15,7 +15,7 @@ from max.gpu.host import DeviceContext
 from .attention import QUERIES, AttentionScratch, KeysValues, head_bytes
 from .gemm import multiply
 from .layer_norm import normalize
-from .matrix import DOTS, Epilogue, Rows
+from .matrix import Epilogue, Rows
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
 from .strips import ROWS, Strips
@@ -169,8 +169,7 @@ def encode[
     threads: Int,
 ):
     """States [batch, states, width] of features [batch, mels, frames]."""
-    # Without an instruction for it, keys and values of a byte would only cost accuracy.
-    comptime memory = DType.int8 if Strips[storage].quantized else DType.float32
+    comptime memory = DType.int8 if storage == DType.int8 else DType.float32
     var width = sizes.width
     var count = sizes.states
     var batch = sizes.batch

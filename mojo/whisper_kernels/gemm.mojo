@@ -1,18 +1,20 @@
 """The product `C = A B` of strips and panels.
 
-A tile of `ROWS` x `PANEL` results stays in registers while the depth streams past: float32
-products, or, for int8 panels where the processor has the instruction, sums of four products of
-bytes (VPDPBUSD), from which the float32 result is
+A tile of `ROWS` x `COLUMNS` results stays in registers while the depth streams past: float32
+products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of 16 bits
+(PMADDWD), from which the float32 result is
 `scale_row * scale_column * (sum - zero_row * sum_column)`.
 """
 
 from std.collections import Array
+from std.math import ceildiv
 from std.memory import bitcast
 from std.sys import llvm_intrinsic
+from std.sys.info import CompilationTarget
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
 from .gelu import gelu
-from .matrix import F32, LANES, PANEL, HEADER, Epilogue, Matrix
+from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, Epilogue, Matrix
 from .strips import HALF, QUARTER, ROWS, Strips, strip_height
 from .tensors import Bytes, Floats, Numbers
 
@@ -20,6 +22,9 @@ comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
 comptime AHEAD = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime VECTORS = COLUMNS // LANES
+comptime I32 = DType.int32
+comptime SEGMENT = 512 // GROUP
+"""Groups whose products of 16 bits and a byte an int32 can hold the sum of."""
 
 
 @always_inline
@@ -54,19 +59,37 @@ def float_tile[
 
 
 @always_inline
-def add_dots(
-    sums: SIMD[DType.int32, 16], a: SIMD[DType.uint8, 64], b: SIMD[DType.int8, 64]
-) -> SIMD[DType.int32, 16]:
-    """`sums[j] += sum of a[4 j + i] * b[4 j + i]` over four bytes."""
-    return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[DType.int32, 16]](sums, a, b)
+def load_group(b: Numbers[DType.int8]) -> SIMD[I32, LANES]:
+    """The groups of `LANES` columns of a panel, a group a lane."""
+    comptime if DOTS:
+        return bitcast[I32, LANES](b.unsafe_load[width=4 * LANES]())
+    return bitcast[I32, LANES](b.unsafe_load[width=2 * LANES]().cast[DType.int16]())
 
 
 @always_inline
-def byte_tile[
+def add_products(
+    sums: SIMD[I32, LANES], a: SIMD[I32, LANES], b: SIMD[I32, LANES]
+) -> SIMD[I32, LANES]:
+    """In every lane: `sums` and the products of the group's members."""
+    comptime if DOTS:
+        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[I32, LANES]](
+            sums, bitcast[DType.uint8, 4 * LANES](a), bitcast[DType.int8, 4 * LANES](b)
+        )
+    comptime if CompilationTarget.is_x86() and LANES >= 8:
+        comptime name = "llvm.x86.avx512.pmaddw.d.512" if LANES == 16 else "llvm.x86.avx2.pmadd.wd"
+        return sums + llvm_intrinsic[name, SIMD[I32, LANES]](
+            bitcast[DType.int16, 2 * LANES](a), bitcast[DType.int16, 2 * LANES](b)
+        )
+    return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16)
+
+
+@always_inline
+def integer_tile[
     height: Int
 ](
     strip: Bytes,
     panel: Bytes,
+    part: Int,
     groups: Int,
     scales: Floats,
     zeros: Floats,
@@ -74,32 +97,40 @@ def byte_tile[
     c_stride: Int,
     rows: Int,
 ):
-    """The first `rows` of a tile of `height` x `PANEL` from bytes; `groups` of four in depth."""
-    var sums = Array[SIMD[DType.int32, 16], 2 * height](fill=SIMD[DType.int32, 16](0))
-    var b = panel.unsafe_offset(HEADER).unsafe_bitcast[Int8]()
-    var fours = strip.unsafe_bitcast[Int32]()
-    for k in range(groups):
-        comptime if height <= HALF:
-            prefetch[AHEAD](b.unsafe_offset(k * 4 * PANEL + 2048))
-            prefetch[AHEAD](b.unsafe_offset(k * 4 * PANEL + 2048 + 64))
-        var b0 = b.unsafe_offset(k * 4 * PANEL).unsafe_load[width=64]()
-        var b1 = b.unsafe_offset(k * 4 * PANEL + 64).unsafe_load[width=64]()
-        comptime for i in range(height):
-            var four = SIMD[DType.int32, 16](fours[unsafe_offset=k * height + i])
-            var a = bitcast[DType.uint8, 64](four)
-            sums[2 * i] = add_dots(sums[2 * i], a, b0)
-            sums[2 * i + 1] = add_dots(sums[2 * i + 1], a, b1)
-    var header = panel.unsafe_bitcast[Float32]()
-    comptime for j in range(2):
-        var column_scale = header.unsafe_offset(16 * j).unsafe_load[width=16]()
-        var column_sum = header.unsafe_offset(PANEL + 16 * j).unsafe_load[width=16]()
-        comptime for i in range(height):
-            if i < rows:
-                var zero = SIMD[F32, 16](-zeros[unsafe_offset=i])
-                var exact = zero.fma(column_sum, sums[2 * i + j].cast[F32]())
-                c.unsafe_offset(i * c_stride + 16 * j).unsafe_store(
-                    exact * (column_scale * scales[unsafe_offset=i])
-                )
+    """The first `rows` of a tile of `height` x `COLUMNS`, from column `part` of a panel on."""
+    var a = strip.unsafe_bitcast[Int32]()
+    var b = panel.unsafe_offset(HEADER + GROUP * part).unsafe_bitcast[Int8]()
+    var header = panel.unsafe_bitcast[Float32]().unsafe_offset(part)
+    var start = 0
+    while start < groups:
+        var end = groups if DOTS else min(start + SEGMENT, groups)
+        var sums = Array[SIMD[I32, LANES], VECTORS * height](fill=SIMD[I32, LANES](0))
+        for k in range(start, end):
+            var line = b.unsafe_offset(k * GROUP * PANEL)
+            comptime if height <= HALF:
+                comptime for ahead in range(0, GROUP * PANEL, 64):
+                    prefetch[AHEAD](line.unsafe_offset(2048 + ahead))
+            var columns = Array[SIMD[I32, LANES], VECTORS](fill=SIMD[I32, LANES](0))
+            comptime for j in range(VECTORS):
+                columns[j] = load_group(line.unsafe_offset(GROUP * LANES * j))
+            comptime for i in range(height):
+                var row = SIMD[I32, LANES](a[unsafe_offset=k * height + i])
+                comptime for j in range(VECTORS):
+                    sums[VECTORS * i + j] = add_products(sums[VECTORS * i + j], row, columns[j])
+        comptime for j in range(VECTORS):
+            var column_scale = header.unsafe_offset(LANES * j).unsafe_load[width=LANES]()
+            var column_sum = header.unsafe_offset(PANEL + LANES * j).unsafe_load[width=LANES]()
+            comptime for i in range(height):
+                if i < rows:
+                    var place = c.unsafe_offset(i * c_stride + LANES * j)
+                    var exact = sums[VECTORS * i + j].cast[F32]()
+                    if start == 0:
+                        exact = SIMD[F32, LANES](-zeros[unsafe_offset=i]).fma(column_sum, exact)
+                    var value = exact * (column_scale * scales[unsafe_offset=i])
+                    if start > 0:
+                        value += place.unsafe_load[width=LANES]()
+                    place.unsafe_store(value)
+        start = end
 
 
 def tile[
@@ -114,10 +145,11 @@ def tile[
         )
         if height == high:
             comptime if Strips[storage].quantized:
-                byte_tile[high](
+                integer_tile[high](
                     a.strip(first),
                     panel,
-                    (a.depth + 3) // 4,
+                    part,
+                    ceildiv(a.depth, GROUP),
                     a.scales.unsafe_offset(first),
                     a.zeros.unsafe_offset(first),
                     c,
@@ -125,12 +157,9 @@ def tile[
                     rows,
                 )
             else:
-                comptime header = HEADER if storage == DType.int8 else 0
                 float_tile[high](
                     a.strip(first).unsafe_bitcast[Float32](),
-                    panel.unsafe_offset(header)
-                    .unsafe_bitcast[Scalar[storage]]()
-                    .unsafe_offset(part),
+                    panel.unsafe_bitcast[Scalar[storage]]().unsafe_offset(part),
                     a.depth,
                     c,
                     stride,
@@ -151,60 +180,38 @@ def multiply[
     epilogue: Epilogue = Epilogue(),
 ):
     """The columns of some panels, for all rows of A; C begins at A's first row."""
-    comptime bytes = Strips[storage].quantized
-    comptime columns = PANEL if bytes else COLUMNS
-    comptime scaled = storage == DType.int8 and not bytes
     for p in range(first_panel, last_panel):
         var panel = b.panel(p)
-        for part in range(0, PANEL, columns):
+        for part in range(0, PANEL, COLUMNS):
             var column = p * PANEL + part
             if column >= b.columns:
                 break
-            var wide = min(columns, b.columns - column)
-            var direct = wide == columns and not scaled and epilogue.empty()
+            var wide = min(COLUMNS, b.columns - column)
+            var direct = wide == COLUMNS and epilogue.empty()
             for first in range(0, a.rows, ROWS):
                 if direct:
                     var target = c.unsafe_offset(first * stride + column)
                     tile(a, first, panel, part, target, stride)
                     continue
                 tile(a, first, panel, part, a.corner, PANEL)
-                var scales = panel.unsafe_bitcast[Float32]().unsafe_offset(part)
                 for i in range(min(ROWS, a.rows - first)):
-                    finish[scaled](
-                        a.corner.unsafe_offset(i * PANEL),
-                        scales,
-                        wide,
-                        column,
-                        c,
-                        (first + i) * stride + column,
-                        epilogue,
-                    )
+                    var product = a.corner.unsafe_offset(i * PANEL)
+                    var place = (first + i) * stride + column
+                    finish(product, wide, column, c, place, epilogue)
 
 
 @always_inline
-def finish[
-    scaled: Bool
-](
-    product: Floats,
-    scales: Floats,
-    columns: Int,
-    column: Int,
-    c: Floats,
-    place: Int,
-    epilogue: Epilogue,
+def finish(
+    product: Floats, columns: Int, column: Int, c: Floats, place: Int, epilogue: Epilogue
 ):
-    """A row of a tile, through the columns' scales and the epilogue, to `c[place]`."""
+    """A row of a tile, through the epilogue, to `c[place]`."""
     if columns == COLUMNS:
         # All columns at once, so that they share the loads of constants.
         var value = product.unsafe_load[width=COLUMNS]()
-        comptime if scaled:
-            value *= scales.unsafe_load[width=COLUMNS]()
         c.unsafe_offset(place).unsafe_store(finished[COLUMNS](value, column, place, epilogue))
         return
     for lane in range(columns):
         var value = product[unsafe_offset=lane]
-        comptime if scaled:
-            value *= scales[unsafe_offset=lane]
         c[unsafe_offset=place + lane] = finished[1](value, column + lane, place + lane, epilogue)
 
 

@@ -7,8 +7,8 @@ read front to back, which is what a decoder step, bound by memory, wants; for it
 be of a smaller type than float32, and are widened as they are read.
 
 Panels of int8 begin with the scale of every column and the sum of its integers (`HEADER` bytes,
-float32). Where the processor multiplies bytes (`DOTS`), four values of a column lie together:
-`[k // 4][n % PANEL][k % 4]`, which is the order that its instruction wants.
+float32). `GROUP` values of a column lie together, `[k // GROUP][n % PANEL][k % GROUP]`: those that
+a lane of the processor's instruction multiplies and adds up.
 """
 
 from std.math import align_up, ceildiv
@@ -24,7 +24,8 @@ comptime PANEL = 32
 comptime HEADER = 2 * PANEL * 4
 """Bytes before an int8 panel: its columns' scales, then their sums."""
 comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
-"""Whether products with int8 panels multiply bytes; otherwise they are widened to float32."""
+"""Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
+comptime GROUP = 4 if DOTS else 2
 
 
 @always_inline

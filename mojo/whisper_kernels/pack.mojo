@@ -12,11 +12,13 @@ from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .matrix import DOTS, F32, HEADER, LANES, PANEL, panel_bytes
+from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, panel_bytes
 from .parallel import parallel
 from .tensors import Bytes, Floats, Numbers, first, floats, numbers
 
 comptime LARGEST = Float32(127)
+comptime GROUPED = DType.uint32 if DOTS else DType.uint16
+"""Holds a group of bytes."""
 comptime BLOCK = 64
 """Rows of a panel of floats that stay in L1 while their columns are written."""
 
@@ -60,15 +62,11 @@ def quantize_column[
         var q = round(x * inverse).cast[DType.int32]()
         sums += q
         var bytes = q.cast[DType.int8]()
-        comptime if DOTS:
-            var fours = bitcast[DType.uint32, LANES // 4](bytes)
-            comptime for g in range(LANES // 4):
-                cells.unsafe_offset((k + 4 * g) * PANEL + 4 * lane).unsafe_bitcast[UInt32]()[
-                    unsafe_offset=0
-                ] = fours[g]
-        else:
-            comptime for j in range(LANES):
-                cells[unsafe_offset=(k + j) * PANEL + lane] = bytes[j]
+        var groups = bitcast[GROUPED, LANES // GROUP](bytes)
+        comptime for g in range(LANES // GROUP):
+            cells.unsafe_offset(cell(k + GROUP * g, lane)).unsafe_bitcast[Scalar[GROUPED]]()[
+                unsafe_offset=0
+            ] = groups[g]
     var sum = sums.reduce_add()
     for k in range(whole, align_up(depth, 4)):
         var q = Int32(0)
@@ -84,9 +82,7 @@ def quantize_column[
 @always_inline
 def cell(k: Int, lane: Int) -> Int:
     """Where element (k, lane) of an int8 panel lies behind the header."""
-    comptime if DOTS:
-        return k // 4 * 4 * PANEL + 4 * lane + k % 4
-    return k * PANEL + lane
+    return k // GROUP * GROUP * PANEL + GROUP * lane + k % GROUP
 
 
 def clear_column[storage: DType](depth: Int, panel: Bytes, lane: Int):
@@ -170,24 +166,18 @@ def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: By
         tops = tops.eq(0).select(SIMD[F32, LANES](1), tops)
         var inverse = LARGEST / tops
         var sums = SIMD[DType.int32, LANES](0)
-        for group in range(0, align_up(depth, 4), 4):
-            # The four bytes of a column, lowest first.
-            var fours = SIMD[DType.int32, LANES](0)
-            comptime for j in range(4):
+        for group in range(0, align_up(depth, 4), GROUP):
+            # The bytes of a column, lowest first.
+            var together = SIMD[DType.int32, LANES](0)
+            comptime for j in range(GROUP):
                 if group + j < depth:
                     var x = column.unsafe_offset((group + j) * stride).unsafe_load[width=LANES]()
                     var q = round(x * inverse).cast[DType.int32]()
                     sums += q
-                    comptime if DOTS:
-                        fours |= (q & 255) << Int32(8 * j)
-                    else:
-                        cells.unsafe_offset((group + j) * PANEL + start).unsafe_store(
-                            q.cast[DType.int8]()
-                        )
-            comptime if DOTS:
-                cells.unsafe_offset(group * PANEL + 4 * start).unsafe_bitcast[
-                    Int32
-                ]().unsafe_store(fours)
+                    together |= (q & 255) << Int32(8 * j)
+            cells.unsafe_offset(cell(group, start)).unsafe_bitcast[
+                Scalar[GROUPED]
+            ]().unsafe_store(together.cast[GROUPED]())
         header.unsafe_offset(start).unsafe_store(tops / LARGEST)
         header.unsafe_offset(PANEL + start).unsafe_store(sums.cast[F32]())
 

@@ -4,16 +4,16 @@ A product streams two operands: a panel of B, and a strip in which the same colu
 rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 2008). A strip is prepared once for all panels that it meets.
 
-For int8 panels on a processor that multiplies bytes the rows are quantised on the way, each row
-by itself: `x = scale * (q - zero)` with q in 0 ... 255.
+For int8 panels the rows are quantised on the way, each row by itself: `x = scale * (q - zero)`
+with q in 0 ... 255, in bytes or in 16 bits (`INTEGER`), a group in 32 bits.
 """
 
-from std.math import align_up, round
+from std.math import align_up, ceildiv, round
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 
 from .extremes import extremes
-from .matrix import DOTS, F32, LANES, PANEL, Rows
+from .matrix import DOTS, F32, GROUP, LANES, PANEL, Rows
 from .tensors import Bytes, Floats
 
 comptime ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
@@ -21,6 +21,8 @@ comptime ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
 comptime HALF = ROWS // 2
 comptime QUARTER = ROWS // 4
 """Strips are `ROWS`, `HALF`, `QUARTER` or 1 high: code is generated for these."""
+comptime INTEGER = DType.uint8 if DOTS else DType.int16
+"""What the quantised values of A are kept in."""
 
 
 def strip_height(rows: Int) -> Int:
@@ -35,7 +37,7 @@ def strip_height(rows: Int) -> Int:
 struct Strips[storage: DType]:
     """A [rows, depth] for products with matrices of `storage`; owns its memory."""
 
-    comptime quantized = Self.storage == DType.int8 and DOTS
+    comptime quantized = Self.storage == DType.int8
 
     var memory: Bytes
     var scales: Floats
@@ -52,8 +54,7 @@ struct Strips[storage: DType]:
     def __init__(out self, most_rows: Int, most_depth: Int):
         """Room for so many rows and so much depth."""
         self.memory = unsafe_alloc[UInt8](
-            align_up(most_rows, ROWS) * align_up(most_depth, 4) * (1 if Self.quantized else 4),
-            alignment=64,
+            align_up(most_rows, ROWS) * Self.row_bytes(most_depth), alignment=64
         )
         self.scales = unsafe_alloc[Float32](align_up(most_rows, ROWS))
         self.zeros = unsafe_alloc[Float32](align_up(most_rows, ROWS))
@@ -72,9 +73,13 @@ struct Strips[storage: DType]:
     @always_inline
     def strip(self, first_row: Int) -> Bytes:
         """The strip that begins at a row, a multiple of `ROWS`."""
-        comptime if Self.quantized:
-            return self.memory.unsafe_offset(first_row * align_up(self.depth, 4))
-        return self.memory.unsafe_offset(first_row * self.depth * 4)
+        return self.memory.unsafe_offset(first_row * Self.row_bytes(self.depth))
+
+    @staticmethod
+    @always_inline
+    def row_bytes(depth: Int) -> Int:
+        """Bytes that a row takes."""
+        return 4 * (ceildiv(depth, GROUP) if Self.quantized else depth)
 
     @always_inline
     def height(self, first_row: Int) -> Int:
@@ -97,7 +102,7 @@ struct Strips[storage: DType]:
     def quantize(
         mut self, a: Rows, row: Int, start: Int, count: Int, height: Int, scale: Float32
     ):
-        """One strip of bytes, `[depth // 4][height][4]`."""
+        """One strip of integers, `[depth // GROUP][height][GROUP]`."""
         var strip = self.strip(start)
         for i in range(count):
             var place = (row + i) * a.stride + a.offset
@@ -118,7 +123,7 @@ struct Strips[storage: DType]:
 
 
 def quantize_row(row: Floats, depth: Int, strip: Bytes, height: Int) -> Tuple[Float32, Float32]:
-    """Bytes of a row, four at a time `4 * height` apart; returns scale and zero."""
+    """Integers of a row, its groups `height` apart; returns scale and zero."""
     var whole = depth // LANES * LANES
     var low, high = extremes(row, depth)
     var scale = max(high - low, Float32(1e-30)) / 255
@@ -129,20 +134,23 @@ def quantize_row(row: Floats, depth: Int, strip: Bytes, height: Int) -> Tuple[Fl
     for k in range(0, whole, LANES):
         var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
         var q = min(x.fma(SIMD[F32, LANES](inverse), SIMD[F32, LANES](shift)), 255)
-        var bytes = q.cast[DType.int32]().cast[DType.uint8]()
-        var fours = bitcast[DType.uint32, LANES // 4](bytes)
-        comptime for g in range(LANES // 4):
-            strip.unsafe_offset((k + 4 * g) * height).unsafe_bitcast[UInt32]()[
-                unsafe_offset=0
-            ] = fours[g]
-    for k in range(whole, align_up(depth, 4)):
+        var groups = grouped(q.cast[DType.int32]())
+        comptime for g in range(LANES // GROUP):
+            strip.unsafe_bitcast[UInt32]()[unsafe_offset=(k // GROUP + g) * height] = groups[g]
+    for k in range(whole, align_up(depth, GROUP)):
         var q = zero
         if k < depth:
             q = min(row[unsafe_offset=k] * inverse + shift, 255)
-        strip[unsafe_offset=k // 4 * 4 * height + k % 4] = q.cast[DType.int32]().cast[
-            DType.uint8
-        ]()
+        strip.unsafe_bitcast[Scalar[INTEGER]]()[
+            unsafe_offset=k // GROUP * GROUP * height + k % GROUP
+        ] = q.cast[DType.int32]().cast[INTEGER]()
     return (scale, zero)
+
+
+@always_inline
+def grouped[width: Int](q: SIMD[DType.int32, width]) -> SIMD[DType.uint32, width // GROUP]:
+    """Integers as they lie in a strip, a group in 32 bits."""
+    return bitcast[DType.uint32, width // GROUP](q.cast[INTEGER]())
 
 
 def interleave(
