@@ -1,14 +1,19 @@
 """faster-whisper's names, with models that run on MAX graphs and Mojo kernels."""
 
-from importlib.metadata import version as _version
-
-from faster_whisper import available_models, decode_audio, download_model, format_timestamp
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 from .hookspecs import hookimpl
-from .model import BatchedInferencePipeline, WhisperModel
-from .plugins import load_model
+from .swap import install, uninstall
 
-__version__ = _version("whisper-max-backend")
+if TYPE_CHECKING:
+    from faster_whisper import available_models, decode_audio, download_model, format_timestamp
+
+    from .model import BatchedInferencePipeline, WhisperModel
+    from .plugins import load_model
+
+    __version__: str
 
 __all__ = [
     "BatchedInferencePipeline",
@@ -19,5 +24,34 @@ __all__ = [
     "download_model",
     "format_timestamp",
     "hookimpl",
+    "install",
     "load_model",
+    "uninstall",
 ]
+
+# Imported when they are first asked for: a process that is swapped in (swap.py) may never do so,
+# or may be in the middle of importing faster-whisper.
+_HOMES = {
+    "BatchedInferencePipeline": "whisper_max_backend.model",
+    "WhisperModel": "whisper_max_backend.model",
+    "load_model": "whisper_max_backend.plugins",
+    "available_models": "faster_whisper",
+    "decode_audio": "faster_whisper",
+    "download_model": "faster_whisper",
+    "format_timestamp": "faster_whisper",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "__version__":
+        value: _Any = _import_module("importlib.metadata").version("whisper-max-backend")
+    elif name in _HOMES:
+        value = getattr(_import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

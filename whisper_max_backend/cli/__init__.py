@@ -8,6 +8,7 @@ import click
 
 from .compile import compile_model
 from .inventory import list_backends, list_plugins
+from .run import run
 from .transcribe import transcribe
 
 
@@ -22,5 +23,5 @@ def main(verbose: bool) -> None:
         logging.getLogger("faster_whisper").setLevel(logging.DEBUG)
 
 
-for _command in (transcribe, list_backends, list_plugins, compile_model):
+for _command in (transcribe, run, list_backends, list_plugins, compile_model):
     main.add_command(_command)

@@ -1,0 +1,113 @@
+"""`whisper-max run`: unmodified programs and their child processes on this engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from compat_tests.models import model_directory
+
+MAIN = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "run"]
+TELL = """
+    import sys
+    from faster_whisper import WhisperModel
+    model = WhisperModel(sys.argv[1], device="cpu")
+    print(type(model.model).__module__, model.model.compute_type, *sys.argv[2:], flush=True)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "tell.py"
+    path.write_text(textwrap.dedent(TELL))
+    return path
+
+
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **variables},
+    )
+
+
+def test_a_script_and_its_arguments(script: Path) -> None:
+    result = run("--compute-type", "int8", script, model_directory("tiny.en"), "--compute-type", 1)
+    expected = "whisper_max_backend.engine.whisper int8_float32 --compute-type 1"
+    assert result.stdout.strip() == expected, result.stderr
+
+
+def test_a_module(script: Path) -> None:
+    result = run("-m", "tell", model_directory("tiny.en"), PYTHONPATH=str(script.parent))
+    assert result.stdout.startswith("whisper_max_backend.engine.whisper "), result.stderr
+
+
+def test_a_command_and_the_processes_it_starts(script: Path, tmp_path: Path) -> None:
+    command = tmp_path / "tell-in-a-child"
+    command.write_text(f'#!/bin/sh\n{sys.executable} {script} "$1"\nexit 7\n')
+    command.chmod(0o755)
+    result = run(command, model_directory("tiny.en"))
+    assert result.stdout.startswith("whisper_max_backend.engine.whisper "), result.stderr
+    assert result.returncode == 7
+
+
+def test_spawned_workers(tmp_path: Path) -> None:
+    path = tmp_path / "workers.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys
+
+            def engine(path):
+                from faster_whisper import WhisperModel
+                return type(WhisperModel(path, device="cpu").model).__module__
+
+            if __name__ == "__main__":
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    print(pool.apply(engine, (sys.argv[1],)))
+            """
+        )
+    )
+    result = run(path, model_directory("tiny.en"))
+    assert result.stdout.strip() == "whisper_max_backend.engine.whisper", result.stderr
+
+
+def test_the_environments_own_sitecustomize_is_imported(script: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('ours too')")
+    result = run(script, model_directory("tiny.en"), PYTHONPATH=str(tmp_path))
+    command, program, told = result.stdout.splitlines()  # the command is a process of its own
+    assert command == program == "ours too"
+    assert told.startswith("whisper_max_backend.engine.whisper ")
+
+
+def test_processes_without_models_pay_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "idle.py"
+    path.write_text(
+        'import sys; print(*(name in sys.modules for name in ("ctranslate2", "whisper_max_backend")))'
+    )
+    assert run(path).stdout.strip() == "False False"
+
+
+def test_status_and_signals_pass_through(tmp_path: Path) -> None:
+    path = tmp_path / "end.py"
+    path.write_text(
+        "import os, signal, sys\nif sys.argv[1] == 'exit': sys.exit(5)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    assert run(path, "exit").returncode == 5
+    assert run(path, "kill").returncode == -signal.SIGTERM
+
+
+def test_a_program_that_does_not_exist() -> None:
+    result = run("no-such-program")
+    assert result.returncode == 127
+    assert "no-such-program" in result.stderr

@@ -1,0 +1,156 @@
+"""Puts this package's engine in the place of ``ctranslate2.models.Whisper``.
+
+faster-whisper, and programs with a copy of its code, look that class up when they build a model:
+replacing the attribute reaches all of them, whenever they were imported. This module imports
+neither MAX nor faster-whisper, so that a process that builds no model pays nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import threading
+from types import ModuleType, TracebackType
+from typing import Any
+
+_DEFAULTS = {
+    "device": ("cpu", "auto"),
+    "device_index": (0,),
+    "compute_type": ("default",),
+    "inter_threads": (1,),
+    "intra_threads": (0,),
+    "max_queued_batches": (0,),
+    "flash_attention": (False,),
+    "tensor_parallel": (False,),
+}
+"""What faster-whisper or CTranslate2 give where a program says nothing."""
+
+_log = logging.getLogger("whisper_max_backend")
+_lock = threading.RLock()
+_active: list[Installation] = []
+_told: set[str] = set()
+_stock: Any = None
+
+
+def install(backend: str = "max", **defaults: Any) -> Installation:
+    """From now on models of ``ctranslate2.models.Whisper``, and so faster-whisper's, are ours.
+
+    What this engine cannot load is loaded by CTranslate2, with one warning that says why.
+    Installing twice changes nothing but the defaults. Several threads may call this at once.
+
+    Args:
+        backend: ``"max"``.
+        defaults: Arguments of ``ctranslate2.models.Whisper`` (``compute_type="int8"``,
+            ``intra_threads=2``) for models whose program leaves them at the default.
+
+    Returns:
+        A context manager: at its end what was there before is there again.
+
+    Raises:
+        ValueError: Another backend; only this one has CTranslate2's surface.
+        TypeError: A default that is not an argument of ``ctranslate2.models.Whisper``.
+    """
+    if backend != "max":
+        raise ValueError(
+            f"the backend {backend!r} cannot be swapped in: only 'max' has the surface of "
+            "ctranslate2.models.Whisper"
+        )
+    for name in defaults:
+        if name not in _DEFAULTS:
+            raise TypeError(
+                f"{name!r} is not an argument of ctranslate2.models.Whisper that can have a "
+                f"default: choose from {', '.join(_DEFAULTS)}"
+            )
+    return Installation(defaults)
+
+
+def uninstall() -> None:
+    """``ctranslate2.models.Whisper`` is CTranslate2's own class again, if it was not."""
+    with _lock:
+        _active.clear()
+        _apply()
+
+
+class Installation:
+    """A swap under way; as a context manager it ends with the block."""
+
+    def __init__(self, defaults: dict[str, Any]) -> None:
+        with _lock:
+            _active.append(self)
+            self.stand_in = StandIn(defaults)
+            _apply()
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _lock:
+            if self in _active:
+                _active.remove(self)
+            _apply()
+
+
+class StandIn:
+    """Called, subclassed and asked for its attributes like the class ``Whisper`` of this engine."""
+
+    def __init__(self, defaults: dict[str, Any]) -> None:
+        self._defaults = defaults
+
+    def __call__(self, *places: Any, **given: Any) -> Any:
+        """A model: ours, else CTranslate2's, else the error that CTranslate2 raises."""
+        filled = {**dict(zip(("model_path", "device"), places, strict=False)), **given}
+        for name, value in self._defaults.items():
+            said = filled.get(name, _DEFAULTS[name][0])
+            if any(said is usual or said == usual for usual in _DEFAULTS[name]):
+                filled[name] = value
+        try:
+            if len(places) > 2:
+                raise TypeError("only model_path and device are positional")
+            return _engine().Whisper(**filled)
+        except Exception as ours:
+            try:
+                model = _stock(*places, **given)
+            except Exception as error:
+                raise error from None
+            _tell(ours)
+            return model
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(_engine().Whisper)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (_engine().Whisper,)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, (_engine().Whisper, _stock))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_engine().Whisper, name)
+
+
+def _engine() -> ModuleType:
+    """The engine, imported with the first model."""
+    return importlib.import_module("whisper_max_backend.engine.whisper")
+
+
+def _apply() -> None:
+    """The attribute is what the latest installation wants, else what it was before the first."""
+    global _stock
+    models = importlib.import_module("ctranslate2").models
+    if _stock is None:
+        _stock = models.Whisper
+    models.Whisper = _active[-1].stand_in if _active else _stock
+
+
+def _tell(error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    if reason not in _told:
+        _told.add(reason)
+        _log.warning("CTranslate2 runs the model, not this engine (%s)", reason)
