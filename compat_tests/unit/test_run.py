@@ -91,9 +91,8 @@ def test_the_environments_own_sitecustomize_is_imported(script: Path, tmp_path: 
 
 def test_processes_without_models_pay_nothing(tmp_path: Path) -> None:
     path = tmp_path / "idle.py"
-    path.write_text(
-        'import sys; print(*(name in sys.modules for name in ("ctranslate2", "whisper_max_backend")))'
-    )
+    names = ("ctranslate2", "whisper_max_backend")
+    path.write_text(f"import sys; print(*(name in sys.modules for name in {names}))")
     assert run(path).stdout.strip() == "False False"
 
 
