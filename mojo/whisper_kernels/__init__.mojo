@@ -3,6 +3,8 @@
 from .alignment import AlignmentWeights, TimeWarping
 from .choice import Choose
 from .decoder import Decoder
+from .device import AttendHistory, AttendWindow, Embed, Linear, LinearAdded, Logits, Unfold
+from .device import DeviceAlignmentWeights, DeviceChoose, DeviceProbabilities
 from .embedding import Project, TakeToken
 from .encoder import Encoder
 from .log_mel import LogMel

@@ -229,14 +229,18 @@ class Decoder:
             self._buffer(np.array([eot], np.int32)),
             self._threads,
         )
-        routes = paths.to_numpy()
         return (
-            [
-                [(text, time) for text, time in route[:count].tolist()]
-                for route, count in zip(routes, counts.to_numpy(), strict=True)
-            ],
+            self._routes(paths.to_numpy(), counts.to_numpy()),
             probabilities.to_numpy()[:, :, 0],
         )
+
+    @staticmethod
+    def _routes(paths: np.ndarray, counts: np.ndarray) -> list[list[tuple[int, int]]]:
+        """Paths ``[items, longest, 2]``, each cut to its length."""
+        return [
+            [(text, time) for text, time in path[:count].tolist()]
+            for path, count in zip(paths, counts, strict=True)
+        ]
 
     def _history(self, state: DecoderState, tokens: Int32Array, beams: int) -> list[Buffer]:
         """Inputs of a pass over new ``tokens [rows, length]``."""

@@ -1,4 +1,4 @@
-"""The graphs that serve every model: log-mel features, and the packing of weights."""
+"""The graphs that serve every model: log-mel features, packing of weights, time warping."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Module
 
 from .artifacts import CompiledArguments, compiled
+from .graphs.alignment import add_time_warping
 from .graphs.log_mel import add_log_mel
 from .graphs.packing import add_packing
 
 
 @functools.cache
 def shared_models() -> Mapping[str, Model]:
-    """``log_mel`` and the ``pack_*`` graphs, on the CPU."""
+    """``log_mel``, ``time_warping`` and the ``pack_*`` graphs, on the CPU."""
     session = InferenceSession(devices=[CPU()])
     models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
     return models
@@ -38,4 +39,5 @@ def _build() -> Module:
     device = DeviceRef.CPU()
     add_log_mel(module, device)
     add_packing(module, device)
+    add_time_warping(module, device)
     return module

@@ -1,0 +1,8 @@
+"""The kernels of a GPU; a CPU runs them too, for tests."""
+
+from .alignment import AlignmentWeights as DeviceAlignmentWeights
+from .choice import Choose as DeviceChoose, Probabilities as DeviceProbabilities
+from .embedding import Embed, Unfold
+from .history import AttendHistory
+from .linear import Linear, LinearAdded, Logits
+from .window import AttendWindow

@@ -1,0 +1,271 @@
+"""Attention of the decoder: a few queries over many keys, read once for all of the queries.
+
+A block takes a head, up to `group` queries that share their keys, and a part of the keys. Where
+the keys are split among blocks, a second kernel puts the parts together.
+"""
+
+from std.math import exp, sqrt
+
+from ..tensors import Floats, Ints, Numbers
+from .team import shared, step
+
+comptime THREADS = 128
+comptime TILE = THREADS
+"""Keys that a block works on at a time."""
+comptime PIECE = 4
+"""Neighbouring numbers that a thread loads at once."""
+comptime LEAST = Float32.MIN_FINITE
+comptime EXTRA = 2
+"""What is kept of a part beside the weighted values: the largest score, the sum of weights."""
+
+
+trait Keys:
+    """Where the keys and values of one head are, and which of them a query may see."""
+
+    comptime dtype: DType
+
+    def key(self, index: Int) -> Numbers[Self.dtype]:
+        """The key at a position."""
+        ...
+
+    def value(self, index: Int) -> Numbers[Self.dtype]:
+        """The value at a position."""
+        ...
+
+    def visible(self, query: Int) -> Int:
+        """How many keys a query sees."""
+        ...
+
+
+@fieldwise_init
+struct History[T: DType](ImplicitlyCopyable, Keys):
+    """A row's own past: up to `position` in the cache, from there on the new tokens themselves.
+
+    The cache row that holds a position of the history is named by `origins`.
+    """
+
+    comptime dtype = Self.T
+    var cache: Numbers[Self.T]
+    """The head's keys in the layer's cache [slots, context, width]; the values follow."""
+    var plane: Int
+    """Distance of the values from the keys."""
+    var context: Int
+    var width: Int
+    var origins: Ints
+    var position: Int
+    var fresh: Numbers[Self.T]
+    """The head's keys in the row's new queries, keys and values [tokens, 3 * width]."""
+
+    @always_inline
+    def key(self, index: Int) -> Numbers[Self.T]:
+        if index >= self.position:
+            return self.fresh.unsafe_offset((index - self.position) * 3 * self.width)
+        return self.cache.unsafe_offset(self._cell(index))
+
+    @always_inline
+    def value(self, index: Int) -> Numbers[Self.T]:
+        if index >= self.position:
+            return self.fresh.unsafe_offset(
+                (index - self.position) * 3 * self.width + self.width
+            )
+        return self.cache.unsafe_offset(self.plane + self._cell(index))
+
+    @always_inline
+    def visible(self, query: Int) -> Int:
+        return self.position + query + 1
+
+    @always_inline
+    def _cell(self, index: Int) -> Int:
+        return (Int(self.origins[unsafe_offset=index]) * self.context + index) * self.width
+
+
+@fieldwise_init
+struct Window[T: DType](ImplicitlyCopyable, Keys):
+    """An encoded window: keys and values side by side, [frames, 2 * width]."""
+
+    comptime dtype = Self.T
+    var memory: Numbers[Self.T]
+    var width: Int
+    var frames: Int
+
+    @always_inline
+    def key(self, index: Int) -> Numbers[Self.T]:
+        return self.memory.unsafe_offset(index * 2 * self.width)
+
+    @always_inline
+    def value(self, index: Int) -> Numbers[Self.T]:
+        return self.memory.unsafe_offset(index * 2 * self.width + self.width)
+
+    @always_inline
+    def visible(self, query: Int) -> Int:
+        return self.frames
+
+
+@always_inline
+def attend_block[
+    K: Keys, //, group: Int, head_size: Int
+](
+    keys: K,
+    queries: Numbers[K.dtype],
+    stride: Int,
+    first: Int,
+    last: Int,
+    begin: Int,
+    end: Int,
+    output: Numbers[K.dtype],
+    output_stride: Int,
+    part: Optional[Floats] = None,
+    part_stride: Int = 0,
+):
+    """Queries `[first, last)`, `stride` apart, over the keys `[begin, end)`.
+
+    Where these are all keys, the result goes to `output`. Otherwise each query's sum of values,
+    largest score and sum of weights go to `part`.
+    """
+    comptime per_query = THREADS // group
+    comptime shares = THREADS // head_size if head_size < THREADS else 1
+    comptime size = group * head_size
+    var asked = shared[size]()
+    var scores = shared[group * TILE]()
+    var peaks = shared[THREADS]()
+    var totals = shared[THREADS]()
+    var tops = shared[group]()
+    var next_tops = shared[group]()
+    var sums = shared[group]()
+    var results = shared[shares * size]()
+    var scale = 1 / sqrt(Float32(head_size))
+
+    def prepare(thread: Int) {imm}:
+        for i in range(thread, size, THREADS):
+            var query = first + i // head_size
+            asked[unsafe_offset=i] = 0
+            if query < last:
+                asked[unsafe_offset=i] = scale * (
+                    queries[unsafe_offset=query * stride + i % head_size].cast[DType.float32]()
+                )
+        for i in range(thread, shares * size, THREADS):
+            results[unsafe_offset=i] = 0
+        if thread < group:
+            tops[unsafe_offset=thread] = LEAST
+            sums[unsafe_offset=thread] = 0
+
+    step[THREADS](prepare)
+    for tile in range(begin, end, TILE):
+
+        def score(thread: Int) {imm}:
+            var index = tile + thread
+            var found = Array[Float32, group](fill=LEAST)
+            if index < end:
+                found = Array[Float32, group](fill=0)
+                var key = keys.key(index)
+                for k in range(0, head_size, PIECE):
+                    var values = (
+                        key.unsafe_offset(k).unsafe_load[width=PIECE]().cast[DType.float32]()
+                    )
+                    comptime for g in range(group):
+                        var own = asked.unsafe_offset(g * head_size + k)
+                        found[g] += (own.unsafe_load[width=PIECE]() * values).reduce_add()
+                comptime for g in range(group):
+                    if index >= keys.visible(first + g):
+                        found[g] = LEAST
+            comptime for g in range(group):
+                scores[unsafe_offset=g * TILE + thread] = found[g]
+
+        step[THREADS](score)
+
+        def peak(thread: Int) {imm}:
+            var own = scores.unsafe_offset(thread // per_query * TILE)
+            var top = LEAST
+            for i in range(thread % per_query, TILE, per_query):
+                top = max(top, own[unsafe_offset=i])
+            peaks[unsafe_offset=thread] = top
+
+        step[THREADS](peak)
+
+        def weigh(thread: Int) {imm}:
+            var g = thread // per_query
+            var top = tops[unsafe_offset=g]
+            for i in range(per_query):
+                top = max(top, peaks[unsafe_offset=g * per_query + i])
+            var own = scores.unsafe_offset(g * TILE)
+            var total = Float32(0)
+            for i in range(thread % per_query, TILE, per_query):
+                var weight = exp(own[unsafe_offset=i] - top)
+                own[unsafe_offset=i] = weight
+                total += weight
+            totals[unsafe_offset=thread] = total
+            if thread % per_query == 0:
+                next_tops[unsafe_offset=g] = top
+
+        step[THREADS](weigh)
+
+        def gather(thread: Int) {imm}:
+            var share = thread // head_size
+            if share < shares:
+                var d = thread % head_size
+                var sum = Array[Float32, group](fill=0)
+                for i in range(share, min(TILE, end - tile), shares):
+                    var value = keys.value(tile + i)[unsafe_offset=d].cast[DType.float32]()
+                    comptime for g in range(group):
+                        sum[g] += scores[unsafe_offset=g * TILE + i] * value
+                comptime for g in range(group):
+                    var place = share * size + g * head_size + d
+                    var decay = exp(tops[unsafe_offset=g] - next_tops[unsafe_offset=g])
+                    results[unsafe_offset=place] = results[unsafe_offset=place] * decay + sum[g]
+
+        step[THREADS](gather)
+
+        def move_on(thread: Int) {imm}:
+            if thread < group:
+                var top = next_tops[unsafe_offset=thread]
+                var sum = sums[unsafe_offset=thread] * exp(tops[unsafe_offset=thread] - top)
+                for i in range(per_query):
+                    sum += totals[unsafe_offset=thread * per_query + i]
+                sums[unsafe_offset=thread] = sum
+                tops[unsafe_offset=thread] = top
+
+        step[THREADS](move_on)
+
+    def finish(thread: Int) {imm}:
+        for i in range(thread, size, THREADS):
+            var g = i // head_size
+            var query = first + g
+            if query < last:
+                var d = i % head_size
+                var sum = Float32(0)
+                comptime for share in range(shares):
+                    sum += results[unsafe_offset=share * size + i]
+                if not part:
+                    output[unsafe_offset=query * output_stride + d] = (
+                        sum / sums[unsafe_offset=g]
+                    ).cast[K.dtype]()
+                else:
+                    var own = part.value().unsafe_offset(query * part_stride)
+                    own[unsafe_offset=d] = sum
+                    if d == 0:
+                        own[unsafe_offset=head_size] = tops[unsafe_offset=g]
+                        own[unsafe_offset=head_size + 1] = sums[unsafe_offset=g]
+
+    step[THREADS](finish)
+
+
+@always_inline
+def join_parts[
+    dtype: DType, head_size: Int
+](place: Int, parts: Floats, count: Int, distance: Int, output: Numbers[dtype]):
+    """One number of the output from the parts of its query and head, `distance` apart.
+
+    place: the query and head, times head_size, plus the number's index in the head.
+    """
+    var own = parts.unsafe_offset(place // head_size * (head_size + EXTRA))
+    var top = LEAST
+    for i in range(count):
+        top = max(top, own[unsafe_offset=i * distance + head_size])
+    var sum = Float32(0)
+    var total = Float32(0)
+    for i in range(count):
+        var part = own.unsafe_offset(i * distance)
+        var weight = exp(part[unsafe_offset=head_size] - top)
+        sum += weight * part[unsafe_offset=place % head_size]
+        total += weight * part[unsafe_offset=head_size + 1]
+    output[unsafe_offset=place] = (sum / total).cast[dtype]()

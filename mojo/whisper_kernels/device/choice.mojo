@@ -1,0 +1,629 @@
+"""The end of a step: rules, log-softmax, and the continuations of every item.
+
+What the rules and the draw are is told in `rules.mojo` and `candidates.mojo`. Here a block has a
+row of logits: it finds the row's best continuations one after another. Then a block has an item:
+each of its rows' continuations counts those that come before it, which is its place.
+"""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.gpu import block_idx
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+from std.math import exp, log
+from std.memory import bitcast
+
+from ..candidates import gumbel, hashed
+from ..rules import BANNED
+from ..tensors import Floats, Ints, Numbers, floats, ints
+from .team import FOLDS, Reduction, blocks_on_cpu, shared, step
+
+comptime THREADS = 512
+comptime LAST = Int32.MAX
+"""The place of no continuation."""
+
+
+@always_inline
+def log_sum[threads: Int](reduction: Reduction[threads], row: Floats, count: Int) -> Float32:
+    """`log(sum(exp(row)))`."""
+
+    def top_of(thread: Int) {imm} -> Float32:
+        var top = Float32.MIN_FINITE
+        for k in range(thread, count, threads):
+            top = max(top, row[unsafe_offset=k])
+        return top
+
+    var top = reduction.maximum(top_of)
+
+    def sum_of(thread: Int) {imm} -> Float32:
+        var total = Float32(0)
+        for k in range(thread, count, threads):
+            total += exp(row[unsafe_offset=k] - top)
+        return total
+
+    return top + log(reduction.sum(sum_of))
+
+
+@always_inline
+def before(key: Float32, place: Int32, other: Float32, other_place: Int32) -> Bool:
+    """Whether a continuation comes before another: a larger key, or an equal one further left."""
+    return key > other or (key == other and place < other_place)
+
+
+@always_inline
+def noise(sampled: Bool, temperature: Float32, stream: UInt32, value: Float32, id: Int) -> Float32:
+    """What a continuation is ordered by."""
+    if not sampled:
+        return value
+    return value / temperature + gumbel[1](stream, UInt32(id))
+
+
+@always_inline
+def survey_block(
+    row: Int,
+    raw: Floats,
+    scores: Floats,
+    suppressed: Ints,
+    ranges: Ints,
+    banned: Ints,
+    penalized: Ints,
+    checks: Ints,
+    numbers: Ints,
+    penalty: Floats,
+    draw: Ints,
+    temperature: Floats,
+    ruled: Floats,
+    watched: Floats,
+    shifts: Floats,
+    keys: Floats,
+    places: Ints,
+    vocabulary: Int,
+    beams: Int,
+    wanted: Int,
+    capacity: Int,
+    suppressed_count: Int,
+    banned_count: Int,
+    penalized_count: Int,
+):
+    """Applies the rules to a row, and finds its best continuations in falling order."""
+    var source = raw.unsafe_offset(row * vocabulary)
+    var line = ruled.unsafe_offset(row * vocabulary)
+    var reduction = Reduction[THREADS]()
+
+    def copy(thread: Int) {imm}:
+        for k in range(thread, vocabulary, THREADS):
+            line[unsafe_offset=k] = source[unsafe_offset=k]
+
+    step[THREADS](copy)
+    var watched_id = Int(numbers[unsafe_offset=1])
+    var probability = Float32(0)
+    if watched_id >= 0:
+        probability = exp(
+            source[unsafe_offset=watched_id] - log_sum(reduction, source, vocabulary)
+        )
+
+    def penalize(thread: Int) {imm}:
+        if thread == 0:
+            watched[unsafe_offset=row] = probability
+        for i in range(thread, penalized_count, THREADS):
+            var id = Int(penalized[unsafe_offset=row * penalized_count + i])
+            if id >= 0:
+                var value = line[unsafe_offset=id]
+                var factor = penalty[unsafe_offset=0]
+                line[unsafe_offset=id] = value * factor if value < 0 else value / factor
+
+    step[THREADS](penalize)
+
+    def ban(thread: Int) {imm}:
+        for i in range(thread, suppressed_count, THREADS):
+            line[unsafe_offset=Int(suppressed[unsafe_offset=i])] = BANNED
+        for i in range(thread, banned_count, THREADS):
+            var id = Int(banned[unsafe_offset=row * banned_count + i])
+            if id >= 0:
+                line[unsafe_offset=id] = BANNED
+        for i in range(2):
+            var bounds = ranges.unsafe_offset(4 * row + 2 * i)
+            for k in range(
+                Int(bounds[unsafe_offset=0]) + thread, Int(bounds[unsafe_offset=1]), THREADS
+            ):
+                line[unsafe_offset=k] = BANNED
+
+    step[THREADS](ban)
+    if checks[unsafe_offset=row] != 0:
+        var start = Int(numbers[unsafe_offset=0])
+        var timestamps = log_sum(reduction, line.unsafe_offset(start), vocabulary - start)
+
+        def text_top(thread: Int) {imm} -> Float32:
+            var top = Float32.MIN_FINITE
+            for k in range(thread, start, THREADS):
+                top = max(top, line[unsafe_offset=k])
+            return top
+
+        if timestamps > reduction.maximum(text_top):
+
+            def ban_text(thread: Int) {imm}:
+                for k in range(thread, start, THREADS):
+                    line[unsafe_offset=k] = BANNED
+
+            step[THREADS](ban_text)
+    var shift = scores[unsafe_offset=row] - log_sum(reduction, line, vocabulary)
+    var heat = temperature[unsafe_offset=0]
+    var topk = Int(draw[unsafe_offset=0])
+    var sampled = heat > 0 and topk != 1 and not 0 < topk < beams * vocabulary
+    var seed = hashed[1](UInt32(draw[unsafe_offset=1]))
+    var stream = hashed[1](seed ^ UInt32(row + 1))
+    var part_keys = shared[THREADS]()
+    var part_places = shared[THREADS, DType.int32]()
+    var best_keys = shared[FOLDS]()
+    var best_places = shared[FOLDS, DType.int32]()
+    var last_key = Float32.MAX
+    var last_place = Int32(-1)
+    for index in range(min(capacity, vocabulary)):
+
+        def look(thread: Int) {imm}:
+            var key = Float32.MIN
+            var place = LAST
+            for k in range(thread, vocabulary, THREADS):
+                var other = noise(sampled, heat, stream, line[unsafe_offset=k] + shift, k)
+                if before(last_key, last_place, other, Int32(k)) and before(
+                    other, Int32(k), key, place
+                ):
+                    key = other
+                    place = Int32(k)
+            part_keys[unsafe_offset=thread] = key
+            part_places[unsafe_offset=thread] = place
+
+        step[THREADS](look)
+
+        def fold(thread: Int) {imm}:
+            if thread < FOLDS:
+                var key = Float32.MIN
+                var place = LAST
+                for i in range(thread, THREADS, FOLDS):
+                    var other = part_keys[unsafe_offset=i]
+                    if before(other, part_places[unsafe_offset=i], key, place):
+                        key = other
+                        place = part_places[unsafe_offset=i]
+                best_keys[unsafe_offset=thread] = key
+                best_places[unsafe_offset=thread] = place
+
+        step[THREADS](fold)
+        var key = Float32.MIN
+        var place = LAST
+        for i in range(FOLDS):
+            var other = best_keys[unsafe_offset=i]
+            if before(other, best_places[unsafe_offset=i], key, place):
+                key = other
+                place = best_places[unsafe_offset=i]
+        last_key = key
+        last_place = place
+
+        def keep(thread: Int) {imm}:
+            if thread == 0:
+                keys[unsafe_offset=row * capacity + index] = last_key
+                places[unsafe_offset=row * capacity + index] = (
+                    Int32(row % beams * vocabulary) + last_place
+                )
+
+        step[THREADS](keep)
+
+    def tell_shift(thread: Int) {imm}:
+        if thread == 0:
+            shifts[unsafe_offset=row] = shift
+
+    step[THREADS](tell_shift)
+
+
+@always_inline
+def choose_block(
+    item: Int,
+    draw: Ints,
+    temperature: Floats,
+    ruled: Floats,
+    shifts: Floats,
+    keys: Floats,
+    places: Ints,
+    drawn: Floats,
+    proposals: Ints,
+    vocabulary: Int,
+    beams: Int,
+    wanted: Int,
+    capacity: Int,
+):
+    """Puts the continuations of an item's rows in order.
+
+    proposals [3, wanted]: ids, rows within the item, and scores as the bits of float32; where
+    fewer are left than wanted, the last repeats.
+    """
+    var found = min(capacity, vocabulary)
+    var count = beams * found
+    var heat = temperature[unsafe_offset=0]
+    var topk = Int(draw[unsafe_offset=0])
+    var restricted = heat > 0 and topk != 1 and 0 < topk < beams * vocabulary
+    var seed = hashed[1](UInt32(draw[unsafe_offset=1]))
+    var stream = hashed[1](seed ^ UInt32(item + 1))
+    var left = min(topk, count) if restricted else count
+    var own_keys = keys.unsafe_offset(item * beams * capacity)
+    var own_places = places.unsafe_offset(item * beams * capacity)
+    var own_drawn = drawn.unsafe_offset(item * beams * capacity)
+    var own = proposals.unsafe_offset(item * 3 * wanted)
+
+    # Those that sampling is restricted to get their noise, by their order; the others fall out.
+    def perturb(thread: Int) {imm}:
+        for i in range(thread, count, THREADS):
+            var cell = i // found * capacity + i % found
+            var key = own_keys[unsafe_offset=cell]
+            if restricted:
+                var rank = rank_of(own_keys, own_places, cell, found, capacity, beams)
+                key = (
+                    key / heat + gumbel[1](stream, UInt32(rank)) if rank
+                    < topk else Float32.MIN
+                )
+            own_drawn[unsafe_offset=cell] = key
+
+    step[THREADS](perturb)
+
+    def place(thread: Int) {imm}:
+        for i in range(thread, count, THREADS):
+            var cell = i // found * capacity + i % found
+            var rank = rank_of(own_drawn, own_places, cell, found, capacity, beams)
+            if rank < min(left, wanted):
+                var last = wanted if rank == min(left, wanted) - 1 else rank + 1
+                var choice = Int(own_places[unsafe_offset=cell])
+                var beam = choice // vocabulary
+                var value = (
+                    ruled[unsafe_offset=item * beams * vocabulary + choice]
+                    + shifts[unsafe_offset=item * beams + beam]
+                )
+                for k in range(rank, last):
+                    own[unsafe_offset=k] = Int32(choice % vocabulary)
+                    own[unsafe_offset=wanted + k] = Int32(beam)
+                    own[unsafe_offset=2 * wanted + k] = bitcast[DType.int32](value)
+
+    step[THREADS](place)
+
+
+@always_inline
+def rank_of(keys: Floats, places: Ints, cell: Int, found: Int, capacity: Int, rows: Int) -> Int:
+    """How many of the `rows` by `found` continuations come before the one in `cell`."""
+    var key = keys[unsafe_offset=cell]
+    var place = places[unsafe_offset=cell]
+    var rank = 0
+    for row in range(rows):
+        for i in range(row * capacity, row * capacity + found):
+            if before(keys[unsafe_offset=i], places[unsafe_offset=i], key, place):
+                rank += 1
+    return rank
+
+
+def survey_kernel(
+    raw: Floats,
+    scores: Floats,
+    suppressed: Ints,
+    ranges: Ints,
+    banned: Ints,
+    penalized: Ints,
+    checks: Ints,
+    numbers: Ints,
+    penalty: Floats,
+    draw: Ints,
+    temperature: Floats,
+    ruled: Floats,
+    watched: Floats,
+    shifts: Floats,
+    keys: Floats,
+    places: Ints,
+    vocabulary: Int64,
+    beams: Int64,
+    wanted: Int64,
+    capacity: Int64,
+    suppressed_count: Int64,
+    banned_count: Int64,
+    penalized_count: Int64,
+):
+    """One block of the grid."""
+    survey_block(
+        Int(block_idx.x),
+        raw,
+        scores,
+        suppressed,
+        ranges,
+        banned,
+        penalized,
+        checks,
+        numbers,
+        penalty,
+        draw,
+        temperature,
+        ruled,
+        watched,
+        shifts,
+        keys,
+        places,
+        Int(vocabulary),
+        Int(beams),
+        Int(wanted),
+        Int(capacity),
+        Int(suppressed_count),
+        Int(banned_count),
+        Int(penalized_count),
+    )
+
+
+def choose_kernel(
+    draw: Ints,
+    temperature: Floats,
+    ruled: Floats,
+    shifts: Floats,
+    keys: Floats,
+    places: Ints,
+    drawn: Floats,
+    proposals: Ints,
+    vocabulary: Int64,
+    beams: Int64,
+    wanted: Int64,
+    capacity: Int64,
+):
+    """One block of the grid."""
+    choose_block(
+        Int(block_idx.x),
+        draw,
+        temperature,
+        ruled,
+        shifts,
+        keys,
+        places,
+        drawn,
+        proposals,
+        Int(vocabulary),
+        Int(beams),
+        Int(wanted),
+        Int(capacity),
+    )
+
+
+@extensibility.register("whisper.device.choose")
+struct Choose:
+    """The end of a step, from logits [items, beams, vocabulary]; rows are items * beams.
+
+    Inputs are those of `whisper.choose`. proposals [items, 3, candidates] int32: ids, rows within
+    the item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts
+    [rows], keys, places, drawn [rows, capacity] are room to work in: capacity is what is looked at
+    of each row, the candidates or, where sampling is restricted to more, those.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        proposals: OutputTensor[dtype=DType.int32, rank=3, ...],
+        watched: OutputTensor[dtype=DType.float32, rank=1, ...],
+        ruled: OutputTensor[dtype=DType.float32, rank=3, ...],
+        shifts: OutputTensor[dtype=DType.float32, rank=1, ...],
+        keys: OutputTensor[dtype=DType.float32, rank=2, ...],
+        places: OutputTensor[dtype=DType.int32, rank=2, ...],
+        drawn: OutputTensor[dtype=DType.float32, rank=2, ...],
+        logits: InputTensor[dtype=DType.float32, rank=3, ...],
+        scores: InputTensor[dtype=DType.float32, rank=1, ...],
+        suppressed: InputTensor[dtype=DType.int32, rank=1, ...],
+        ranges: InputTensor[dtype=DType.int32, rank=2, ...],
+        banned: InputTensor[dtype=DType.int32, rank=2, ...],
+        penalized: InputTensor[dtype=DType.int32, rank=2, ...],
+        checks: InputTensor[dtype=DType.int32, rank=1, ...],
+        numbers: InputTensor[dtype=DType.int32, rank=1, ...],
+        penalty: InputTensor[dtype=DType.float32, rank=1, ...],
+        draw: InputTensor[dtype=DType.int32, rank=1, ...],
+        temperature: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var items = logits.dim_size(0)
+        var beams = logits.dim_size(1)
+        var vocabulary = logits.dim_size(2)
+        var wanted = proposals.dim_size(2)
+        var capacity = keys.dim_size(1)
+        var suppressed_count = suppressed.dim_size(0)
+        var banned_count = banned.dim_size(1)
+        var penalized_count = penalized.dim_size(1)
+        if items == 0:
+            return
+        comptime if is_cpu[target]():
+            var raw_at = floats(logits)
+            var scores_at = floats(scores)
+            var suppressed_at = ints(suppressed)
+            var ranges_at = ints(ranges)
+            var banned_at = ints(banned)
+            var penalized_at = ints(penalized)
+            var checks_at = ints(checks)
+            var numbers_at = ints(numbers)
+            var penalty_at = floats(penalty)
+            var draw_at = ints(draw)
+            var temperature_at = floats(temperature)
+            var ruled_at = floats(ruled)
+            var watched_at = floats(watched)
+            var shifts_at = floats(shifts)
+            var keys_at = floats(keys)
+            var places_at = ints(places)
+            var drawn_at = floats(drawn)
+            var proposals_at = ints(proposals)
+
+            def survey(row: Int) {imm}:
+                survey_block(
+                    row,
+                    raw_at,
+                    scores_at,
+                    suppressed_at,
+                    ranges_at,
+                    banned_at,
+                    penalized_at,
+                    checks_at,
+                    numbers_at,
+                    penalty_at,
+                    draw_at,
+                    temperature_at,
+                    ruled_at,
+                    watched_at,
+                    shifts_at,
+                    keys_at,
+                    places_at,
+                    vocabulary,
+                    beams,
+                    wanted,
+                    capacity,
+                    suppressed_count,
+                    banned_count,
+                    penalized_count,
+                )
+
+            blocks_on_cpu(items * beams, survey)
+
+            def choose(item: Int) {imm}:
+                choose_block(
+                    item,
+                    draw_at,
+                    temperature_at,
+                    ruled_at,
+                    shifts_at,
+                    keys_at,
+                    places_at,
+                    drawn_at,
+                    proposals_at,
+                    vocabulary,
+                    beams,
+                    wanted,
+                    capacity,
+                )
+
+            blocks_on_cpu(items, choose)
+        else:
+            ctx.enqueue_function[survey_kernel](
+                floats(logits),
+                floats(scores),
+                ints(suppressed),
+                ints(ranges),
+                ints(banned),
+                ints(penalized),
+                ints(checks),
+                ints(numbers),
+                floats(penalty),
+                ints(draw),
+                floats(temperature),
+                floats(ruled),
+                floats(watched),
+                floats(shifts),
+                floats(keys),
+                ints(places),
+                Int64(vocabulary),
+                Int64(beams),
+                Int64(wanted),
+                Int64(capacity),
+                Int64(suppressed_count),
+                Int64(banned_count),
+                Int64(penalized_count),
+                grid_dim=items * beams,
+                block_dim=THREADS,
+            )
+            ctx.enqueue_function[choose_kernel](
+                ints(draw),
+                floats(temperature),
+                floats(ruled),
+                floats(shifts),
+                floats(keys),
+                ints(places),
+                floats(drawn),
+                ints(proposals),
+                Int64(vocabulary),
+                Int64(beams),
+                Int64(wanted),
+                Int64(capacity),
+                grid_dim=items,
+                block_dim=THREADS,
+            )
+
+
+@always_inline
+def probability_block(
+    row: Int,
+    logits: Floats,
+    ids: Ints,
+    limit: Ints,
+    y: Floats,
+    vocabulary: Int,
+    count: Int,
+):
+    """Probabilities of a row's chosen ids; see `Probabilities`."""
+    var line = logits.unsafe_offset(row * vocabulary)
+    var own = ids.unsafe_offset(row * count)
+    var values = y.unsafe_offset(row * count)
+
+    def gather(thread: Int) {imm}:
+        for i in range(thread, count, THREADS):
+            values[unsafe_offset=i] = line[unsafe_offset=Int(own[unsafe_offset=i])]
+
+    step[THREADS](gather)
+    var reduction = Reduction[THREADS]()
+    var among = Int(limit[unsafe_offset=0])
+    var total = log_sum(reduction, values, count) if among == 0 else log_sum(
+        reduction, line, among
+    )
+
+    def raise_all(thread: Int) {imm}:
+        for i in range(thread, count, THREADS):
+            values[unsafe_offset=i] = exp(values[unsafe_offset=i] - total)
+
+    step[THREADS](raise_all)
+
+
+def probability_kernel(
+    logits: Floats, ids: Ints, limit: Ints, y: Floats, vocabulary: Int64, count: Int64
+):
+    """One block of the grid."""
+    probability_block(
+        Int(block_idx.x), logits, ids, limit, y, Int(vocabulary), Int(count)
+    )
+
+
+@extensibility.register("whisper.device.probabilities")
+struct Probabilities:
+    """Softmax probabilities of chosen tokens.
+
+    logits [items, rows, vocabulary]; ids [items, rows, count] int32; limit [1] int32: the
+    softmax runs over the first `limit` tokens, or, where it is 0, over the chosen ids alone;
+    y [items, rows, count].
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        logits: InputTensor[dtype=DType.float32, rank=3, ...],
+        ids: InputTensor[dtype=DType.int32, rank=3, ...],
+        limit: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var rows = logits.dim_size(0) * logits.dim_size(1)
+        var vocabulary = logits.dim_size(2)
+        var count = ids.dim_size(2)
+        if rows == 0:
+            return
+        comptime if is_cpu[target]():
+            var logits_at = floats(logits)
+            var ids_at = ints(ids)
+            var limit_at = ints(limit)
+            var y_at = floats(y)
+
+            def block(row: Int) {imm}:
+                probability_block(row, logits_at, ids_at, limit_at, y_at, vocabulary, count)
+
+            blocks_on_cpu(rows, block)
+        else:
+            ctx.enqueue_function[probability_kernel](
+                floats(logits),
+                ints(ids),
+                ints(limit),
+                floats(y),
+                Int64(vocabulary),
+                Int64(count),
+                grid_dim=rows,
+                block_dim=THREADS,
+            )

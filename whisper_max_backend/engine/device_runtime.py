@@ -1,0 +1,88 @@
+"""One model on one GPU: compiled graphs, and weights on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from max.driver import Buffer, Device
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.graph import DeviceRef
+
+from .artifacts import CompiledArguments, compiled
+from .checkpoint import Checkpoint, Dimensions
+from .device_decoder import DeviceDecoder
+from .device_weights import device_weights
+from .graphs.device.module import build_module
+
+WINDOWS = 8
+"""Windows that are encoded at once: more are no faster, and their activations need memory."""
+
+
+class DeviceRuntime:
+    """Encodes windows, and has the decoder; the counterpart of `runtime.Runtime`."""
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, compute_type: str) -> None:
+        """Load a model.
+
+        Args:
+            checkpoint: Weights and dimensions.
+            device: A GPU, or for tests the CPU.
+            compute_type: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        """
+        self.dimensions = checkpoint.dimensions
+        self._device = device
+        dtype = DType[compute_type]
+        session = InferenceSession(devices=[device])
+        artifact = compiled(**device_artifact(self.dimensions, dtype, device, session))
+        self._weights = device_weights(checkpoint, dtype, device)
+        self._models = session.init_all(artifact)
+        self.decoder = DeviceDecoder(self._models, self._weights, self.dimensions, device, dtype)
+
+    def encode(self, features: np.ndarray) -> Buffer:
+        """Encoder states of log-mel features.
+
+        Args:
+            features: float32 ``[batch, n_mels, frames]``.
+
+        Returns:
+            float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
+        """
+        batch, _, frames = features.shape
+        states = (frames + 1) // 2
+        if batch <= WINDOWS:
+            return self._encode(features, states)
+        shape = (batch, states, self.dimensions.n_audio_state)
+        output = Buffer(DType.float32, shape, self._device)
+        for start in range(0, batch, WINDOWS):
+            part = self._encode(features[start : start + WINDOWS], states)
+            output[start : start + WINDOWS, :, :].inplace_copy_from(part)
+        return output
+
+    def _encode(self, features: np.ndarray, states: int) -> Buffer:
+        (output,) = self._models["encode"].execute(
+            self.to_device(np.ascontiguousarray(features)),
+            self._weights.encodings[:states, :],
+            *self._weights.encoder,
+        )
+        return output
+
+    def to_device(self, array: object) -> Buffer:
+        """The array on this device; without a copy if it is there already."""
+        if isinstance(array, Buffer):
+            return array.to(self._device)
+        return Buffer.from_numpy(np.asarray(array)).to(self._device)
+
+
+def device_artifact(
+    dimensions: Dimensions, dtype: DType, device: Device, session: InferenceSession
+) -> CompiledArguments:
+    """What `compiled` is to compile: it serves every model of these dimensions."""
+    return {
+        "name": f"whisper-{device.api}-{dtype.name}",
+        "build": lambda: build_module(DeviceRef.from_device(device), device.api, dtype, dimensions),
+        "key": {"dtype": dtype.name, **dataclasses.asdict(dimensions)},
+        "session": session,
+        "about_seconds": 180,
+    }

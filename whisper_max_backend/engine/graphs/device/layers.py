@@ -1,0 +1,153 @@
+"""What the graphs are made of, and the one place where kinds of devices differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from max.dtype import DType
+from max.graph import BufferValue, DeviceRef, Graph, TensorType, TensorValue, Value, ops
+from max.graph.dim import DimLike
+
+from ...artifacts import kernels_path
+
+FEW_ROWS = 8
+"""Rows that share one reading of the weights (linear.mojo); above some of them, matmul is faster."""
+_EPSILON = 1e-5
+_FLASH = {
+    ("cuda", DType.bfloat16),
+}
+"""Where MAX's flash attention compiles: elsewhere scores are made, and softmax is taken, in full."""
+
+
+class Layers:
+    """Builds layers for a device and a type.
+
+    Residuals, normalisation and softmax are float32; products take and give `dtype` with float32
+    sums.
+
+    Args:
+        device: Where the graph runs.
+        api: ``"cpu"``, ``"cuda"`` or ``"hip"``.
+        dtype: What it computes in.
+        few: Whether products are for few rows, so that reading the weights takes the time.
+    """
+
+    def __init__(self, device: DeviceRef, api: str, dtype: DType, few: bool = False) -> None:
+        self.device = device
+        self.api = api
+        self.dtype = dtype
+        self.few = few
+
+    def floats(self, *shape: DimLike) -> TensorType:
+        """A float32 tensor."""
+        return TensorType(DType.float32, list(shape), self.device)
+
+    def integers(self, *shape: DimLike) -> TensorType:
+        """An int32 tensor."""
+        return TensorType(DType.int32, list(shape), self.device)
+
+    def tensor(self, *shape: DimLike) -> TensorType:
+        """A tensor of the type that the model computes in."""
+        return TensorType(self.dtype, list(shape), self.device)
+
+    def kernel(
+        self,
+        name: str,
+        inputs: Sequence[TensorValue | BufferValue],
+        results: Sequence[TensorType],
+        **parameters: bool | int | DType,
+    ) -> list[TensorValue]:
+        """The kernel ``whisper.device.<name>``; buffers among the inputs are written in place."""
+        in_place = any(isinstance(value, BufferValue) for value in inputs)
+        add = ops.inplace_custom if in_place else ops.custom
+        name = f"whisper.device.{name}"
+        outputs = add(name, self.device, list(inputs), list(results), dict(parameters))
+        return [output.tensor for output in outputs]
+
+    def norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
+        """Layer normalisation of float32, in the type of the products."""
+        return ops.cast(ops.layer_norm(x, gamma, beta, _EPSILON), self.dtype)
+
+    def linear(
+        self, x: TensorValue, weight: TensorValue, bias: TensorValue, activate: bool = False
+    ) -> TensorValue:
+        """``x weight^T + bias``, with GELU if `activate`."""
+        if self.few:
+            result = self.tensor(*x.shape[:-1], weight.shape[0])
+            return self.kernel("linear", [x, weight, bias], [result], activate=activate)[0]
+        y = self._product(x, weight) + bias
+        return ops.cast(ops.gelu(y) if activate else y, self.dtype)
+
+    def added(
+        self, residual: TensorValue, x: TensorValue, weight: TensorValue, bias: TensorValue
+    ) -> TensorValue:
+        """``residual + x weight^T + bias`` in float32."""
+        if self.few:
+            inputs = [x, weight, bias, residual]
+            return self.kernel("linear_added", inputs, [residual.type])[0]
+        return residual + (self._product(x, weight) + bias)
+
+    def attention(
+        self, queries: TensorValue, keys: TensorValue, values: TensorValue, heads: int
+    ) -> TensorValue:
+        """Attention of all positions to all, ``[batch, positions, width]``."""
+        batch, positions, width = queries.shape
+        size = int(width) // heads
+        scale = size**-0.5
+        q, k, v = (
+            ops.reshape(x, [batch, positions, heads, size]) for x in (queries, keys, values)
+        )
+        if (self.api, self.dtype) in _FLASH:
+            from max.nn.attention import MHAMaskVariant
+            from max.nn.kernels import flash_attention_gpu
+
+            attended = flash_attention_gpu(q, k, v, MHAMaskVariant.NULL_MASK, scale)
+            return ops.reshape(attended, queries.shape)
+        q, k, v = (ops.permute(x, [0, 2, 1, 3]) for x in (q, k, v))
+        scores = ops.cast(ops.matmul(q, ops.transpose(k, 2, 3)), DType.float32) * scale
+        attended = ops.matmul(ops.cast(ops.softmax(scores), self.dtype), v)
+        return ops.reshape(ops.permute(attended, [0, 2, 1, 3]), queries.shape)
+
+    def _product(self, x: TensorValue, weight: TensorValue) -> TensorValue:
+        return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32)
+
+
+def repeated(
+    graph: Graph,
+    inputs: Sequence[Value],
+    per_layer: Sequence[Sequence[TensorValue]],
+    body: Callable[[Sequence[Value], Sequence[TensorValue]], list[TensorValue]],
+    carried: int = 1,
+) -> list[list[TensorValue]]:
+    """Applies the same layer again and again; it is compiled once.
+
+    Args:
+        graph: Under construction.
+        inputs: What every layer gets; the first `carried` are replaced by its first results.
+        per_layer: What each layer gets of its own.
+        body: The layer: results of inputs and own inputs.
+        carried: How many results go into the next layer.
+
+    Returns:
+        The results of every layer.
+    """
+    types = [value.type for value in (*inputs, *per_layer[0])]
+    count = len(inputs)
+    extensions = [kernels_path()]
+    name = f"{graph.name}_layer"
+    with graph.add_subgraph(name, input_types=types, custom_extensions=extensions) as layer:
+        values = [_unwrapped(value) for value in layer.inputs]
+        layer.output(*body(values[:count], [value.tensor for value in values[count:]]))
+    results = []
+    current = list(inputs)
+    for own in per_layer:
+        outputs = [value.tensor for value in ops.call(layer, *current, *own)]
+        current[:carried] = outputs[:carried]
+        results.append(outputs)
+    return results
+
+
+def _unwrapped(value: Value) -> Value:
+    return value.buffer if isinstance(value, BufferValue) else value.tensor
+
+

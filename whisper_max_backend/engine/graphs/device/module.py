@@ -1,0 +1,29 @@
+"""All graphs of a model, compiled as one module so that they load together."""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import DeviceRef, Module
+
+from ...checkpoint import Dimensions
+from .decoder import DecoderGraphs
+from .encoder import add_encoder, add_memory
+from .layers import Layers
+
+
+def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensions) -> Module:
+    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
+    ``probabilities`` and ``align``.
+
+    Args:
+        device: Where they run.
+        api: Of the device: ``"cpu"``, ``"cuda"`` or ``"hip"``.
+        dtype: What they compute in.
+        dimensions: Of the model.
+    """
+    module = Module()
+    layers = Layers(device, api, dtype)
+    add_encoder(module, layers, dimensions)
+    add_memory(module, layers, dimensions)
+    DecoderGraphs(module, device, api, dtype, dimensions).add_all()
+    return module
