@@ -29,7 +29,8 @@ class Layers:
         device: Where the graph runs.
         api: ``"cpu"``, ``"cuda"`` or ``"hip"``.
         dtype: What it computes in.
-        few: Whether products are for few rows, so that reading the weights takes the time.
+        few: Whether products are for few rows, so that reading the weights takes the time. On a
+            CPU the kernel for few rows makes all products: MAX's takes minutes to compile.
     """
 
     def __init__(self, device: DeviceRef, api: str, dtype: DType, few: bool = False) -> None:
@@ -37,6 +38,7 @@ class Layers:
         self.api = api
         self.dtype = dtype
         self.few = few
+        self.own_products = few or api == "cpu"
 
     def floats(self, *shape: DimLike) -> TensorType:
         """A float32 tensor."""
@@ -72,7 +74,7 @@ class Layers:
         self, x: TensorValue, weight: TensorValue, bias: TensorValue, activate: bool = False
     ) -> TensorValue:
         """``x weight^T + bias``, with GELU if `activate`."""
-        if self.few:
+        if self.own_products:
             result = self.tensor(*x.shape[:-1], weight.shape[0])
             return self.kernel("linear", [x, weight, bias], [result], activate=activate)[0]
         y = self._product(x, weight) + bias
@@ -82,7 +84,7 @@ class Layers:
         self, residual: TensorValue, x: TensorValue, weight: TensorValue, bias: TensorValue
     ) -> TensorValue:
         """``residual + x weight^T + bias`` in float32."""
-        if self.few:
+        if self.own_products:
             inputs = [x, weight, bias, residual]
             return self.kernel("linear_added", inputs, [residual.type])[0]
         return residual + (self._product(x, weight) + bias)
