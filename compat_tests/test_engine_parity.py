@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -70,13 +71,18 @@ def storage(features: np.ndarray) -> ctranslate2.StorageView:
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    name = request.param
+    return make_engines(request.param, tmp_path_factory, engine_class())
+
+
+def make_engines(
+    name: str, tmp_path_factory: pytest.TempPathFactory, engine: Callable[..., Any]
+) -> Engines:
+    """A miniature, loaded by the reference and by `engine`."""
     path = str(make_model(tmp_path_factory.mktemp(name), name))
     tokens = {token: i for i, token in enumerate(vocabulary_tokens(ARCHITECTURES[name]))}
     # Models as small as these only lose by a second thread.
     reference = ctranslate2.models.Whisper(path, compute_type="float32", intra_threads=1)
-    ours = engine_class()(path, compute_type="float32")
-    return Engines(ARCHITECTURES[name], tokens, reference, ours)
+    return Engines(ARCHITECTURES[name], tokens, reference, engine(path, compute_type="float32"))
 
 
 def relative_error(expected: np.ndarray, actual: np.ndarray) -> float:

@@ -33,7 +33,7 @@ class MaxBackend:
         except ImportError as error:
             return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
         found = ["cpu"]
-        if "cuda" in devices.IMPLEMENTED and devices.gpu_count() > 0:
+        if devices.gpu_count() > 0:
             found.append("cuda")
         return Availability(
             {device: _accepted(device) for device in found},

@@ -16,7 +16,6 @@ from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
 from .device_weights import DeviceWeights
 from .graphs.device.layers import FEW_ROWS
 from .rules import Constraints
-from .shared import shared_models
 
 _UNIT = 64
 """Bytes at whose multiples the arrays of an upload begin."""
@@ -173,7 +172,7 @@ class DeviceDecoder(Decoder):
             limit,
         )
         rows = lengths - start_length - 1
-        paths, counts = shared_models()["time_warping"].execute(
+        paths, counts = self._models["time_warping"].execute(
             sums.to_numpy(),
             np.stack([np.full_like(rows, start_length), rows, frames], 1).astype(np.int32),
             np.array([len(heads)], np.float32),

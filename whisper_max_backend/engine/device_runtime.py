@@ -13,8 +13,10 @@ from max.graph import DeviceRef
 from .artifacts import CompiledArguments, compiled
 from .checkpoint import Checkpoint, Dimensions
 from .device_decoder import DeviceDecoder
-from .device_weights import device_weights
+from .device_weights import device_weights, weight_bytes
+from .devices import check_memory
 from .graphs.device.module import build_module
+from .shared import shared_models
 
 WINDOWS = 8
 """Windows that are encoded at once: more are no faster, and their activations need memory."""
@@ -34,11 +36,13 @@ class DeviceRuntime:
         self.dimensions = checkpoint.dimensions
         self._device = device
         dtype = DType[compute_type]
+        check_memory(memory_needed(self.dimensions, dtype), device)
         session = InferenceSession(devices=[device])
         artifact = compiled(**device_artifact(self.dimensions, dtype, device, session))
         self._weights = device_weights(checkpoint, dtype, device)
         self._models = session.init_all(artifact)
-        self.decoder = DeviceDecoder(self._models, self._weights, self.dimensions, device, dtype)
+        models = {**self._models, "time_warping": shared_models()["time_warping"]}
+        self.decoder = DeviceDecoder(models, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features.
@@ -86,3 +90,14 @@ def device_artifact(
         "session": session,
         "about_seconds": 180,
     }
+
+
+def memory_needed(d: Dimensions, dtype: DType) -> int:
+    """Bytes that a model needs to transcribe one window with five beams."""
+    size = int(dtype.size_in_bytes)
+    states = d.n_audio_ctx * d.n_audio_state
+    # What lives at once in an encoder layer: residual, norm, queries, keys, values, hidden.
+    encoding = states * (2 * 4 + 8 * size)
+    memory = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
+    cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
+    return weight_bytes(d, dtype) + encoding + memory + cache

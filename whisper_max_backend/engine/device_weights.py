@@ -42,7 +42,10 @@ def device_weights(checkpoint: Checkpoint, dtype: DType, device: Device) -> Devi
     d = checkpoint.dimensions
 
     def placed(wanted: Iterable[Weight]) -> list[Buffer]:
-        return [_buffer(_part(checkpoint, w), dtype, device, w.matrix) for w in wanted]
+        return [
+            on_device(_part(checkpoint, w), dtype if w.matrix else DType.float32, device)
+            for w in wanted
+        ]
 
     encodings = Weight("encoder/position_encodings/encodings", (d.n_audio_ctx, d.n_audio_state))
     return DeviceWeights(
@@ -74,12 +77,11 @@ def _part(checkpoint: Checkpoint, weight: Weight) -> np.ndarray:
     return np.ascontiguousarray(values, np.float32).reshape(weight.shape)
 
 
-def _buffer(values: np.ndarray, dtype: DType, device: Device, matrix: bool) -> Buffer:
-    if matrix and dtype == DType.bfloat16:
+def on_device(values: np.ndarray, dtype: DType, device: Device) -> Buffer:
+    """Float32 values as a float type, rounded to the nearest, on a device."""
+    if dtype == DType.bfloat16:
         return Buffer.from_numpy(_rounded(values)).view(DType.bfloat16).to(device)
-    if matrix:
-        values = values.astype(dtype.to_numpy())
-    return Buffer.from_numpy(np.array(values)).to(device)
+    return Buffer.from_numpy(np.array(values, dtype.to_numpy())).to(device)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import requests
 
-IMPLEMENTED = frozenset({"cpu"})
-"""Devices that this release has kernels for."""
+if TYPE_CHECKING:
+    from max.driver import Device
+
 
 
 def resolve_device(name: Any) -> str:
@@ -15,11 +16,11 @@ def resolve_device(name: Any) -> str:
 
     Args:
         name: ``"cpu"``, ``"cuda"`` or ``"gpu"``, or ``"auto"``, which is the GPU if there is one
-            and this release can use it.
+            that MAX can use.
 
     Raises:
         TypeError: Not a string.
-        ValueError: An unknown name, or a GPU while this release runs on CPUs only.
+        ValueError: An unknown name.
         RuntimeError: A GPU was asked for and there is none.
     """
     if not isinstance(name, str):
@@ -27,18 +28,13 @@ def resolve_device(name: Any) -> str:
     if name in ("cpu", "CPU"):
         return "cpu"
     if name in ("auto", "AUTO"):
-        return "cuda" if "cuda" in IMPLEMENTED and gpu_count() > 0 else "cpu"
+        return "cuda" if gpu_count() > 0 else "cpu"
     if name not in ("cuda", "CUDA", "gpu", "GPU"):
         raise ValueError(f"unsupported device {name} (possible values are: cpu, cuda, auto)")
     if gpu_count() == 0:
         raise RuntimeError(
             f"the device {name} was requested, but no GPU is found on this machine: install its "
             'driver, or choose device="cpu" or device="auto"'
-        )
-    if "cuda" not in IMPLEMENTED:
-        raise ValueError(
-            f"the device {name} was requested, but this release of whisper-max-backend runs on "
-            'CPUs only: choose device="cpu" or device="auto"'
         )
     return "cuda"
 
@@ -72,3 +68,44 @@ def gpu_count() -> int:
     from max.driver import accelerator_count
 
     return int(accelerator_count())
+
+
+def open_gpu(index: int) -> Device:
+    """A GPU by its index.
+
+    Raises:
+        RuntimeError: Its driver refuses, for example because it is too old for MAX.
+    """
+    from max.driver import Accelerator
+
+    try:
+        return Accelerator(index)
+    except Exception as error:
+        raise RuntimeError(
+            f"the GPU {index} cannot be used ({error}): MAX needs a current driver of the GPU's "
+            'maker; update it, or choose device="cpu"'
+        ) from error
+
+
+def check_memory(needed: int, device: Device) -> None:
+    """Refuse to load what does not fit into the memory that a device has free.
+
+    Args:
+        needed: Bytes.
+        device: Where they are wanted. One that does not tell its memory is not refused.
+
+    Raises:
+        RuntimeError: It does not fit.
+    """
+    free = device.stats.get("free_memory")
+    if free is None or needed <= free:
+        return
+    raise RuntimeError(
+        f"{device.label} {device.id} has {_mib(free)} MiB of memory free, and the model needs "
+        f"{_mib(needed)}: {_mib(needed - free)} MiB are missing. Close what else uses the device, "
+        "or choose a smaller model or compute type"
+    )
+
+
+def _mib(size: int) -> int:
+    return -(-size // 2**20)

@@ -3,7 +3,7 @@
 Two questions are kept apart. `resolve` answers the reference's one: which type does this request
 stand for, given the file's own type and what the device is able to do (``resolve_compute_type`` in
 CTranslate2's ``src/types.cc``). `select` then says what this engine runs for it: the resolved type
-if kernels for it exist, otherwise float32, which is never less accurate.
+if kernels for it exist, otherwise a float type, which is never less accurate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KERNELS: Mapping[str, frozenset[str]] = {"cpu": frozenset({"float32", "int8_float32"})}
+KERNELS: Mapping[str, frozenset[str]] = {
+    "cpu": frozenset({"float32", "int8_float32"}),
+    "cuda": frozenset({"float32", "float16", "bfloat16"}),
+}
 """For each device, the compute types that have kernels in this release."""
 
 _NAMES = (
@@ -153,7 +156,9 @@ def select(
 ) -> Precision:
     """What runs for a request on a device.
 
-    A type that has no kernels yet runs in float32, which is logged once with the reason.
+    A type that has no kernels yet runs in the float type that its name ends in, or in float32,
+    which is logged once with the reason. ``auto`` on a GPU is bfloat16, which is the fastest there
+    and has float32's range.
 
     Args:
         compute_type: As given to the engine: a name, or names by device.
@@ -166,10 +171,15 @@ def select(
     """
     requested = requested_for(compute_type, device_name)
     resolved = resolve(requested, saved, capabilities(device), device)
-    if resolved in KERNELS.get(device, ()):
+    if requested == "auto" and device == "cuda":
+        return Precision(resolved, "bfloat16")
+    kernels = KERNELS[device]
+    if resolved in kernels:
         return Precision(resolved, resolved)
-    _tell_substitution(requested, resolved, device)
-    return Precision(resolved, "float32")
+    floats = resolved.removeprefix("int8_")
+    running = floats if floats in kernels else "float32"
+    _tell_substitution(requested, resolved, device, running)
+    return Precision(resolved, running)
 
 
 def _runs(name: str, able: Capabilities) -> bool:
@@ -212,11 +222,12 @@ def _unsupported(name: str) -> ValueError:
 
 
 @functools.cache
-def _tell_substitution(requested: str, resolved: str, device: str) -> None:
+def _tell_substitution(requested: str, resolved: str, device: str, running: str) -> None:
     _log.info(
         "compute type %s means %s on this %s; there are no kernels for it in this release, so the "
-        "model runs in float32, which is at least as accurate",
+        "model runs in %s, which is at least as accurate",
         requested,
         resolved,
-        device,
+        "GPU" if device == "cuda" else device,
+        running,
     )

@@ -18,6 +18,7 @@ from .search import decode
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from .device_runtime import DeviceRuntime
     from .runtime import Runtime
 
 
@@ -46,7 +47,12 @@ class GenerationOptions:
 class Replica:
     """A model on one device. Requests may run at the same time, each has its own state."""
 
-    def __init__(self, runtime: Runtime, vocabulary: Vocabulary, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime | DeviceRuntime,
+        vocabulary: Vocabulary,
+        config: Mapping[str, Any],
+    ) -> None:
         """Serve requests with a loaded model.
 
         Args:

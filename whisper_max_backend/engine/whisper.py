@@ -14,7 +14,7 @@ import numpy as np
 from . import requests
 from .arrays import EncoderOutput
 from .checkpoint import Checkpoint, load_checkpoint
-from .devices import device_indices, resolve_device
+from .devices import device_indices, open_gpu, resolve_device
 from .precision import requested_for, select
 from .randomness import request_seed
 from .replica import GenerationOptions, Replica
@@ -27,6 +27,7 @@ from .results import (
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .device_runtime import DeviceRuntime
     from .runtime import Runtime
 
 _log = logging.getLogger("whisper_max_backend")
@@ -364,9 +365,14 @@ class Whisper:
         }
         return [replicas[index] for index in self._device_index] * self._workers_per_device
 
-    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Runtime:
+    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Runtime | DeviceRuntime:
         """Place the model on one device."""
-        from .runtime import Runtime  # MAX is imported when a model is loaded
+        # MAX is imported when a model is loaded
+        if self._device != "cpu":
+            from .device_runtime import DeviceRuntime
+
+            return DeviceRuntime(checkpoint, open_gpu(device_index), self._precision.running)
+        from .runtime import Runtime
 
         return Runtime(
             checkpoint, self._device, device_index, self._precision.running, self._threads

@@ -1,0 +1,16 @@
+"""The engine whose graphs are those of a GPU, executed on the CPU."""
+
+from __future__ import annotations
+
+from max.driver import CPU
+
+from whisper_max_backend.engine.checkpoint import Checkpoint
+from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.whisper import Whisper
+
+
+class DeviceWhisper(Whisper):
+    """The engine over the graphs of a GPU, in float32 on the CPU."""
+
+    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> DeviceRuntime:
+        return DeviceRuntime(checkpoint, CPU(), "float32")

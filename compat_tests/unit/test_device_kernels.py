@@ -1,0 +1,13 @@
+"""The kernels of a GPU against float64, on the CPU: the checks that a GPU's benchmark begins with."""
+
+from __future__ import annotations
+
+from max.driver import CPU
+from max.dtype import DType
+
+from benchmarks.gpu.kernels import check_kernels
+
+
+def test_kernels() -> None:
+    for check in check_kernels(CPU(), DType.float32):
+        assert check.error < 3e-6, check.name
