@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from compat_tests import models
-from compat_tests.compare import assert_same
 from compat_tests.device_engine import DeviceWhisper
-from compat_tests.models import model_directory, reference_transcription, subject
-from compat_tests.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401  # run here with these engines
     Engines,
     make_engines,

@@ -1,4 +1,4 @@
-"""The kernels of a GPU against float64, on the CPU: the checks that a GPU's benchmark begins with."""
+"""The kernels of a GPU against float64, on the CPU: what a GPU's benchmark begins with."""
 
 from __future__ import annotations
 

@@ -30,7 +30,6 @@ from max._core import __version__ as max_version
 from max.engine import InferenceSession
 from max.engine.api import CompiledModel, read
 from max.graph import Graph, Module
-from mojo.run import subprocess_run_mojo
 
 from .cpu_target import apply_cpu_target, describe_cpu_target
 from .progress import announced
@@ -95,6 +94,9 @@ def kernels_path() -> Path:
 
 def _translate(sources: Path, package: Path) -> Path:
     """Translate Mojo sources into the package file, which appears whole or not at all."""
+    # Where everything is compiled already, the compiler need not be installed.
+    from mojo.run import subprocess_run_mojo
+
     with tempfile.TemporaryDirectory(dir=package.parent) as folder:
         draft = Path(folder) / package.name
         command = ["precompile", str(sources), "-o", str(draft)]
@@ -169,7 +171,10 @@ def _compile(build: Callable[[], Graph | Module], session: InferenceSession) -> 
 
 def artifact_name(name: str, key: Mapping[str, object], session: InferenceSession) -> str:
     """The file that `compiled` keeps its result in."""
-    devices = [f"{d.api}:{d.architecture_name}" for d in session.devices if not d.is_host]
+    # Hopper is sm_90 by its number, and sm_90a with the instructions that MAX uses there.
+    devices = [
+        f"{d.api}:{d.architecture_name.removesuffix('a')}" for d in session.devices if not d.is_host
+    ]
     digest = _digest(
         [
             name,

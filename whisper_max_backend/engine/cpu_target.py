@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
-from mojo.run import subprocess_run_mojo
 
 VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
@@ -93,6 +92,8 @@ def apply_cpu_target() -> str:
 
 def _check_known(target: str) -> None:
     """Refuse a name that the compiler does not know: later it would end the process."""
+    from mojo.run import subprocess_run_mojo
+
     triple = f"{platform.machine()}-unknown-linux-gnu"
     command = ["build", "--print-supported-cpus", "--target-triple", triple]
     listing = subprocess_run_mojo(command, capture_output=True, check=False)

@@ -216,8 +216,8 @@ class DeviceDecoder(Decoder):
         starts = np.cumsum([0, *(-(-array.nbytes // _UNIT) * _UNIT for array in arrays)])
         staged = np.empty(max(int(starts[-1]), _UNIT), np.uint8)
         for array, start in zip(arrays, starts, strict=False):
-            staged[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(
-                np.uint8
+            staged[start : start + array.nbytes] = (
+                np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             )
         whole = Buffer.from_numpy(staged).to(self._device)
         return [

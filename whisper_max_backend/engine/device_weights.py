@@ -63,9 +63,7 @@ def weight_bytes(dimensions: Dimensions, dtype: DType) -> int:
         *weights.memory_weights(dimensions),
         *weights.decoder_weights(dimensions),
     )
-    return sum(
-        int(np.prod(w.shape)) * (int(dtype.size_in_bytes) if w.matrix else 4) for w in every
-    )
+    return sum(int(np.prod(w.shape)) * (int(dtype.size_in_bytes) if w.matrix else 4) for w in every)
 
 
 def _part(checkpoint: Checkpoint, weight: Weight) -> np.ndarray:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from max.driver import Device
 
 
-
 def resolve_device(name: Any) -> str:
     """The device that a name stands for: ``"cpu"`` or ``"cuda"``, which is any GPU.
 

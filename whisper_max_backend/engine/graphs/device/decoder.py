@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, Value, ops
+from max.graph import BufferType, DeviceRef, Graph, Module, TensorType, TensorValue, Value, ops
 
 from ...checkpoint import Dimensions
 from ..layers import new_graph
@@ -199,8 +199,11 @@ class DecoderGraphs:
             qkv = layers.linear(normed, *w[2:4])
             result = layers.tensor("items", "queries", d.n_text_state)
             (attended,) = layers.kernel(
-                "attend_history", [cache, qkv, origins, positions, number], [result],
-                group=new, **head
+                "attend_history",
+                [cache, qkv, origins, positions, number],
+                [result],
+                group=new,
+                **head,
             )
             x = layers.added(x, attended, *w[4:6])
             queries = layers.linear(layers.norm(x, *w[6:8]), *w[8:10])
@@ -208,8 +211,11 @@ class DecoderGraphs:
                 splits, "items", "queries" if layers.few else 0, d.n_text_head, self.head_size + 2
             )
             attended, _ = layers.kernel(
-                "attend_window", [queries, memory, windows, number], [result, parts],
-                group=FEW_ROWS, **head
+                "attend_window",
+                [queries, memory, windows, number],
+                [result, parts],
+                group=FEW_ROWS,
+                **head,
             )
             x = layers.added(x, attended, *w[10:12])
             hidden = layers.linear(layers.norm(x, *w[12:14]), *w[14:16], activate=True)

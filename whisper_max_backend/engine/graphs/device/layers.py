@@ -11,12 +11,12 @@ from max.graph.dim import DimLike
 from ...artifacts import kernels_path
 
 FEW_ROWS = 8
-"""Rows that share one reading of the weights (linear.mojo); above some of them, matmul is faster."""
+"""Rows that share one reading of the weights (linear.mojo); for more, matrix products are made."""
 _EPSILON = 1e-5
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
-"""Where MAX's flash attention compiles: elsewhere scores are made, and softmax is taken, in full."""
+"""Where MAX's flash attention compiles; elsewhere all scores are in memory."""
 
 
 class Layers:
@@ -39,6 +39,11 @@ class Layers:
         self.dtype = dtype
         self.few = few
         self.own_products = few or api == "cpu"
+
+    @property
+    def flash(self) -> bool:
+        """Whether the encoder's attention is MAX's flash attention."""
+        return (self.api, self.dtype) in _FLASH
 
     def floats(self, *shape: DimLike) -> TensorType:
         """A float32 tensor."""
@@ -96,17 +101,16 @@ class Layers:
         batch, positions, width = queries.shape
         size = int(width) // heads
         scale = size**-0.5
-        q, k, v = (
-            ops.reshape(x, [batch, positions, heads, size]) for x in (queries, keys, values)
-        )
-        if (self.api, self.dtype) in _FLASH:
+        q, k, v = (ops.reshape(x, [batch, positions, heads, size]) for x in (queries, keys, values))
+        if self.flash:
             from max.nn.attention import MHAMaskVariant
             from max.nn.kernels import flash_attention_gpu
 
             attended = flash_attention_gpu(q, k, v, MHAMaskVariant.NULL_MASK, scale)
             return ops.reshape(attended, queries.shape)
-        q, k, v = (ops.permute(x, [0, 2, 1, 3]) for x in (q, k, v))
-        scores = ops.cast(ops.matmul(q, ops.transpose(k, 2, 3)), DType.float32) * scale
+        # Queries are scaled, not scores: those might leave the range of float16.
+        q, k, v = (ops.permute(x, [0, 2, 1, 3]) for x in (q * scale, k, v))
+        scores = ops.cast(ops.matmul(q, ops.transpose(k, 2, 3)), DType.float32)
         attended = ops.matmul(ops.cast(ops.softmax(scores), self.dtype), v)
         return ops.reshape(ops.permute(attended, [0, 2, 1, 3]), queries.shape)
 
@@ -151,5 +155,3 @@ def repeated(
 
 def _unwrapped(value: Value) -> Value:
     return value.buffer if isinstance(value, BufferValue) else value.tensor
-
-

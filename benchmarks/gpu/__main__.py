@@ -1,0 +1,270 @@
+"""``python -m benchmarks.gpu``: checks every kernel and the tokens, then times, on one device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+RESULTS = Path(__file__).parents[1] / "results"
+_ROOT = Path(__file__).parents[2]
+PACKAGES = ("max", "numpy", "faster-whisper", "ctranslate2", "torch", "transformers")
+HOST_TARGET = "x86-64-v3"
+"""What the host's part of artifacts is compiled for: every machine with a GPU runs it."""
+SIZES = ("base", "large-v3", "large-v3-turbo")
+
+
+@click.command()
+@click.option(
+    "--device",
+    type=click.Choice(["gpu", "cpu"]),
+    default="gpu",
+    show_default=True,
+    help="cpu runs everything at miniature sizes, to test the command itself.",
+)
+@click.option("--target", help="Compile for a GPU that need not be here, e.g. sm_90, and stop.")
+@click.option("--artifacts", type=click.Path(path_type=Path), help="Folder of compiled graphs.")
+@click.option("--sizes", default=",".join(SIZES), show_default=True, help="Models to time.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, exists=True),
+    help="A real model's directory, for the end-to-end case.",
+)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+def main(
+    device: str,
+    target: str | None,
+    artifacts: Path | None,
+    sizes: str,
+    model: Path | None,
+    results: Path,
+) -> None:
+    """Check every kernel against float64, tokens against the CPU, then time."""
+    # What the environment says is read when these modules are imported, so they are imported late.
+    os.environ.setdefault("MODULAR_TELEMETRY_ENABLED", "0")
+    if artifacts:
+        os.environ["WHISPER_MAX_CACHE"] = str(artifacts.resolve())
+    from max.driver import CPU, Accelerator, accelerator_count, set_virtual_cpu_target
+
+    names = ["miniature"] if device == "cpu" else [name for name in sizes.split(",") if name]
+    if target:
+        _virtual(target)
+    if device == "gpu":
+        set_virtual_cpu_target(HOST_TARGET)
+        if not target and accelerator_count() == 0:
+            raise click.ClickException(
+                "no GPU is found: --device cpu tests the command, --target compiles ahead"
+            )
+    place = CPU() if device == "cpu" else Accelerator()
+    if target:
+        _compile(place, names)
+        return
+    run = _Run(place, names, model, results)
+    sys.exit(0 if run.all() else 1)
+
+
+def _virtual(target: str) -> None:
+    """Makes MAX believe in a GPU of this architecture."""
+    from max import driver
+
+    driver.set_virtual_device_count(1)
+    driver.set_virtual_device_api("hip" if target.startswith("gfx") else "cuda")
+    driver.set_virtual_device_target_arch(target)
+
+
+def _compile(place: Any, names: list[str]) -> None:
+    """Everything that a run on such a device needs."""
+    from max.driver import CPU
+    from max.dtype import DType
+    from max.engine import InferenceSession
+
+    from benchmarks.gpu.kernels import kernels_artifact
+    from benchmarks.gpu.machine import product_artifact
+    from benchmarks.gpu.models import SIZES as DIMENSIONS
+    from whisper_max_backend.engine.artifacts import cache_folder, compiled
+    from whisper_max_backend.engine.device_runtime import device_artifact
+    from whisper_max_backend.engine.graphs.module import Storage
+    from whisper_max_backend.engine.runtime import model_artifact
+    from whisper_max_backend.engine.shared import shared_artifact
+
+    session = InferenceSession(devices=[place])
+    wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]
+    wanted.append(product_artifact(place, DType.bfloat16, session, _side(place)))
+    miniature = DIMENSIONS["miniature"]
+    wanted.append(device_artifact(miniature, DType.float32, place, session))
+    wanted += [device_artifact(DIMENSIONS[n], DType.bfloat16, place, session) for n in names]
+    host = CPU()
+    on_host = InferenceSession(devices=[host])
+    wanted.append(shared_artifact(on_host))
+    storages = (DType.float32, DType.float16)
+    wanted += [
+        model_artifact(Storage(DType.float32, s, DType.float32), host, on_host) for s in storages
+    ]
+    for arguments in wanted:
+        compiled(**arguments)
+        click.echo(f"{arguments['name']} is ready")
+    size = sum(file.stat().st_size for file in cache_folder().glob("*.mef"))
+    click.echo(f"{cache_folder()}: {size / 2**20:.1f} MiB")
+
+
+def _types(place: Any) -> list[Any]:
+    from max.dtype import DType
+
+    # MAX's bfloat16 products are wrong on CPUs, and its GPU code is what float32 tests there.
+    return [DType.float32] if place.is_host else [DType.float32, DType.float16, DType.bfloat16]
+
+
+def _side(place: Any) -> int:
+    return 256 if place.is_host else 8192
+
+
+class _Run:
+    """One run: rows are kept as they are found, for it may be cut short."""
+
+    def __init__(self, place: Any, names: list[str], model: Path | None, results: Path) -> None:
+        from max.dtype import DType
+
+        from benchmarks.gpu.machine import describe
+
+        self.place = place
+        self.names = names
+        self.model = model
+        self.dtype = DType.float32 if place.is_host else DType.bfloat16
+        self.failed = False
+        described = describe(place)
+        self.kept: dict[str, Any] = {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "device": described,
+            "type": self.dtype.name,
+            "versions": {"python": platform.python_version(), **_versions()},
+            "kernels": [],
+            "tokens": [],
+            "limits": {},
+            "cases": [],
+        }
+        name = re.sub(r"[^a-z0-9]+", "-", str(described.get("name", "cpu")).lower()).strip("-")
+        results.mkdir(parents=True, exist_ok=True)
+        self.path = results / f"{date.today().isoformat()}-gpu-{name}.json"
+
+    def all(self) -> bool:
+        """Checks, then times; whether all checks held."""
+        with self._told("kernels"):
+            self._check_kernels()
+        with self._told("tokens"):
+            self._check_tokens()
+        with self._told("limits"):
+            self._measure_limits()
+        if self.kept["limits"]:
+            for name in self.names:
+                with self._told(name):
+                    self._time(name)
+        if self.model is not None:
+            with self._told("transcription"):
+                self._transcribe(self.model)
+        click.echo(f"kept in {self.path}")
+        return not self.failed
+
+    def _check_kernels(self) -> None:
+        from benchmarks.gpu.kernels import TOLERANCES, check_kernels
+
+        for dtype in _types(self.place):
+            with self._told(f"kernels in {dtype.name}"):
+                for check in check_kernels(self.place, dtype):
+                    good = check.error < TOLERANCES[dtype.name]
+                    self.failed |= not good
+                    row = {"kernel": check.name, "type": dtype.name, "error": check.error}
+                    self._keep("kernels", {**row, "good": good})
+
+    def _check_tokens(self) -> None:
+        from benchmarks.gpu.cases import parity
+        from benchmarks.gpu.models import SIZES as DIMENSIONS
+        from benchmarks.gpu.models import random_model
+
+        for row in parity(random_model(DIMENSIONS["miniature"]), "miniature", self.place):
+            self.failed |= not row["same_tokens"]
+            self._keep("tokens", row)
+
+    def _measure_limits(self) -> None:
+        from benchmarks.gpu.machine import bandwidth, matrix_rate
+
+        rates = matrix_rate(self.place, self.dtype, _side(self.place))
+        size = 2**24 if self.place.is_host else 2**32
+        self.kept["limits"] = {
+            "operations_per_s": max(rate for rate in rates.values() if rate),
+            "operations_per_s_by": rates,
+            "bytes_per_s": bandwidth(self.place, size),
+        }
+        self._write()
+        click.echo(json.dumps(self.kept["limits"]))
+
+    def _time(self, name: str) -> None:
+        from benchmarks.gpu import cases
+        from benchmarks.gpu.models import SIZES as DIMENSIONS
+
+        limits = cases.Limits(
+            self.kept["limits"]["operations_per_s"], self.kept["limits"]["bytes_per_s"]
+        )
+        model = cases.RandomModel(DIMENSIONS[name], self.dtype, self.place)
+        small = self.place.is_host
+        tokens = 10 if small else 100
+        timed: list[Callable[[], dict[str, Any]]] = [
+            lambda: cases.step(model, name, limits),
+            lambda: cases.encoder(model, name, limits),
+            lambda: cases.encoder(model, name, limits, batch=8),
+            lambda: cases.window(model, name, tokens),
+            lambda: cases.batched(model, name, minutes=1 if small else 10, tokens=tokens),
+            lambda: cases.callers(model, name, tokens),
+        ]
+        for case in timed:
+            with self._told(name):
+                self._keep("cases", case())
+
+    def _transcribe(self, model: Path) -> None:
+        from benchmarks.gpu.cases import transcription
+
+        audio = _ROOT / "whisper_max_backend" / "assets" / "jfk.flac"
+        device = "cpu" if self.place.is_host else "cuda"
+        self._keep("cases", transcription(model, audio, device, self.dtype.name))
+
+    def _keep(self, part: str, row: dict[str, Any]) -> None:
+        self.kept[part].append(row)
+        self._write()
+        click.echo(json.dumps(row))
+
+    def _write(self) -> None:
+        self.path.write_text(json.dumps(self.kept, indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """What fails is told and kept, and the run goes on: time on a GPU is short."""
+        try:
+            yield
+        except Exception as error:
+            self.failed = True
+            self.kept.setdefault("failures", []).append({"part": name, "error": repr(error)})
+            self._write()
+            click.echo(f"{name} failed: {error!r}", err=True)
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+if __name__ == "__main__":
+    main()

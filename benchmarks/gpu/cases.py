@@ -1,0 +1,227 @@
+"""What is timed: each case gives a row of the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from max.driver import Device
+from max.dtype import DType
+
+from benchmarks.gpu.machine import Watch, median_seconds
+from benchmarks.gpu.models import encoder_operations, random_model, step_bytes
+from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions
+from whisper_max_backend.engine.decoder_protocol import Sampling
+from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.replica import GenerationOptions, Replica
+from whisper_max_backend.engine.rules import Rules
+
+WINDOW = 30.0
+"""Seconds of audio in a window."""
+CALLERS = 8
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the device was measured to do: operations and bytes a second."""
+
+    operations: float
+    bytes: float
+
+
+def random_features(d: Dimensions, windows: int) -> np.ndarray:
+    """Features in the range of log-mel spectrograms."""
+    shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
+    return np.random.default_rng().uniform(-1, 1, shape).astype(np.float32)
+
+
+class RandomModel:
+    """A model of random weights on the device, made to say a fixed number of tokens."""
+
+    def __init__(self, dimensions: Dimensions, dtype: DType, device: Device) -> None:
+        self.dimensions = dimensions
+        self.device = device
+        self.dtype = dtype
+        checkpoint = random_model(dimensions)
+        self.runtime = DeviceRuntime(checkpoint, device, dtype.name)
+        self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
+        self.vocabulary = checkpoint.vocabulary
+
+    def generate(self, windows: int, tokens: int, beams: int, features: np.ndarray) -> int:
+        """Encodes and decodes; returns how many tokens were said."""
+        v = self.vocabulary
+        prompt = [v.sot, v.sot + 1, v.no_timestamps]
+        options = GenerationOptions(
+            beam_size=beams,
+            patience=1,
+            num_hypotheses=1,
+            length_penalty=1,
+            repetition_penalty=1,
+            no_repeat_ngram_size=0,
+            max_length=2 * tokens,
+            return_scores=False,
+            return_logits_vocab=False,
+            return_no_speech_prob=False,
+            max_initial_timestamp_index=50,
+            suppress_blank=False,
+            suppress_tokens=[v.eot],
+            sampling_topk=1,
+            sampling_temperature=1,
+            seed=0,
+        )
+        results = self.replica.generate(features, [prompt] * windows, options)
+        said = [len(result.sequences_ids[0]) for result in results]
+        assert said == [tokens] * windows, said
+        return sum(said)
+
+
+def window(model: RandomModel, name: str, tokens: int = 100, rounds: int = 3) -> Row:
+    """One window, beam 5."""
+    features = random_features(model.dimensions, 1)
+    seconds = median_seconds(lambda: model.generate(1, tokens, 5, features), model.device, rounds)
+    return _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, WINDOW)
+
+
+def batched(
+    model: RandomModel, name: str, batch: int = 32, minutes: float = 10, tokens: int = 100
+) -> Row:
+    """Many windows, `batch` at a time, greedy."""
+    windows = round(minutes * 60 / WINDOW)
+    sizes = [min(batch, windows - start) for start in range(0, windows, batch)]
+    features = random_features(model.dimensions, batch)
+    model.generate(sizes[0], tokens, 1, features[: sizes[0]])
+    with Watch() as watch:
+        start = time.perf_counter()
+        for size in sizes:
+            model.generate(size, tokens, 1, features[:size])
+        seconds = time.perf_counter() - start
+    label = f"{name}, {minutes:g} minutes, batches of {batch}, {tokens} tokens a window"
+    return _row(label, seconds, 60 * minutes, watch)
+
+
+def encoder(model: RandomModel, name: str, limits: Limits, batch: int = 1) -> Row:
+    """Windows encoded, against the matrix rate."""
+    features = model.runtime.to_device(random_features(model.dimensions, batch))
+    seconds = median_seconds(lambda: model.runtime.encode(features), model.device)
+    operations = batch * encoder_operations(model.dimensions)
+    row = _row(f"{name}, encoder, {batch} windows", seconds, batch * WINDOW)
+    row["achieved_over_limit"] = operations / limits.operations / seconds
+    return row
+
+
+def step(model: RandomModel, name: str, limits: Limits, beams: int = 5, steps: int = 40) -> Row:
+    """A decoder step, against the bandwidth."""
+    decoder = model.runtime.decoder
+    encoded = model.runtime.encode(random_features(model.dimensions, 1))
+    state = decoder.start(encoded, rows_per_item=beams)
+    decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
+    state.reorder(np.zeros(beams, np.int32))
+    idle = Rules().constraints([[]] * beams, [0] * beams)
+    tokens, scores = np.full(beams, 5, np.int32), np.zeros(beams, np.float32)
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        decoder.step(state, tokens, scores, idle, beams, 2 * beams, Sampling())
+        times.append(time.perf_counter() - start)
+    seconds = float(np.median(times[3:]))
+    row = _row(f"{name}, decoder step, beam {beams}", seconds, None)
+    size = int(model.dtype.size_in_bytes)
+    needed = step_bytes(model.dimensions, size)
+    row["achieved_over_limit"] = needed / limits.bytes / seconds
+    return row
+
+
+def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:
+    """Several callers at once against one after another."""
+    features = random_features(model.dimensions, 1)
+
+    def call(_: int) -> int:
+        return model.generate(1, tokens, 5, features)
+
+    call(0)
+    start = time.perf_counter()
+    for index in range(CALLERS):
+        call(index)
+    one = time.perf_counter() - start
+    with Watch() as watch, ThreadPoolExecutor(CALLERS) as pool:
+        start = time.perf_counter()
+        list(pool.map(call, range(CALLERS)))
+        seconds = time.perf_counter() - start
+    row = _row(f"{name}, {CALLERS} callers, a window each", seconds, CALLERS * WINDOW, watch)
+    row["throughput_over_one_caller"] = one / seconds
+    return row
+
+
+def transcription(
+    folder: Path, audio: Path, device: str, compute_type: str, rounds: int = 5
+) -> Row:
+    """A real model on real speech, beam 5, end to end; stock faster-whisper where it can run."""
+    from faster_whisper import WhisperModel as Stock
+    from faster_whisper.audio import decode_audio
+
+    from whisper_max_backend import WhisperModel
+
+    samples = decode_audio(str(audio))
+    seconds = len(samples) / 16000
+    loaded = WhisperModel(str(folder), device=device, compute_type=compute_type)
+    row = _row(f"{folder.name}, {seconds:.0f} s, beam 5", _median(loaded, samples, rounds), seconds)
+    try:
+        stock = Stock(str(folder), device=device, compute_type="float16")
+        row["ratio_to_faster_whisper"] = _median(stock, samples, rounds) / row["seconds"]
+    except (RuntimeError, ValueError) as error:
+        row["faster_whisper"] = f"cannot run: {error}"
+    return row
+
+
+def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
+    """Tokens of the device in float32 against the CPU's, on random audio."""
+    from whisper_max_backend.engine.runtime import Runtime
+
+    features = random_features(checkpoint.dimensions, 3)
+    v = checkpoint.vocabulary
+    runtimes: Sequence[Any] = (Runtime(checkpoint), DeviceRuntime(checkpoint, device, "float32"))
+    for beams in (1, 5):
+        found = []
+        for runtime in runtimes:
+            replica = Replica(runtime, v, checkpoint.config)
+            options = GenerationOptions(
+                beams, 1, 1, 1, 1.1, 3, 96, True, False, True, 50, True, [-1], 1, 1, 0
+            )
+            results = replica.generate(features, [[v.sot]] * 3, options)
+            found.append([result.sequences_ids for result in results])
+        yield {"case": f"{name}, float32, beam {beams}", "same_tokens": found[0] == found[1]}
+
+
+def _median(model: Any, samples: np.ndarray, rounds: int) -> float:
+    def call() -> None:
+        segments, _ = model.transcribe(samples, language="en", beam_size=5, temperature=0.0)
+        list(segments)
+
+    return _median_of(call, rounds)
+
+
+def _median_of(call: Callable[[], None], rounds: int) -> float:
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def _row(case: str, seconds: float, audio: float | None, watch: Watch | None = None) -> Row:
+    return {
+        "case": case,
+        "seconds": seconds,
+        "rtf": seconds / audio if audio else None,
+        "ratio_to_faster_whisper": None,
+        "utilisation": watch.utilisation if watch else None,
+        "peak_memory_mib": watch.peak_mib if watch else None,
+        "achieved_over_limit": None,
+    }

@@ -1,0 +1,151 @@
+"""The device: what it is, what it can do, how busy it is and how much of its memory is taken."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from max.driver import Buffer, Device
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.graph import DeviceRef, Graph, TensorType, ops
+
+from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
+from whisper_max_backend.engine.device_weights import on_device
+
+_QUERY = "name,driver_version,memory.total"
+_SAMPLE = "utilization.gpu,memory.used"
+
+
+def describe(device: Device) -> dict[str, Any]:
+    """Name, driver and memory."""
+    found: dict[str, Any] = {"api": device.api, "label": device.label}
+    if device.is_host:
+        return found
+    found["architecture"] = device.architecture_name
+    line = _smi(_QUERY)
+    if line:
+        name, driver, memory = (part.strip() for part in line.split(","))
+        found.update(name=name, driver=driver, memory_mib=int(memory.split()[0]))
+    return found
+
+
+def median_seconds(call: Callable[[], Any], device: Device, rounds: int = 7) -> float:
+    """Median time of a call, the device's work included, after one that is not counted."""
+    times = []
+    for _ in range(rounds + 1):
+        device.synchronize()
+        start = time.perf_counter()
+        call()
+        device.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def product_artifact(
+    device: Device, dtype: DType, session: InferenceSession, side: int
+) -> CompiledArguments:
+    """A square product of matrices, which the matrix rate is measured with."""
+
+    def build() -> Graph:
+        kind = TensorType(dtype, [side, side], DeviceRef.from_device(device))
+        with Graph("product", input_types=[kind, kind]) as graph:
+            a, b = (value.tensor for value in graph.inputs)
+            graph.output(ops.matmul(a, ops.transpose(b, 0, 1)))
+        return graph
+
+    return {
+        "name": f"product-{device.api}-{dtype.name}",
+        "build": build,
+        "key": {"side": side, "dtype": dtype.name},
+        "session": session,
+        "about_seconds": 60,
+    }
+
+
+def matrix_rate(device: Device, dtype: DType, side: int) -> dict[str, float | None]:
+    """Operations a second of a square product on random numbers: MAX's, and PyTorch's if there."""
+    session = InferenceSession(devices=[device])
+    model = session.init(compiled(**product_artifact(device, dtype, session, side)))
+    rng = np.random.default_rng()
+    a, b = (
+        on_device(rng.normal(0, 1, (side, side)).astype(np.float32), dtype, device)
+        for _ in range(2)
+    )
+    ours = 2 * side**3 / median_seconds(lambda: model.execute(a, b), device)
+    return {"max": ours, "torch": None if device.is_host else _torch_rate(side)}
+
+
+def bandwidth(device: Device, size: int) -> float:
+    """Bytes a second, read and written, of a copy within the device."""
+    source = Buffer(DType.uint8, (size,), device)
+    target = Buffer(DType.uint8, (size,), device)
+    return 2 * size / median_seconds(lambda: target.inplace_copy_from(source), device)
+
+
+def _torch_rate(side: int) -> float | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(11):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return float(2 * side**3 / statistics.median(times[1:]))
+
+
+class Watch:
+    """Utilisation and memory while a block of code runs, as nvidia-smi tells them; None without."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[int, int]] = []
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def utilisation(self) -> float | None:
+        """Mean share of the time in which the device had work."""
+        return statistics.mean(u for u, _ in self.samples) / 100 if self.samples else None
+
+    @property
+    def peak_mib(self) -> int | None:
+        """Most memory taken on the device, by anyone."""
+        return max(m for _, m in self.samples) if self.samples else None
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            line = _smi(_SAMPLE)
+            if line is None:
+                return
+            used, memory = line.split(",")
+            self.samples.append((int(used.split()[0]), int(memory.split()[0])))
+
+
+def _smi(query: str) -> str | None:
+    """What nvidia-smi says of the first GPU; None where there is no such program."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -1,0 +1,65 @@
+"""Models of Whisper's sizes with random weights: the time does not depend on the values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from compat_tests.miniature import Architecture, vocabulary_tokens
+from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.vocabulary import Vocabulary
+
+SIZES = {
+    "miniature": Dimensions(80, 100, 128, 2, 2, 2100, 448, 128, 2, 2),
+    "base": Dimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6),
+    "large-v3": Dimensions(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 32),
+    "large-v3-turbo": Dimensions(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 4),
+}
+"""Dimensions under openai-whisper's names; the miniature is for a run on a CPU."""
+
+_BLOCK = 1 << 20
+
+
+class _Random(Mapping[str, np.ndarray]):
+    """Weights made when they are asked for: each repeats one block of random numbers."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        self.shapes = expected_shapes(dimensions)
+        self.block = np.random.default_rng(0).normal(0, 1, _BLOCK).astype(np.float32)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        shape = self.shapes[name]
+        if name.endswith("gamma"):
+            return np.ones(shape, np.float32)
+        size = int(np.prod(shape))
+        scale = 1 / np.sqrt(np.prod(shape[1:])) if name.endswith("/weight") else 0.1
+        return (np.resize(self.block, size) * np.float32(scale)).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def random_model(dimensions: Dimensions) -> Checkpoint:
+    """A model of random weights, with a vocabulary of the right size."""
+    tokens = vocabulary_tokens(Architecture(n_languages=99))
+    filler = [f"[{index}]" for index in range(dimensions.n_vocab - len(tokens))]
+    return Checkpoint(dimensions, _Random(dimensions), Vocabulary(filler + tokens), {}, "float16")
+
+
+def encoder_operations(d: Dimensions) -> float:
+    """Floating-point operations of a window's encoding: products only, two each."""
+    frames, width = d.n_audio_ctx, d.n_audio_state
+    convolutions = 2 * frames * 3 * d.n_mels * width + frames * 3 * width * width
+    layer = 12 * frames * width * width + 2 * frames * frames * width
+    return 2.0 * (convolutions + d.n_audio_layer * layer)
+
+
+def step_bytes(d: Dimensions, size: int, windows: int = 1) -> float:
+    """Bytes that a decoder step must read: weights once, keys and values of every window once."""
+    width = d.n_text_state
+    weights = d.n_text_layer * 14 * width * width + d.n_vocab * width
+    return float(size * (weights + windows * d.n_text_layer * d.n_audio_ctx * 2 * width))
