@@ -81,6 +81,8 @@ class Decoder(NumpyDecoder):
 class Runtime:
     """A model directory in numpy, encoded by the reference."""
 
+    log_mel = None
+
     def __init__(self, path: str, checkpoint: Checkpoint) -> None:
         self.reference = ctranslate2.models.Whisper(path, compute_type="float32")
         self.dimensions = checkpoint.dimensions

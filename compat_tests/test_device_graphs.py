@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from max.driver import CPU
+
+from compat_tests.compare import Transcription, assert_same
 from compat_tests.device_engine import DeviceWhisper
-from compat_tests.test_engine_parity import (  # noqa: F401  # run here with these engines
+from compat_tests.models import model_directory, reference_transcription, subject
+from compat_tests.recordings import load
+from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
     make_engines,
+    storage,
     test_align,
     test_align_nothing,
     test_batch_with_timestamps,
+    test_detect_language,
     test_encode,
     test_encoded_once_or_twice,
     test_generate,
+    test_logits,
     test_previous_text,
+    test_several_threads,
     test_unload_and_load,
     test_whole_length,
 )
+from whisper_max_backend.engine import devices
+from whisper_max_backend.engine.whisper import Whisper
 
 # Each compiles anew: two that differ in heads, their size, and vocabulary.
 ARCHITECTURES = ("one-head", "small-heads")
@@ -26,3 +38,43 @@ ARCHITECTURES = ("one-head", "small-heads")
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return make_engines(request.param, tmp_path_factory, DeviceWhisper)
+
+
+def test_several_devices(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests are spread over the devices, each of which has the model."""
+    opened: list[int] = []
+
+    def open_gpu(index: int) -> Any:
+        opened.append(index)
+        return CPU()
+
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.open_gpu", open_gpu)
+
+    def engine(path: str, **options: Any) -> Whisper:
+        return Whisper(path, device="cuda", device_index=[0, 1], **options)
+
+    both = make_engines("one-head", tmp_path_factory, engine)
+    assert (both.ours.device, both.ours.num_workers, opened) == ("cuda", 2, [0, 1])
+    features = [storage(both.features(seed=seed)) for seed in range(4)]
+    prompts = [both.prompt()]
+    expected = [both.reference.generate(f, prompts, max_length=24)[0] for f in features]
+    pending = [
+        both.ours.generate(f, prompts, max_length=24, asynchronous=True)[0] for f in features
+    ]
+    for one, other in zip(expected, pending, strict=True):
+        assert other.result().sequences_ids == one.sequences_ids
+
+
+@pytest.mark.slow
+def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tiny.en with word times: the transcription is the reference's."""
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    options: dict[str, Any] = {"temperature": 0.0, "word_timestamps": True}
+    model = subject().WhisperModel(str(model_directory("tiny.en")), compute_type="float32")
+    assert model.feature_extractor.device_kernel is not None
+    segments, info = model.transcribe(load("command").copy(), **options)
+    expected = reference_transcription("tiny.en", "command", **options)
+    assert_same(expected, Transcription(list(segments), info), "device graphs")

@@ -10,10 +10,13 @@ import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
 from .engine.graphs.log_mel import BINS, HOP_LENGTH, N_FFT
+from .engine.log_mel import tables
 from .engine.shared import shared_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .engine.log_mel import DeviceLogMel
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -34,12 +37,11 @@ def _tell_fallback(n_fft: int, hop_length: int) -> None:
 def _kernel() -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], None]:
     """The compiled graph as a function of features (written), waveform, filters and padded length.
 
-    It runs on the CPU: the samples are there, and the features are cut and batched there.
+    It runs on the CPU: the samples are there, and the features are cut and batched there. A model
+    on a GPU brings its own, which is worth the way there and back.
     """
     model = shared_models()["log_mel"]
-    window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
-    angles = -2 * np.pi / N_FFT * np.arange(N_FFT)
-    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    window, turns = tables()
 
     def run(features: np.ndarray, waveform: np.ndarray, filters: np.ndarray, padded: int) -> None:
         (peak,) = model.execute(features, waveform, filters, window, turns, np.int64(padded))
@@ -54,6 +56,9 @@ class FeatureExtractor(ReferenceFeatureExtractor):
     Frames of 400 samples, 160 apart, are computed by the kernel, whatever the number of mels;
     other sizes by the reference's own code.
     """
+
+    device_kernel: DeviceLogMel | None = None
+    """Of the GPU that the model is on."""
 
     def __call__(
         self, waveform: np.ndarray, padding: int | None = 160, chunk_length: int | None = None
@@ -88,7 +93,7 @@ class FeatureExtractor(ReferenceFeatureExtractor):
             samples = np.zeros((len(samples), 1), np.float32)  # the first of the padding's zeros
         filters = np.ascontiguousarray(self.mel_filters, dtype=np.float32)
         features = np.empty((len(samples), len(filters), padded // HOP_LENGTH), np.float32)
-        _kernel()(features, samples, filters, padded)
+        (self.device_kernel or _kernel())(features, samples, filters, padded)
         return features if waveform.ndim == 2 else features[0]
 
     def _reference(self, waveform: Any, padding: Any, chunk_length: int | None) -> np.ndarray:

@@ -16,6 +16,7 @@ from .device_decoder import DeviceDecoder
 from .device_weights import device_weights, weight_bytes
 from .devices import check_memory
 from .graphs.device.module import build_module
+from .log_mel import DeviceLogMel
 from .shared import shared_models
 
 WINDOWS = 8
@@ -42,6 +43,7 @@ class DeviceRuntime:
         self._weights = device_weights(checkpoint, dtype, device)
         self._models = session.init_all(artifact)
         models = {**self._models, "time_warping": shared_models()["time_warping"]}
+        self.log_mel = DeviceLogMel(models["log_mel"], device)
         self.decoder = DeviceDecoder(models, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray) -> Buffer:

@@ -21,6 +21,9 @@ _ENCODINGS = "encoder/position_encodings/encodings"
 class Runtime:
     """Encodes windows, and has the decoder. Calls of several threads at once are legal."""
 
+    log_mel = None
+    """The transform has no kernel of the model's own: all models of a process share one."""
+
     def __init__(
         self,
         checkpoint: Checkpoint,

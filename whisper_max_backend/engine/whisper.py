@@ -357,11 +357,11 @@ class Whisper:
 
     def _replicas(self, checkpoint: Checkpoint) -> list[Replica]:
         """One entry for each worker; the workers of a device share its model."""
+        runtimes = {index: self._load_runtime(checkpoint, index) for index in self._device_index}
+        self.log_mel = runtimes[self._device_index[0]].log_mel
         replicas = {
-            index: Replica(
-                self._load_runtime(checkpoint, index), checkpoint.vocabulary, checkpoint.config
-            )
-            for index in self._device_index
+            index: Replica(runtime, checkpoint.vocabulary, checkpoint.config)
+            for index, runtime in runtimes.items()
         }
         return [replicas[index] for index in self._device_index] * self._workers_per_device
 

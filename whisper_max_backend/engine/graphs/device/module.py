@@ -6,13 +6,14 @@ from max.dtype import DType
 from max.graph import DeviceRef, Module
 
 from ...checkpoint import Dimensions
+from ..log_mel import add_log_mel
 from .decoder import DecoderGraphs
 from .encoder import add_encoder, add_memory
 from .layers import Layers
 
 
 def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensions) -> Module:
-    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
+    """The graphs ``log_mel``, ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
     ``probabilities`` and ``align``.
 
     Args:
@@ -25,5 +26,6 @@ def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensio
     layers = Layers(device, api, dtype)
     add_encoder(module, layers, dimensions)
     add_memory(module, layers, dimensions)
+    add_log_mel(module, device)
     DecoderGraphs(module, device, api, dtype, dimensions).add_all()
     return module
