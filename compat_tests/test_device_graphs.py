@@ -1,12 +1,17 @@
-"""The graphs of a GPU, executed on the CPU: the tests of the engine, and a real model."""
+"""The graphs of a GPU, executed on the CPU: the tests of the engine, and a real model.
+
+WHISPER_MAX_ALL_DEVICE_GRAPHS=1 runs them on every architecture.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from max.driver import CPU
 
+from compat_tests import miniature
 from compat_tests.compare import Transcription, assert_same
 from compat_tests.device_engine import DeviceWhisper
 from compat_tests.models import model_directory, reference_transcription, subject
@@ -31,8 +36,9 @@ from compat_tests.test_engine_parity import (  # noqa: F401
 from whisper_max_backend.engine import devices
 from whisper_max_backend.engine.whisper import Whisper
 
-# Each compiles anew: two that differ in heads, their size, and vocabulary.
-ARCHITECTURES = ("one-head", "small-heads")
+VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
+# Each is compiled for itself, which takes a minute.
+ARCHITECTURES = tuple(miniature.ARCHITECTURES) if os.environ.get(VARIABLE) else ("one-head",)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

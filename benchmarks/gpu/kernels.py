@@ -67,7 +67,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
         with new_graph(f"added_{name}", [residual, states, *weights], module) as graph:
             graph.output(layers.added(*(v.tensor for v in graph.inputs)))
     with new_graph("attention", [states, states, states], module) as graph:
-        graph.output(many.attention(*(v.tensor for v in graph.inputs), HEADS))
+        graph.output(many.attention(*(v.tensor for v in graph.inputs), heads=HEADS))
     with new_graph(
         "norm", [few.floats("a", "b", WIDTH), few.floats(WIDTH), few.floats(WIDTH)], module
     ) as graph:

@@ -57,10 +57,10 @@ class DeviceDecoder(Decoder):
         items, frames, _ = encoded.shape
         d = self._dimensions
         state = DecoderState(items, frames, d.n_text_ctx)
-        shape = (d.n_text_layer, items, frames, 2 * d.n_text_state)
-        state.memory = self._pool.lend(state, self._dtype, shape)
-        shape = (d.n_text_layer, 2, items * rows_per_item, d.n_text_ctx, d.n_text_state)
-        state.cache = self._pool.lend(state, self._dtype, shape)
+        memory = (d.n_text_layer, items, frames, 2 * d.n_text_state)
+        state.memory = self._pool.lend(state, self._dtype, memory)
+        cache = (d.n_text_layer, 2, items * rows_per_item, d.n_text_ctx, d.n_text_state)
+        state.cache = self._pool.lend(state, self._dtype, cache)
         state.suppressed, state.penalty = self._upload(
             np.asarray(suppressed, np.int32), np.array([repetition_penalty], np.float32)
         )

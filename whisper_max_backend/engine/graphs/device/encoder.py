@@ -61,7 +61,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
             (x,) = inputs
             normed = layers.norm(x, *own[:2])
             q, k, v = (layers.linear(normed, *own[i : i + 2]) for i in (2, 4, 6))
-            attended = layers.attention(q, k, v, d.n_audio_head)
+            attended = layers.attention(q, k, v, heads=d.n_audio_head)
             x = layers.added(x, attended, *own[8:10])
             hidden = layers.linear(layers.norm(x, *own[10:12]), *own[12:14], activate=True)
             return [layers.added(x, hidden, *own[14:16])]

@@ -76,7 +76,7 @@ class Layers:
         return ops.cast(ops.layer_norm(x, gamma, beta, _EPSILON), self.dtype)
 
     def linear(
-        self, x: TensorValue, weight: TensorValue, bias: TensorValue, activate: bool = False
+        self, x: TensorValue, weight: TensorValue, bias: TensorValue, *, activate: bool = False
     ) -> TensorValue:
         """``x weight^T + bias``, with GELU if `activate`."""
         if self.own_products:
@@ -95,7 +95,7 @@ class Layers:
         return residual + (self._product(x, weight) + bias)
 
     def attention(
-        self, queries: TensorValue, keys: TensorValue, values: TensorValue, heads: int
+        self, queries: TensorValue, keys: TensorValue, values: TensorValue, *, heads: int
     ) -> TensorValue:
         """Attention of all positions to all, ``[batch, positions, width]``."""
         batch, positions, width = queries.shape
