@@ -21,6 +21,8 @@ _ROOT = Path(__file__).parents[2]
 PACKAGES = ("max", "numpy", "faster-whisper", "ctranslate2", "torch", "transformers")
 HOST_TARGET = "x86-64-v3"
 """What the host's part of artifacts is compiled for: every machine with a GPU runs it."""
+SIDE = 8192
+"""Of the square matrices that the matrix rate is measured with."""
 SIZES = ("base", "large-v3", "large-v3-turbo")
 
 
@@ -99,7 +101,7 @@ def _compile(place: Any, names: list[str]) -> None:
 
     session = InferenceSession(devices=[place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]
-    wanted.append(product_artifact(place, DType.bfloat16, session, _side(place)))
+    wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     miniature = DIMENSIONS["miniature"]
     wanted.append(device_artifact(miniature, DType.float32, place, session))
     wanted += [device_artifact(DIMENSIONS[n], DType.bfloat16, place, session) for n in names]
@@ -122,10 +124,6 @@ def _types(place: Any) -> list[Any]:
 
     # MAX's bfloat16 products are wrong on CPUs, and its GPU code is what float32 tests there.
     return [DType.float32] if place.is_host else [DType.float32, DType.float16, DType.bfloat16]
-
-
-def _side(place: Any) -> int:
-    return 256 if place.is_host else 8192
 
 
 class _Run:
@@ -197,7 +195,7 @@ class _Run:
     def _measure_limits(self) -> None:
         from benchmarks.gpu.machine import bandwidth, matrix_rate
 
-        rates = matrix_rate(self.place, self.dtype, _side(self.place))
+        rates = matrix_rate(self.place, self.dtype, SIDE)
         size = 2**24 if self.place.is_host else 2**32
         self.kept["limits"] = {
             "operations_per_s": max(rate for rate in rates.values() if rate),

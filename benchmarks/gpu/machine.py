@@ -16,6 +16,7 @@ from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType, ops
 
+from benchmarks.limits import multiply_limit
 from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.device_weights import on_device
 
@@ -70,7 +71,12 @@ def product_artifact(
 
 
 def matrix_rate(device: Device, dtype: DType, side: int) -> dict[str, float | None]:
-    """Operations a second of a square product on random numbers: MAX's, and PyTorch's if there."""
+    """Operations a second of a square product on random numbers: MAX's, and PyTorch's if there.
+
+    On a CPU, NumPy's: MAX's takes minutes to compile.
+    """
+    if device.is_host:
+        return {"numpy": multiply_limit()}
     session = InferenceSession(devices=[device])
     model = session.init(compiled(**product_artifact(device, dtype, session, side)))
     rng = np.random.default_rng()
@@ -79,7 +85,7 @@ def matrix_rate(device: Device, dtype: DType, side: int) -> dict[str, float | No
         for _ in range(2)
     )
     ours = 2 * side**3 / median_seconds(lambda: model.execute(a, b), device)
-    return {"max": ours, "torch": None if device.is_host else _torch_rate(side)}
+    return {"max": ours, "torch": _torch_rate(side)}
 
 
 def bandwidth(device: Device, size: int) -> float:

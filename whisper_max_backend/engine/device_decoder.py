@@ -62,7 +62,7 @@ class DeviceDecoder(Decoder):
         cache = (d.n_text_layer, 2, items * rows_per_item, d.n_text_ctx, d.n_text_state)
         state.cache = self._pool.lend(state, self._dtype, cache)
         state.suppressed, state.penalty = self._upload(
-            np.asarray(suppressed, np.int32), np.array([repetition_penalty], np.float32)
+            _some(np.asarray([suppressed], np.int32))[0], np.array([repetition_penalty], np.float32)
         )
         state.first_timestamp = first_timestamp
         self._models["remember"].execute(state.memory, encoded, *self._memory_weights)
@@ -94,8 +94,8 @@ class DeviceDecoder(Decoder):
             *self._arrays(state, tokens.reshape(rows, 1), beams),
             np.asarray(scores, np.float32),
             constraints.ranges.reshape(rows, 4),
-            constraints.banned,
-            constraints.penalized,
+            _some(constraints.banned),
+            _some(constraints.penalized),
             constraints.check_timestamps,
             np.array([state.first_timestamp, watch], np.int32),
             np.array([sampling.topk, sampling.seed], np.int32),
@@ -224,8 +224,6 @@ class DeviceDecoder(Decoder):
             whole[int(start) : int(start) + array.nbytes].view(
                 DType.from_numpy(array.dtype), array.shape
             )
-            if array.size
-            else Buffer(DType.from_numpy(array.dtype), array.shape, self._device)
             for array, start in zip(arrays, starts, strict=False)
         ]
 
@@ -234,3 +232,8 @@ class DeviceDecoder(Decoder):
         if count not in self._lengths:
             self._lengths[count] = Buffer(DType.int32, (count,), self._device)
         return self._lengths[count]
+
+
+def _some(lists: Int32Array) -> Int32Array:
+    """Lists of ids ``[rows, n]`` with an entry each: a device has no buffers without elements."""
+    return lists if lists.shape[1] else np.full((len(lists), 1), -1, np.int32)

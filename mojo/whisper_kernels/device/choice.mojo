@@ -116,7 +116,9 @@ def survey_block(
 
     def ban(thread: Int) {imm}:
         for i in range(thread, suppressed_count, THREADS):
-            line[unsafe_offset=Int(suppressed[unsafe_offset=i])] = BANNED
+            var id = Int(suppressed[unsafe_offset=i])
+            if id >= 0:
+                line[unsafe_offset=id] = BANNED
         for i in range(thread, banned_count, THREADS):
             var id = Int(banned[unsafe_offset=row * banned_count + i])
             if id >= 0:
@@ -386,7 +388,7 @@ def choose_kernel(
 struct Choose:
     """The end of a step, from logits [items, beams, vocabulary]; rows are items * beams.
 
-    Inputs are those of `whisper.choose`. proposals [items, 3, candidates] int32: ids, rows within
+    Inputs are those of `whisper.choose`; lists of ids are padded with -1. proposals [items, 3, candidates] int32: ids, rows within
     the item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts
     [rows], keys, places, drawn [rows, capacity] are room to work in: capacity is what is looked at
     of each row, the candidates or, where sampling is restricted to more, those.

@@ -208,7 +208,7 @@ class DecoderGraphs:
             x = layers.added(x, attended, *w[4:6])
             queries = layers.linear(layers.norm(x, *w[6:8]), *w[8:10])
             parts = layers.floats(
-                splits, "items", "queries" if layers.few else 0, d.n_text_head, self.head_size + 2
+                splits, "items", "queries" if layers.few else 1, d.n_text_head, self.head_size + 2
             )
             attended, _ = layers.kernel(
                 "attend_window",
