@@ -46,7 +46,7 @@ class DeviceRuntime:
         self.log_mel = DeviceLogMel(models["log_mel"], device)
         self.decoder = DeviceDecoder(models, self._weights, self.dimensions, device, dtype)
 
-    def encode(self, features: np.ndarray) -> Buffer:
+    def encode(self, features: np.ndarray | Buffer) -> Buffer:
         """Encoder states of log-mel features.
 
         Args:
@@ -62,13 +62,13 @@ class DeviceRuntime:
         shape = (batch, states, self.dimensions.n_audio_state)
         output = Buffer(DType.float32, shape, self._device)
         for start in range(0, batch, WINDOWS):
-            part = self._encode(features[start : start + WINDOWS], states)
+            part = self._encode(features[start : start + WINDOWS, :, :], states)
             output[start : start + WINDOWS, :, :].inplace_copy_from(part)
         return output
 
-    def _encode(self, features: np.ndarray, states: int) -> Buffer:
+    def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
         (output,) = self._models["encode"].execute(
-            self.to_device(np.ascontiguousarray(features)),
+            self.to_device(features),
             self._weights.encodings[:states, :],
             *self._weights.encoder,
         )
@@ -78,7 +78,7 @@ class DeviceRuntime:
         """The array on this device; without a copy if it is there already."""
         if isinstance(array, Buffer):
             return array.to(self._device)
-        return Buffer.from_numpy(np.asarray(array)).to(self._device)
+        return Buffer.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
 def device_artifact(
