@@ -21,8 +21,8 @@ from whisper_max_backend.engine.device_runtime import DeviceRuntime
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
 from whisper_max_backend.engine.rules import Rules
 
-WINDOW = 30.0
-"""Seconds of audio in a window."""
+STATES_PER_SECOND = 50
+"""Of the encoder."""
 CALLERS = 8
 Row = dict[str, Any]
 
@@ -46,6 +46,7 @@ class RandomModel:
 
     def __init__(self, dimensions: Dimensions, dtype: DType, device: Device) -> None:
         self.dimensions = dimensions
+        self.window = dimensions.n_audio_ctx / STATES_PER_SECOND  # seconds
         self.device = device
         self.dtype = dtype
         checkpoint = random_model(dimensions)
@@ -85,14 +86,14 @@ def window(model: RandomModel, name: str, tokens: int = 100, rounds: int = 3) ->
     """One window, beam 5."""
     features = random_features(model.dimensions, 1)
     seconds = median_seconds(lambda: model.generate(1, tokens, 5, features), model.device, rounds)
-    return _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, WINDOW)
+    return _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, model.window)
 
 
 def batched(
     model: RandomModel, name: str, batch: int = 32, minutes: float = 10, tokens: int = 100
 ) -> Row:
     """Many windows, `batch` at a time, greedy."""
-    windows = round(minutes * 60 / WINDOW)
+    windows = round(minutes * 60 / model.window)
     sizes = [min(batch, windows - start) for start in range(0, windows, batch)]
     features = random_features(model.dimensions, batch)
     model.generate(sizes[0], tokens, 1, features[: sizes[0]])
@@ -110,7 +111,7 @@ def encoder(model: RandomModel, name: str, limits: Limits, batch: int = 1) -> Ro
     features = model.runtime.to_device(random_features(model.dimensions, batch))
     seconds = median_seconds(lambda: model.runtime.encode(features), model.device)
     operations = batch * encoder_operations(model.dimensions)
-    row = _row(f"{name}, encoder, {batch} windows", seconds, batch * WINDOW)
+    row = _row(f"{name}, encoder, {batch} windows", seconds, batch * model.window)
     row["achieved_over_limit"] = operations / limits.operations / seconds
     return row
 
@@ -153,7 +154,7 @@ def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:
         start = time.perf_counter()
         list(pool.map(call, range(CALLERS)))
         seconds = time.perf_counter() - start
-    row = _row(f"{name}, {CALLERS} callers, a window each", seconds, CALLERS * WINDOW, watch)
+    row = _row(f"{name}, {CALLERS} callers, a window each", seconds, CALLERS * model.window, watch)
     row["throughput_over_one_caller"] = one / seconds
     return row
 

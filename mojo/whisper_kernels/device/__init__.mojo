@@ -1,8 +1,9 @@
 """The kernels of a GPU; a CPU runs them too, for tests."""
 
 from .alignment import AlignmentWeights as DeviceAlignmentWeights
-from .choice import Choose as DeviceChoose, Probabilities as DeviceProbabilities
+from .choice import Choose as DeviceChoose
 from .embedding import Embed, Unfold
 from .history import AttendHistory
 from .linear import Linear, LinearAdded, Logits
+from .softmax import Probabilities as DeviceProbabilities
 from .window import AttendWindow
