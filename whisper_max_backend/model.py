@@ -82,7 +82,8 @@ class WhisperModel(reference.WhisperModel):
         self.hf_tokenizer = _tokenizer(folder, tokenizer_json, self.model)
         self.feat_kwargs = self._get_feature_kwargs(folder, preprocessor_json)
         self.feature_extractor = FeatureExtractor(**self.feat_kwargs)
-        self.feature_extractor.device_kernel = self.model.log_mel
+        if self.model.log_mel is not None:
+            self.feature_extractor.device_kernel = self.model.log_mel
         rate, hop = self.feature_extractor.sampling_rate, self.feature_extractor.hop_length
         self.input_stride = 2
         self.num_samples_per_token = hop * self.input_stride

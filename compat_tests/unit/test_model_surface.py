@@ -129,7 +129,7 @@ def test_arguments_reach_the_engine(directory: Path, monkeypatch: pytest.MonkeyP
 
     def engine(path: str, **options: Any) -> types.SimpleNamespace:
         received.update(options, path=path)
-        return types.SimpleNamespace(is_multilingual=True)
+        return types.SimpleNamespace(is_multilingual=True, log_mel=None)
 
     monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", engine)
     options: dict[str, Any] = {
