@@ -7,6 +7,7 @@ import logging
 import click
 
 from .compile import compile_model
+from .demo import demo
 from .inventory import list_backends, list_plugins
 from .run import run
 from .transcribe import transcribe
@@ -23,5 +24,5 @@ def main(verbose: bool) -> None:
         logging.getLogger("faster_whisper").setLevel(logging.DEBUG)
 
 
-for _command in (transcribe, run, list_backends, list_plugins, compile_model):
+for _command in (transcribe, run, list_backends, list_plugins, compile_model, demo):
     main.add_command(_command)

@@ -1,0 +1,81 @@
+"""The command `demo`."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+import click
+
+from . import options
+
+_log = logging.getLogger("whisper_max_backend")
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=[options.DEFAULT_MODEL],
+    show_default=True,
+    help="Name or path; several times: visitors choose.",
+)
+@click.option("--backend", "names", multiple=True, help="Offer these only; see `backends`.")
+@click.option("--compute-type", "compute_types", multiple=True, help="Offer these only.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]"
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Longest recording.",
+)
+@click.option(
+    "--max-upload-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=50,
+    show_default=True,
+    help="Largest file.",
+)
+@click.option("--share", is_flag=True, help="A public address, through Gradio's servers.")
+@options.THREADS
+@options.LOCAL_FILES_ONLY
+def demo(
+    models: tuple[str, ...],
+    names: tuple[str, ...],
+    compute_types: tuple[str, ...],
+    host: str,
+    port: int | None,
+    max_minutes: float,
+    max_upload_mb: float,
+    share: bool,
+    cpu_threads: int | None,
+    local_files_only: bool,
+) -> None:
+    """Compare backends side by side on a web page, with your own recordings.
+
+    The page is for this machine alone, unless --host or --share say otherwise. It needs the extra
+    `web`: pip install 'whisper-max-backend[web]'
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise click.ClickException(
+            "The page needs Gradio: pip install 'whisper-max-backend[web]'"
+        )
+    from ..demo.choices import usable_choices
+    from ..demo.recording import Limits
+    from ..demo.server import serve
+    from ..plugins import PluginError, backends
+
+    loading: dict[str, object] = {"local_files_only": True} if local_files_only else {}
+    if cpu_threads is not None:
+        loading["cpu_threads"] = cpu_threads
+    try:
+        choices = usable_choices(backends().values(), names, compute_types)
+        serve(models, choices, Limits(max_minutes, max_upload_mb), loading, host, port, share)
+    except (ValueError, OSError, PluginError) as error:
+        _log.debug("the page cannot be served", exc_info=error)
+        raise click.ClickException(str(error)) from error

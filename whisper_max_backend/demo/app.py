@@ -1,0 +1,219 @@
+"""The page: what is on it, and what its events do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+from ..cli.inputs import SAMPLE
+from . import plots, rendering
+from .choices import Choice, first_selection
+from .history import Record, records_of
+from .recording import RefusedRecording, describe_duration, measure_duration
+from .runs import Run, Workshop
+from .sessions import Sessions
+from .turns import LineFullError
+from .visitors import Uploads
+
+MOST_SIDES = len(plots.COLOURS)
+_LONGEST_HISTORY = 100  # records
+_REFRESH_SECONDS = 0.4
+_STOP_SECONDS = 5
+
+_LEAD = """# Whisper, side by side
+One recording, several backends, on this machine. They run **one after another** and never at the
+same time, each in a process of its own with the model loaded before the clock starts, so that the
+figures are fair. The backend chosen first is the one that the others are compared with."""
+_PRIVACY = """Recordings stay on this machine, and are deleted when another is chosen or the page is
+closed. Nobody else sees them, or the texts."""
+
+
+class _Handlers:
+    """What the page's events do."""
+
+    def __init__(self, workshop: Workshop, uploads: Uploads, choices: Mapping[str, Choice]) -> None:
+        self._workshop = workshop
+        self._choices = choices
+        self._sessions = Sessions(uploads)
+
+    def choose(self, recording: str | None, request: gr.Request) -> str:
+        """A recording was chosen, or taken away: look at it at once."""
+        path = Path(recording) if recording else None
+        self._sessions.choose(request, path)
+        if path is None:
+            return rendering.status("Choose a recording, then press Compare.")
+        try:
+            with self._sessions.open(request, path) as file:
+                seconds = measure_duration(file, self._workshop.limits)
+        except RefusedRecording as error:
+            return rendering.status(str(error), "bad")
+        return rendering.status(f"{path.name}, {describe_duration(seconds)}: press Compare.")
+
+    def compare(
+        self,
+        recording: str | None,
+        model: str,
+        labels: list[str],
+        language: str | None,
+        beam_size: int,
+        vad_filter: bool,
+        records: list[Record],
+        request: gr.Request,
+    ) -> Iterator[list[Any]]:
+        """Run a comparison, and show it as it goes."""
+        session = self._sessions.of(request)
+        if session.run is not None:
+            session.run.stop()
+        options = {"language": language, "beam_size": beam_size, "vad_filter": vad_filter}
+        try:
+            if not recording:
+                raise RefusedRecording("There is no recording yet: choose one, or the sample.")
+            if len(labels) < 2:
+                raise RefusedRecording("Choose at least two backends to compare.")
+            choices = [self._choices[label] for label in labels]
+            path = Path(recording)
+            file = self._sessions.open(request, path)
+            session.run = run = Run(self._workshop, path.name, file, model, choices, options)
+        except (RefusedRecording, LineFullError) as error:
+            yield _view(rendering.status(str(error), "bad"))
+            return
+        while not run.wait(_REFRESH_SECONDS):
+            yield _view(_status(run), run)
+        yield _view(_status(run), run, [*records, *records_of(run)][-_LONGEST_HISTORY:])
+
+    def stop(self, request: gr.Request) -> None:
+        """End the comparison of this page."""
+        run = self._sessions.of(request).run
+        if run is not None:
+            run.stop()
+            run.wait(_STOP_SECONDS)
+
+    def close(self, request: gr.Request) -> None:
+        """The page was closed or loaded anew."""
+        self._sessions.close(request)
+
+
+def build_page(
+    workshop: Workshop, uploads: Uploads, models: Sequence[str], choices: Mapping[str, Choice]
+) -> gr.Blocks:
+    """The page, not yet served.
+
+    Args:
+        workshop: Runs the comparisons.
+        uploads: Knows whose a recording is.
+        models: Names or paths that visitors may choose from.
+        choices: By label, what they may compare.
+    """
+    handlers = _Handlers(workshop, uploads, choices)
+    limits = workshop.limits
+    with gr.Blocks(title="Whisper, side by side", analytics_enabled=False) as page:
+        gr.Markdown(_LEAD, elem_classes="lead")
+        with gr.Row():
+            with gr.Column(scale=5, min_width=300):
+                recording = gr.Audio(
+                    label=f"Recording (at most {limits.minutes:g} minutes, {limits.megabytes:g} MB)",
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    elem_id="recording",
+                    editable=False,
+                    buttons=[],
+                )
+                sample = gr.Button("Use the sample: 11 s of speech", size="sm", elem_id="sample")
+            with gr.Column(scale=4, min_width=300):
+                sides = gr.Dropdown(
+                    list(choices),
+                    value=first_selection(choices),
+                    multiselect=True,
+                    max_choices=MOST_SIDES,
+                    label="Backends and precisions",
+                    info="Two or more; the first is the one compared with.",
+                    elem_id="choices",
+                )
+                model = gr.Dropdown(
+                    list(models), value=models[0], label="Model", visible=len(models) > 1
+                )
+                with gr.Accordion("Options", open=False):
+                    language = gr.Dropdown(
+                        [("detect", None), *((code, code) for code in sorted(_LANGUAGE_CODES))],
+                        value=None,
+                        label="Language",
+                    )
+                    beam_size = gr.Slider(1, 10, value=5, step=1, label="Beam size")
+                    vad_filter = gr.Checkbox(False, label="Leave out what is no speech (VAD)")
+                with gr.Row():
+                    compare = gr.Button("Compare", variant="primary", elem_id="compare")
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+        status = gr.HTML(rendering.status("Choose a recording, then press Compare."))
+        texts = gr.HTML(elem_id="sides")
+        drawn = plots.build()
+        records = gr.State([])
+        gr.Markdown("### History")
+        history = gr.HTML(rendering.history([]), elem_id="history")
+        gr.Markdown(_PRIVACY, elem_classes="hint")
+
+        # Gradio waits with one event for another only where told to: the line is the workshop's.
+        quiet: dict[str, Any] = {
+            "show_progress": "hidden",
+            "concurrency_limit": None,
+            "api_visibility": "private",
+        }
+        sample.click(lambda: str(SAMPLE), outputs=recording, **quiet)
+        recording.change(handlers.choose, recording, status, **quiet)
+        compare.click(
+            handlers.compare,
+            [recording, model, sides, language, beam_size, vad_filter, records],
+            [status, texts, *drawn, compare, stop, records, history],
+            **quiet,
+        )
+        stop.click(handlers.stop, **quiet)
+        page.unload(handlers.close)
+    return page
+
+
+def theme() -> gr.Theme:
+    """Gradio's own, with fonts that every machine has."""
+    return gr.themes.Default(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    )
+
+
+def _view(status: str, run: Run | None = None, records: list[Record] | None = None) -> list[Any]:
+    """What the event `compare` shows: the run, and at its end the history with it."""
+    busy = run is not None and records is None
+    return [
+        status,
+        *([rendering.sides(run), *plots.draw(run)] if run else [gr.skip()] * (1 + plots.COUNT)),
+        gr.Button(interactive=not busy),
+        gr.Button(interactive=busy),
+        gr.skip() if records is None else records,
+        gr.skip() if records is None else rendering.history(records),
+    ]
+
+
+def _status(run: Run) -> str:
+    if run.problem:
+        return rendering.status(run.problem, "bad")
+    if run.before:
+        others = "One other comparison is" if run.before == 1 else f"{run.before} others are"
+        return rendering.status(f"{others} before yours, so that figures are fair: wait.", "busy")
+    if run.stopped:
+        return rendering.status("Stopped.")
+    for side in run.sides:
+        if side.state == "loading":
+            return rendering.status(
+                f"Loading {run.model} with {side.choice.label} (a first time may compile for a "
+                "minute) …",
+                "busy",
+            )
+        if side.state == "transcribing":
+            return rendering.status(f"{side.choice.label} transcribes …", "busy")
+    if any(side.state == "failed" for side in run.sides):
+        return rendering.status("A backend failed; its column says why.", "bad")
+    return rendering.status(f"Done: {run.name}.", "good")

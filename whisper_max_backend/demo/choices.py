@@ -1,0 +1,72 @@
+"""What can be compared: backends that are usable here, with the precisions each has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..backends import Backend
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One side of a comparison."""
+
+    backend: str
+    device: str
+    compute_type: str
+
+    @property
+    def label(self) -> str:
+        """What people read, e.g. "max · int8" or, off the CPU, "max · float16 · cuda"."""
+        parts = [self.backend, self.compute_type, *([self.device] if self.device != "cpu" else [])]
+        return " · ".join(parts)
+
+
+def usable_choices(
+    backends: Iterable[Backend], names: Sequence[str] = (), compute_types: Sequence[str] = ()
+) -> dict[str, Choice]:
+    """Choices by label, in the order of the backends.
+
+    Args:
+        backends: All there are.
+        names: Backends wanted; none means all that are usable.
+        compute_types: Precisions wanted; none means all, and "auto".
+
+    Raises:
+        ValueError: A backend wanted does not exist or is not usable, or no precision is left.
+    """
+    known = {backend.name: backend for backend in backends}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"There is no backend '{name}' (there are: {', '.join(known)})")
+    found: dict[str, Choice] = {}
+    for name, backend in known.items():
+        if names and name not in names:
+            continue
+        availability = backend.probe()
+        if name in names and not availability.usable:
+            raise ValueError(f"The backend '{name}' is not usable: {availability.reason}")
+        for device, types in availability.devices.items():
+            for compute_type in ("auto", *types):
+                if not compute_types or compute_type in compute_types:
+                    choice = Choice(name, device, compute_type)
+                    found[choice.label] = choice
+    if not found:
+        raise ValueError(
+            f"No backend here runs {' or '.join(compute_types)}: `whisper-max backends` lists what "
+            "each runs"
+        )
+    return found
+
+
+def first_selection(choices: dict[str, Choice]) -> list[str]:
+    """Labels to begin with: the best of each of the first two backends, int8 where there is it."""
+    selected: dict[str, str] = {}
+    for wanted in ("int8", "auto", None):
+        for label, choice in choices.items():
+            if wanted in (choice.compute_type, None):
+                selected.setdefault(choice.backend, label)
+    order = list(dict.fromkeys(choice.backend for choice in choices.values()))
+    labels = [selected[backend] for backend in order[:2]]
+    return labels if len(labels) > 1 else list(choices)[:2]

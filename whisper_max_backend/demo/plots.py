@@ -1,0 +1,111 @@
+"""The live plots: Gradio's own, drawn in the browser, from tables that grow as a run goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from .figures import figures_of
+from .runs import Run
+
+# Told apart with any colour vision, on white and on black (Okabe and Ito, 2008).
+COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+COUNT = 6  # a row and the plots in it
+_HEIGHT = 220
+_WIDTH = 250
+_SIDE = "backend"
+_TIME = "seconds"
+_Row = tuple[str | float | None, ...]
+
+
+def build() -> list[gr.blocks.Block]:
+    """A row, hidden as long as there is nothing to draw, and the plots in it: as `draw` fills."""
+    with gr.Row(visible=False, elem_id="plots") as row:
+        plots = [
+            _line("audio heard, s", "Audio heard"),
+            _line("MB", "Memory of the process"),
+            _line("%", "Use of the processor"),
+            _bars("RTF", "Real-time factor (lower is better)"),
+            _bars("times as fast", "Speed-up over the first"),
+        ]
+    return [row, *plots]
+
+
+def _line(name: str, title: str) -> gr.LinePlot:
+    return gr.LinePlot(
+        x=_TIME,
+        y=name,
+        color=_SIDE,
+        title=title,
+        color_title=" ",
+        x_lim=[0, None],
+        y_lim=[0, None],
+        height=_HEIGHT,
+        min_width=_WIDTH,
+        buttons=[],
+    )
+
+
+def _bars(name: str, title: str) -> gr.BarPlot:
+    return gr.BarPlot(
+        x=_SIDE,
+        y=name,
+        color=_SIDE,
+        title=title,
+        x_title=" ",
+        color_title=" ",
+        x_axis_labels_visible=False,  # the legend has the names
+        y_lim=[0, None],
+        height=_HEIGHT,
+        min_width=_WIDTH,
+        buttons=[],
+    )
+
+
+def colours(run: Run) -> dict[str, str]:
+    """The colour of each side, by label."""
+    return dict(zip((side.choice.label for side in run.sides), COLOURS, strict=False))
+
+
+def draw(run: Run) -> list[Any]:
+    """The row and plots of a run, as far as it is."""
+    first = run.sides[0]
+    heard: list[_Row] = []
+    memory: list[_Row] = []
+    use: list[_Row] = []
+    factors: list[_Row] = []
+    speeds: list[_Row] = []
+    for side in run.sides:
+        label = side.choice.label
+        figures = figures_of(side, first, run.duration)
+        factors.append((label, figures.real_time_factor))
+        speeds.append((label, figures.speed_up))
+        heard.append((0.0, 0.0, label))
+        heard += [(one.elapsed, one.end, label) for one in side.segments]
+        # A plot takes its axes for numbers only if it has rows.
+        memory.append((0.0, None, label))
+        use.append((0.0, None, label))
+        for sample in list(side.meter.samples) if side.meter else ():
+            memory.append((sample.seconds, sample.memory / 1e6, label))
+            use.append((sample.seconds, sample.cpu * 100, label))
+            if sample.gpu is not None:
+                use.append((sample.seconds, sample.gpu * 100, f"{label}, GPU"))
+    colour = colours(run)
+    return [
+        gr.Row(visible=True),
+        *(
+            gr.LinePlot(_table(rows, (_TIME, name, _SIDE)), color_map=colour)
+            for rows, name in ((heard, "audio heard, s"), (memory, "MB"), (use, "%"))
+        ),
+        *(
+            gr.BarPlot(_table(rows, (_SIDE, name)), color_map=colour)
+            for rows, name in ((factors, "RTF"), (speeds, "times as fast"))
+        ),
+    ]
+
+
+def _table(rows: list[_Row], columns: tuple[str, ...]) -> pd.DataFrame:
+    types = {name: float for name in columns if name != _SIDE}
+    return pd.DataFrame(rows, columns=list(columns)).astype(types)

@@ -1,0 +1,70 @@
+"""The pages that are open: each has a recording and a comparison of its own."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import gradio as gr
+
+from ..cli.inputs import SAMPLE
+from .recording import RefusedRecording
+from .runs import Run
+from .visitors import COOKIE, Uploads
+
+
+@dataclass
+class Session:
+    """What an open page has on the server; its history is Gradio's to keep."""
+
+    recording: Path | None = None
+    run: Run | None = None
+
+
+class Sessions:
+    """By Gradio's random name for a page. The visitor behind a page is known by the cookie."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._open: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def of(self, request: gr.Request) -> Session:
+        with self._lock:
+            return self._open.setdefault(str(request.session_hash), Session())
+
+    def choose(self, request: gr.Request, recording: Path | None) -> None:
+        """Take a recording; the one before it is deleted."""
+        session = self.of(request)
+        before, session.recording = session.recording, recording
+        if before is not None and before != recording:
+            self._uploads.discard(_visitor(request), before)
+
+    def open(self, request: gr.Request, recording: Path) -> BinaryIO:
+        """A recording that this visitor may use.
+
+        Raises:
+            RefusedRecording: It is another's, or is gone.
+        """
+        if recording == SAMPLE or self._uploads.sent_by(_visitor(request), recording):
+            try:
+                return recording.open("rb")
+            except OSError:
+                pass
+        raise RefusedRecording("The recording is no longer here: choose it again.")
+
+    def close(self, request: gr.Request) -> None:
+        """The page is closed: nobody waits for its comparison or needs its recording."""
+        session = self.of(request)
+        if session.run is not None:
+            session.run.stop()
+        self.choose(request, None)
+        with self._lock:
+            self._open.pop(str(request.session_hash), None)
+
+
+def _visitor(request: gr.Request) -> str:
+    """The browser's cookie; empty if it keeps none."""
+    return str(request.cookies.get(COOKIE, ""))
