@@ -37,7 +37,7 @@ def test_the_wheel_has_all_that_runs_and_no_more(wheel: Path) -> None:
         (ROOT / "whisper_max_backend", "whisper_max_backend"),
     ):
         for path in folder.rglob("*"):
-            if path.suffix in (".py", ".mojo", ".flac") or path.name == "py.typed":
+            if path.suffix in (".py", ".mojo", ".flac", ".html", ".css") or path.name == "py.typed":
                 assert f"{packed}/{path.relative_to(folder).as_posix()}" in names
     assert {name.split("/")[0] for name in names} == {
         "whisper_max_backend",

@@ -147,12 +147,12 @@ def build_page(
                 with gr.Row():
                     compare = gr.Button("Compare", variant="primary", elem_id="compare")
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-        status = gr.HTML(rendering.status("Choose a recording, then press Compare."))
-        texts = gr.HTML(elem_id="sides")
+        status = gr.HTML(rendering.status("Choose a recording, then press Compare."), elem_id="status")
+        texts = gr.HTML(elem_id="sides", apply_default_css=False)
         drawn = plots.build()
         records = gr.State([])
         gr.Markdown("### History")
-        history = gr.HTML(rendering.history([]), elem_id="history")
+        history = gr.HTML(rendering.history([]), elem_id="history", apply_default_css=False)
         gr.Markdown(_PRIVACY, elem_classes="hint")
 
         # Gradio waits with one event for another only where told to: the line is the workshop's.

@@ -61,12 +61,15 @@ def usable_choices(
 
 
 def first_selection(choices: dict[str, Choice]) -> list[str]:
-    """Labels to begin with: the best of each of the first two backends, int8 where there is it."""
+    """Labels to begin with: the first two backends, the better one last; int8 where there is it.
+
+    The first label is what the others are compared with.
+    """
     selected: dict[str, str] = {}
     for wanted in ("int8", "auto", None):
         for label, choice in choices.items():
             if wanted in (choice.compute_type, None):
                 selected.setdefault(choice.backend, label)
     order = list(dict.fromkeys(choice.backend for choice in choices.values()))
-    labels = [selected[backend] for backend in order[:2]]
+    labels = [selected[backend] for backend in reversed(order[:2])]
     return labels if len(labels) > 1 else list(choices)[:2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean
 
+from ..comparison.words import compare_words
 from .runs import Side
 
 
@@ -36,6 +37,7 @@ def figures_of(side: Side, first: Side, duration: float) -> Figures:
         duration: Seconds of audio.
     """
     samples = list(side.meter.samples) if side.meter is not None else []
+    gpu = [sample.gpu for sample in samples if sample.gpu is not None]
     done = side.state == "done"
     heard = duration if done else side.heard
     both = done and first.state == "done"
@@ -44,6 +46,8 @@ def figures_of(side: Side, first: Side, duration: float) -> Figures:
         speed_up=first.elapsed / side.elapsed if both else None,
         peak_memory=max((sample.memory for sample in samples), default=None),
         cpu=mean(sample.cpu for sample in samples) if samples else None,
-        gpu=None,
-        word_differences=None,
+        gpu=mean(gpu) if gpu else None,
+        word_differences=(
+            compare_words(first.text, side.text).error_rate if both and side is not first else None
+        ),
     )

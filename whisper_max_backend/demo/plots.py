@@ -24,11 +24,11 @@ def build() -> list[gr.blocks.Block]:
     """A row, hidden as long as there is nothing to draw, and the plots in it: as `draw` fills."""
     with gr.Row(visible=False, elem_id="plots") as row:
         plots = [
-            _line("audio heard, s", "Audio heard"),
-            _line("MB", "Memory of the process"),
-            _line("%", "Use of the processor"),
+            _line("heard", "Audio heard, seconds"),
+            _line("memory", "Memory of the process, MB"),
+            _line("use", "Use of the processor, %"),
             _bars("RTF", "Real-time factor (lower is better)"),
-            _bars("times as fast", "Speed-up over the first"),
+            _bars("speed-up", "Speed-up over the first"),
         ]
     return [row, *plots]
 
@@ -39,6 +39,7 @@ def _line(name: str, title: str) -> gr.LinePlot:
         y=name,
         color=_SIDE,
         title=title,
+        y_title=" ",
         color_title=" ",
         x_lim=[0, None],
         y_lim=[0, None],
@@ -55,6 +56,7 @@ def _bars(name: str, title: str) -> gr.BarPlot:
         color=_SIDE,
         title=title,
         x_title=" ",
+        y_title=" ",
         color_title=" ",
         x_axis_labels_visible=False,  # the legend has the names
         y_lim=[0, None],
@@ -97,11 +99,11 @@ def draw(run: Run) -> list[Any]:
         gr.Row(visible=True),
         *(
             gr.LinePlot(_table(rows, (_TIME, name, _SIDE)), color_map=colour)
-            for rows, name in ((heard, "audio heard, s"), (memory, "MB"), (use, "%"))
+            for rows, name in ((heard, "heard"), (memory, "memory"), (use, "use"))
         ),
         *(
-            gr.BarPlot(_table(rows, (_SIDE, name)), color_map=colour)
-            for rows, name in ((factors, "RTF"), (speeds, "times as fast"))
+            gr.BarPlot(_table(rows, (_SIDE, name)), color_map=colour, sort=list(colour))
+            for rows, name in ((factors, "RTF"), (speeds, "speed-up"))
         ),
     ]
 

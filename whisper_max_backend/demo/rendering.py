@@ -9,6 +9,7 @@ from typing import Literal
 
 from jinja2 import Environment, PackageLoader
 
+from ..comparison.words import compare_words
 from .figures import Figures, figures_of
 from .history import Record, to_csv, to_json
 from .plots import colours
@@ -142,4 +143,17 @@ def _figures(side: Side, figures: Figures) -> list[_Figure]:
 
 
 def _pieces(side: Side, first: Side) -> list[_Piece]:
-    return [_Piece(side.text)]
+    """The text of a side, with what differs from the first side's up to the same time."""
+    if side is first or not side.segments or not first.segments:
+        return [_Piece(side.text)]
+    until = None if side.state == "done" else side.heard
+    pieces = []
+    for span in compare_words(first.text_until(until), side.text).spans:
+        if not span.differs:
+            pieces.append(_Piece(span.hypothesis))
+        elif span.hypothesis:
+            instead = f"instead of: {span.reference}" if span.reference else "added"
+            pieces.append(_Piece(span.hypothesis, "differs", instead))
+        else:
+            pieces.append(_Piece(span.reference, "missing", "left out"))
+    return pieces

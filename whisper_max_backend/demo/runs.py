@@ -48,7 +48,13 @@ class Side:
 
     @property
     def text(self) -> str:
-        return "".join(segment.text for segment in self.segments).strip()
+        return self.text_until(None)
+
+    def text_until(self, seconds: float | None) -> str:
+        """What was said before a time of the audio; None: all."""
+        return "".join(
+            segment.text for segment in self.segments if seconds is None or segment.start < seconds
+        ).strip()
 
 
 class Workshop:

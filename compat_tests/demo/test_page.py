@@ -1,0 +1,225 @@
+"""The page of `whisper-max demo`, served by a process of its own and used in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+from compat_tests.recordings import audio_file
+
+REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
+SCREENSHOT = os.environ.get("WHISPER_MAX_SCREENSHOT")  # where to leave a picture of the page
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+SECONDS = 1000  # in playwright's milliseconds
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "there is no Chromium: install one, e.g. apt-get install chromium"
+        if REQUIRED:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a page with float32 alone, for recordings of 30 s and 1 MB."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uploads = tmp_path_factory.mktemp("temporary")
+    command = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "demo"]
+    options = ["--compute-type", "float32", "--port", str(port), "--max-minutes", "0.5"]
+    log = (tmp_path_factory.mktemp("log") / "server.log").open("w+")
+    process = subprocess.Popen(
+        [*command, *options, "--max-upload-mb", "1"],
+        env={**os.environ, "TMPDIR": str(uploads)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(240):
+            if process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.25)
+        log.seek(0)
+        assert process.poll() is None, log.read()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert not list(uploads.glob("whisper-max-demo-*")), "uploads do not outlive the server"
+
+
+@pytest.fixture
+def contexts(chromium: str, tmp_path: Path) -> Iterator[list[BrowserContext]]:
+    """Two visitors: browsers with nothing in common."""
+    with sync_playwright() as playwright:
+        opened = [
+            playwright.chromium.launch_persistent_context(
+                tmp_path / name,
+                executable_path=chromium,
+                headless=True,
+                args=FLAGS,
+                viewport={"width": 1180, "height": 1200},
+            )
+            for name in ("one", "other")
+        ]
+        yield opened
+        for context in opened:
+            context.close()
+
+
+def _open(context: BrowserContext, server: str) -> Page:
+    page = context.pages[0]
+    page.goto(server)
+    expect(page.locator("#compare")).to_be_visible(timeout=30 * SECONDS)
+    return page
+
+
+def _upload(page: Page, file: Path, says: str | re.Pattern[str]) -> None:
+    """Choose a file, in the place of another if there is one, and wait for the page's word."""
+    clear = page.locator("#recording button[aria-label='Clear']")
+    if clear.count():
+        clear.first.click()
+    page.locator("#recording input[type=file]").set_input_files(file)
+    expect(page.locator("#status")).to_contain_text(says, timeout=30 * SECONDS)
+
+
+def _figure(page: Page, side: str, name: str) -> str:
+    return page.locator(f'[data-side="{side}"] [data-figure="{name}"]').inner_text()
+
+
+def _number(text: str) -> float:
+    return float(text.split()[0])
+
+
+def _silence(path: Path, seconds: float) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(8000)
+        file.writeframes(bytes([128]) * int(seconds * 8000))
+    return path
+
+
+def _status_code(context: BrowserContext, address: str) -> int:
+    return context.request.get(address).status
+
+
+def test_two_backends_agree_and_visitors_are_apart(
+    contexts: list[BrowserContext], server: str, tmp_path: Path
+) -> None:
+    """The whole way of a visitor; another one sees nothing of it."""
+    page = _open(contexts[0], server)
+    foreign: list[str] = []
+    page.on("request", lambda asked: foreign.append(asked.url))
+    _upload(page, audio_file("jfk.flac"), "jfk.flac, 11.0 s")
+    page.locator("#compare").click()
+    expect(page.locator("#status")).to_contain_text("Done", timeout=150 * SECONDS)
+    sides = ("ctranslate2 · float32", "max · float32")
+    texts = [page.locator(f'[data-side="{side}"] .text').inner_text() for side in sides]
+    assert "ask not what your country can do for you" in texts[0]
+    assert texts[0] == texts[1]
+    for side in sides:
+        assert 0 < _number(_figure(page, side, "RTF")) < 20
+        assert 20 < _number(_figure(page, side, "memory")) < 4000
+        assert _number(_figure(page, side, "CPU")) > 0
+    assert _figure(page, sides[0], "speed-up") == "1.00 ×"
+    assert _number(_figure(page, sides[1], "differing")) == 0
+    expect(page.locator("#plots svg")).to_have_count(5, timeout=20 * SECONDS)
+
+    rows = page.locator("#history tbody tr")
+    expect(rows).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="JSON").click()
+    exported = json.loads(download.value.path().read_text())
+    assert [record["text"] for record in exported] == texts
+    assert {record["compute_type"] for record in exported} == {"float32"}
+    assert not [url for url in foreign if not url.startswith((server, "data:", "blob:"))]
+
+    if SCREENSHOT:
+        page.set_viewport_size({"width": 1100, "height": 1200})
+        page.wait_for_timeout(1.5 * SECONDS)
+        page.screenshot(path=SCREENSHOT, full_page=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+    address = next(url for url in foreign if "file=" in url)
+    assert "jfk.flac" in address
+    assert _status_code(contexts[0], address) == 200
+    other = _open(contexts[1], server)
+    assert _status_code(contexts[1], address) == 404
+    assert _status_code(contexts[1], f"{server}gradio_api/file={quote('/etc/passwd')}") == 404
+    assert "country" not in other.content()
+    expect(other.locator("#history tbody tr")).to_have_count(0)
+
+    page.goto("about:blank")
+    for _ in range(100):
+        if _status_code(contexts[0], address) != 200:
+            break
+        time.sleep(0.1)
+    assert _status_code(contexts[0], address) == 404, "the upload goes when the page is closed"
+
+
+def test_bad_files_and_stopping(
+    contexts: list[BrowserContext], server: str, tmp_path: Path
+) -> None:
+    """Each gets a message, and the page goes on."""
+    page = _open(contexts[0], server)
+    page.locator("#compare").click()
+    expect(page.locator("#status")).to_contain_text("There is no recording yet")
+    noise = tmp_path / "noise.wav"
+    noise.write_bytes(b"this is no sound" * 100)
+    _upload(page, noise, "cannot be read as audio")
+    page.locator("#compare").click()
+    expect(page.locator("#status")).to_contain_text("cannot be read as audio")
+    _upload(page, _silence(tmp_path / "long.wav", 40), "at most 30.0 s are taken")
+    page.locator("#compare").click()
+    expect(page.locator("#status")).to_contain_text("at most 30.0 s are taken")
+    page.locator("#recording button[aria-label='Clear']").first.click()
+    page.locator("#recording input[type=file]").set_input_files(
+        _silence(tmp_path / "large.wav", 200)
+    )
+    expect(page.locator("body")).to_contain_text(re.compile("maximum", re.I))
+
+    page.reload()
+    expect(page.locator("#compare")).to_be_visible(timeout=30 * SECONDS)
+    page.locator("#sample").click()
+    expect(page.locator("#status")).to_contain_text("jfk.flac", timeout=20 * SECONDS)
+    page.locator("#compare").click()
+    expect(page.locator("#stop")).to_be_enabled(timeout=20 * SECONDS)
+    # Another visitor has to wait, and is told so.
+    other = _open(contexts[1], server)
+    page.locator("#stop").click()
+    expect(page.locator("#compare")).to_be_enabled(timeout=10 * SECONDS)
+    expect(page.locator("#status")).to_contain_text(re.compile("Stopped|Done"))
+    expect(other.locator("#status")).not_to_contain_text("Stopped")
