@@ -62,9 +62,7 @@ def demo(
     `web`: pip install 'whisper-max-backend[web]'
     """
     if importlib.util.find_spec("gradio") is None:
-        raise click.ClickException(
-            "The page needs Gradio: pip install 'whisper-max-backend[web]'"
-        )
+        raise click.ClickException("The page needs Gradio: pip install 'whisper-max-backend[web]'")
     from ..demo.choices import usable_choices
     from ..demo.recording import Limits
     from ..demo.server import serve

@@ -115,7 +115,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
                 recording = gr.Audio(
-                    label=f"Recording (at most {limits.minutes:g} minutes, {limits.megabytes:g} MB)",
+                    label=f"Recording, up to {limits.minutes:g} minutes and {limits.megabytes:g} MB",
                     sources=["upload", "microphone"],
                     type="filepath",
                     elem_id="recording",
@@ -147,7 +147,9 @@ def build_page(
                 with gr.Row():
                     compare = gr.Button("Compare", variant="primary", elem_id="compare")
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-        status = gr.HTML(rendering.status("Choose a recording, then press Compare."), elem_id="status")
+        status = gr.HTML(
+            rendering.status("Choose a recording, then press Compare."), elem_id="status"
+        )
         texts = gr.HTML(elem_id="sides", apply_default_css=False)
         drawn = plots.build()
         records = gr.State([])

@@ -31,7 +31,7 @@ class Turns:
         with self._moved:
             if len(self._line) >= self._longest:
                 raise LineFullError(
-                    f"{len(self._line)} comparisons are in line already: try again in a few minutes."
+                    f"{len(self._line)} comparisons wait already: try again in a few minutes."
                 )
             self._line.append(ticket)
         return ticket
