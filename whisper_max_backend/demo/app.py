@@ -115,7 +115,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
                 recording = gr.Audio(
-                    label=f"Recording, up to {limits.minutes:g} minutes and {limits.megabytes:g} MB",
+                    label=f"Recording, up to {limits.minutes:g} min and {limits.megabytes:g} MB",
                     sources=["upload", "microphone"],
                     type="filepath",
                     elem_id="recording",
