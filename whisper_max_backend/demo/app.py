@@ -58,7 +58,7 @@ class _Handlers:
         recording: str | None,
         model: str,
         labels: list[str],
-        language: str | None,
+        language: str,
         beam_size: int,
         vad_filter: bool,
         records: list[Record],
@@ -68,7 +68,11 @@ class _Handlers:
         session = self._sessions.of(request)
         if session.run is not None:
             session.run.stop()
-        options = {"language": language, "beam_size": beam_size, "vad_filter": vad_filter}
+        options = {
+            "language": None if language == "detect" else language,
+            "beam_size": beam_size,
+            "vad_filter": vad_filter,
+        }
         try:
             if not recording:
                 raise RefusedRecording("There is no recording yet: choose one, or the sample.")
@@ -110,6 +114,7 @@ def build_page(
     """
     handlers = _Handlers(workshop, uploads, choices)
     limits = workshop.limits
+    page: gr.Blocks
     with gr.Blocks(title="Whisper, side by side", analytics_enabled=False) as page:
         gr.Markdown(_LEAD, elem_classes="lead")
         with gr.Row():
@@ -138,8 +143,8 @@ def build_page(
                 )
                 with gr.Accordion("Options", open=False):
                     language = gr.Dropdown(
-                        [("detect", None), *((code, code) for code in sorted(_LANGUAGE_CODES))],
-                        value=None,
+                        ["detect", *sorted(_LANGUAGE_CODES)],
+                        value="detect",
                         label="Language",
                     )
                     beam_size = gr.Slider(1, 10, value=5, step=1, label="Beam size")

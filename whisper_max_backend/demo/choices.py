@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..backends import Backend
@@ -60,7 +60,7 @@ def usable_choices(
     return found
 
 
-def first_selection(choices: dict[str, Choice]) -> list[str]:
+def first_selection(choices: Mapping[str, Choice]) -> list[str]:
     """Labels to begin with: the first two backends, the better one last; int8 where there is it.
 
     The first label is what the others are compared with.
