@@ -6,6 +6,7 @@ import logging
 
 import click
 
+from .compare import compare
 from .compile import compile_model
 from .demo import demo
 from .inventory import list_backends, list_plugins
@@ -24,5 +25,5 @@ def main(verbose: bool) -> None:
         logging.getLogger("faster_whisper").setLevel(logging.DEBUG)
 
 
-for _command in (transcribe, run, list_backends, list_plugins, compile_model, demo):
+for _command in (transcribe, run, list_backends, list_plugins, compile_model, compare, demo):
     main.add_command(_command)

@@ -63,7 +63,7 @@ def demo(
     """
     if importlib.util.find_spec("gradio") is None:
         raise click.ClickException("The page needs Gradio: pip install 'whisper-max-backend[web]'")
-    from ..demo.choices import usable_choices
+    from ..comparison.choices import usable_choices
     from ..demo.recording import Limits
     from ..demo.server import serve
     from ..plugins import PluginError, backends

@@ -11,7 +11,7 @@ from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 from ..cli.inputs import SAMPLE
 from . import plots, rendering
-from .choices import Choice, first_selection
+from ..comparison.choices import Choice, first_selection
 from .history import Record, records_of
 from .recording import RefusedRecording, describe_duration, measure_duration
 from .runs import Run, Workshop

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ..cli.inputs import SAMPLE
-from .choices import Choice
+from ..comparison.choices import Choice
 from .recording import Limits
 from .runs import Workshop
 

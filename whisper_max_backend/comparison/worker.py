@@ -1,4 +1,4 @@
-"""A process that keeps one model loaded with one backend, and transcribes for the page.
+"""A process that keeps one model loaded with one backend, and transcribes what it is sent.
 
 Each backend has a process of its own, so that its memory is its own; ending the process is what
 stops a transcription at any point.
@@ -16,19 +16,27 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import psutil
 
 from .choices import Choice
 
 _log = logging.getLogger("whisper_max_backend")
 _WARM_UP_SECONDS = 3
+_LAST_SECONDS = 1
 _ENDED = "The backend's process has ended unasked; it may have run out of memory."
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded and was tried once; `seconds` is what that took."""
+    """The model is loaded and was tried once.
+
+    Attributes:
+        seconds: What both took.
+        start_seconds: From the start of the process until the model was loaded.
+    """
 
     seconds: float
+    start_seconds: float
 
 
 @dataclass(frozen=True)
@@ -121,20 +129,28 @@ class Worker:
         return event
 
     def end(self) -> None:
-        """Kill the process, whatever it is doing."""
+        """End the process, whatever it is doing."""
+        self._connection.close()  # which one that waits takes for its end
+        self._process.join(_LAST_SECONDS)
         self._process.kill()
         self._process.join()
-        self._connection.close()
 
 
 def _serve(connection: Connection, model: str, choice: Choice, loading: dict[str, Any]) -> None:
     """The child's side: load, then transcribe what comes until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends us
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    _log.setLevel(logging.INFO)
+    from .. import load_model
+
     try:
         started = time.perf_counter()
-        transcriber = _load(model, choice, loading)
-        connection.send(Ready(time.perf_counter() - started))
+        transcriber = load_model(
+            model, choice.backend, choice.device, choice.compute_type, **loading
+        )
+        start_seconds = time.time() - psutil.Process().create_time()
+        _try_once(transcriber)
+        connection.send(Ready(time.perf_counter() - started, start_seconds))
         while True:
             samples, options = connection.recv()
             try:
@@ -149,15 +165,11 @@ def _serve(connection: Connection, model: str, choice: Choice, loading: dict[str
         connection.send(Failed(str(error) or type(error).__name__))
 
 
-def _load(model: str, choice: Choice, loading: dict[str, Any]) -> Any:
-    from .. import load_model
-
-    transcriber = load_model(model, choice.backend, choice.device, choice.compute_type, **loading)
-    # What a backend makes on first use is no part of what it takes to transcribe.
+def _try_once(transcriber: Any) -> None:
+    """What a backend makes on first use is no part of what it takes to transcribe."""
     noise = np.random.default_rng(0).normal(0, 1e-3, _WARM_UP_SECONDS * 16_000)
     segments, _ = transcriber.transcribe(noise.astype(np.float32), language="en", temperature=0.0)
     list(segments)
-    return transcriber
 
 
 def _transcribe(

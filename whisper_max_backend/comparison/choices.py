@@ -73,3 +73,32 @@ def first_selection(choices: Mapping[str, Choice]) -> list[str]:
     order = list(dict.fromkeys(choice.backend for choice in choices.values()))
     labels = [selected[backend] for backend in reversed(order[:2])]
     return labels if len(labels) > 1 else list(choices)[:2]
+
+
+def parse_choice(text: str, backends: Iterable[Backend]) -> Choice:
+    """The choice that is written BACKEND, BACKEND:PRECISION or BACKEND:PRECISION:DEVICE.
+
+    Without a precision it is the model's own ("default"), without a device the GPU if the backend
+    has one to use, else the CPU.
+
+    Raises:
+        ValueError: There is no such backend, precision or device here.
+    """
+    known = {backend.name: backend for backend in backends}
+    name, compute_type, device = [*text.split(":"), "", ""][:3]
+    if text.count(":") > 2 or name not in known:
+        raise ValueError(
+            f"There is no backend '{text}': write NAME, NAME:PRECISION or NAME:PRECISION:DEVICE, "
+            f"with one of {', '.join(known)}"
+        )
+    availability = known[name].probe()
+    if not availability.usable:
+        raise ValueError(f"The backend '{name}' is not usable: {availability.reason}")
+    device = device or ("cuda" if "cuda" in availability.devices else next(iter(availability.devices)))
+    choice = Choice(name, device, compute_type or "default")
+    if not availability.runs(choice.device, choice.compute_type):
+        offered = "; ".join(
+            f"{device}: {', '.join(types)}" for device, types in availability.devices.items()
+        )
+        raise ValueError(f"The backend '{name}' has no '{text}' here (it has {offered})")
+    return choice
