@@ -11,8 +11,11 @@ import importlib
 import inspect
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Union
 
 _DEFAULTS = {
     "device": ("cpu", "auto"),
@@ -31,6 +34,7 @@ _lock = threading.RLock()
 _active: list[Installation] = []
 _told: set[str] = set()
 _stock: Any = None
+_wants_stock: ContextVar[bool] = ContextVar("_wants_stock", default=False)
 
 
 def install(backend: str = "max", **defaults: Any) -> Installation:
@@ -72,6 +76,16 @@ def uninstall() -> None:
         _apply()
 
 
+@contextmanager
+def stock_models() -> Iterator[None]:
+    """In this block and thread, models are CTranslate2's although the swap is on."""
+    token = _wants_stock.set(True)
+    try:
+        yield
+    finally:
+        _wants_stock.reset(token)
+
+
 class Installation:
     """A swap under way; as a context manager it ends with the block."""
 
@@ -104,6 +118,8 @@ class StandIn:
 
     def __call__(self, *places: Any, **given: Any) -> Any:
         """A model: ours, else CTranslate2's, else the error that CTranslate2 raises."""
+        if _wants_stock.get():
+            return _stock(*places, **given)
         filled = {**dict(zip(("model_path", "device"), places, strict=False)), **given}
         for name, value in self._defaults.items():
             said = filled.get(name, _DEFAULTS[name][0])
@@ -112,14 +128,20 @@ class StandIn:
         try:
             if len(places) > 2:
                 raise TypeError("only model_path and device are positional")
-            return _engine().Whisper(**filled)
+            model = _engine().Whisper(**filled)
         except Exception as ours:
             try:
-                model = _stock(*places, **given)
+                as_called = len(places) > 2 or not self._defaults  # so messages show the call
+                model = _stock(*places, **given) if as_called else _stock(**filled)
             except Exception as error:
                 raise error from None
             _tell(ours)
             return model
+        _log.info(
+            "%s runs on this engine (%s, %s)",
+            *(filled["model_path"], model.device, model.compute_type),
+        )
+        return model
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -130,6 +152,15 @@ class StandIn:
 
     def __instancecheck__(self, instance: Any) -> bool:
         return isinstance(instance, (_engine().Whisper, _stock))
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, (_engine().Whisper, _stock))
+
+    def __or__(self, other: Any) -> Any:  # as in the type hint Whisper | None
+        return Union[_stock, other]  # noqa: UP007
+
+    def __ror__(self, other: Any) -> Any:
+        return Union[other, _stock]  # noqa: UP007
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_engine().Whisper, name)

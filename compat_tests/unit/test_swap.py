@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import typing
 from typing import Any
 
 import ctranslate2
@@ -103,9 +104,9 @@ def test_what_the_engine_cannot_load_is_loaded_by_the_reference(
 
     monkeypatch.setattr(Whisper, "__init__", refuse)
     monkeypatch.setattr(swap, "_told", set())
-    with caplog.at_level(logging.WARNING, "whisper_max_backend"), install():
+    with caplog.at_level(logging.WARNING, "whisper_max_backend"), install(compute_type="int8"):
         assert type(engine_of()) is STOCK
-        assert type(engine_of()) is STOCK
+        assert engine_of().compute_type == "int8_float32", "defaults are the stand-in's too"
     (record,) = caplog.records
     assert "an instruction is missing" in record.message
 
@@ -148,6 +149,25 @@ def test_it_can_be_used_as_the_class_is() -> None:
         assert not isinstance("a string", stand_in)
         assert stand_in.generate is Whisper.generate
         assert list(inspect.signature(stand_in).parameters)[:2] == ["model_path", "device"]
+        assert issubclass(Mine, stand_in)
+        assert issubclass(STOCK, stand_in)
+        assert not issubclass(str, stand_in)
+
+        def hinted(a: stand_in | None, b: None | stand_in, c: list[stand_in]) -> None:  # type: ignore[valid-type]
+            pass
+
+        assert (
+            typing.get_type_hints(hinted, None, {"stand_in": stand_in})["a"]
+            == typing.Optional[STOCK]
+        )  # noqa: UP045
+
+
+def test_stock_models_are_to_be_had_while_swapped() -> None:
+    with install():
+        path = str(model_directory("tiny.en"))
+        stock = whisper_max_backend.load_model(path, "ctranslate2", "cpu")
+        assert type(stock.model) is STOCK  # type: ignore[attr-defined]
+        assert type(engine_of()) is Whisper
 
 
 ORDER = """

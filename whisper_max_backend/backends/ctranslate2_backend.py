@@ -9,6 +9,7 @@ import ctranslate2
 import faster_whisper
 
 from ..hookspecs import hookimpl
+from ..swap import stock_models
 from . import Availability, Backend, Transcriber
 
 
@@ -37,9 +38,10 @@ class CTranslate2Backend:
                 revision=kwargs.get("revision"),
                 use_auth_token=kwargs.get("use_auth_token"),
             )
-        transcriber: Transcriber = faster_whisper.WhisperModel(
-            model, device=device, compute_type=compute_type, **kwargs
-        )
+        with stock_models():
+            transcriber: Transcriber = faster_whisper.WhisperModel(
+                model, device=device, compute_type=compute_type, **kwargs
+            )
         return transcriber
 
 

@@ -33,6 +33,7 @@ def run(program: str, arguments: tuple[str, ...], as_module: bool, **defaults: A
     """Start PROGRAM, a command, script or module, with faster-whisper's models on this engine.
 
     The processes that it starts are swapped too. What comes after PROGRAM is the program's.
+    `whisper-max --verbose run` tells on stderr which models run on this engine.
     """
     command = _command(program, as_module)
     chosen = {name: value for name, value in defaults.items() if value is not None}
@@ -42,6 +43,9 @@ def run(program: str, arguments: tuple[str, ...], as_module: bool, **defaults: A
         "PYTHONPATH": os.pathsep.join([str(SITE), *([inherited] if inherited else [])]),
         "WHISPER_MAX_SWAP": json.dumps(chosen),
     }
+    context = click.get_current_context().parent
+    if context is not None and context.params["verbose"]:
+        environment["WHISPER_MAX_SWAP_LOG"] = "DEBUG"
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], [*command, *arguments], environment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import json
+import logging
 import os
 import sys
 from importlib.machinery import ModuleSpec
@@ -16,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 VARIABLE = "WHISPER_MAX_SWAP"
+LOG = "WHISPER_MAX_SWAP_LOG"
+"""The level of what is logged to stderr, if anything."""
 
 
 class SwapAfterImport(importlib.abc.MetaPathFinder):
@@ -51,6 +54,10 @@ def swap() -> None:
             file=sys.stderr,
         )
         return
+    if os.environ.get(LOG):
+        logger = logging.getLogger("whisper_max_backend")
+        logger.setLevel(os.environ[LOG])
+        logger.addHandler(logging.StreamHandler())
     install(**json.loads(os.environ[VARIABLE]))
 
 
