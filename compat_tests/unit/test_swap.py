@@ -156,10 +156,8 @@ def test_it_can_be_used_as_the_class_is() -> None:
         def hinted(a: stand_in | None, b: None | stand_in, c: list[stand_in]) -> None:  # type: ignore[valid-type]
             pass
 
-        assert (
-            typing.get_type_hints(hinted, None, {"stand_in": stand_in})["a"]
-            == typing.Optional[STOCK]
-        )  # noqa: UP045
+        hints = typing.get_type_hints(hinted, None, {"stand_in": stand_in})
+        assert hints["a"] == typing.Optional[STOCK]  # noqa: UP045
 
 
 def test_stock_models_are_to_be_had_while_swapped() -> None:

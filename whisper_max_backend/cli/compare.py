@@ -58,6 +58,7 @@ _log = logging.getLogger("whisper_max_backend")
 @click.pass_context
 def compare(
     context: click.Context,
+    /,
     audio: tuple[str, ...],
     model: str,
     wanted: tuple[str, ...],

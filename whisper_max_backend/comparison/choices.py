@@ -94,11 +94,11 @@ def parse_choice(text: str, backends: Iterable[Backend]) -> Choice:
     availability = known[name].probe()
     if not availability.usable:
         raise ValueError(f"The backend '{name}' is not usable: {availability.reason}")
-    device = device or ("cuda" if "cuda" in availability.devices else next(iter(availability.devices)))
+    device = device or (
+        "cuda" if "cuda" in availability.devices else next(iter(availability.devices))
+    )
     choice = Choice(name, device, compute_type or "default")
     if not availability.runs(choice.device, choice.compute_type):
-        offered = "; ".join(
-            f"{device}: {', '.join(types)}" for device, types in availability.devices.items()
-        )
+        offered = "; ".join(f"{device}: {', '.join(types)}" for device, types in devices.items())
         raise ValueError(f"The backend '{name}' has no '{text}' here (it has {offered})")
     return choice

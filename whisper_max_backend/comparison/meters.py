@@ -91,9 +91,7 @@ def _gpu_meter() -> Callable[[], float | None]:
         import pynvml
 
         pynvml.nvmlInit()
-        devices = [
-            pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())
-        ]
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     except Exception:  # neither the package nor a driver has to be there
         devices = []
     if not devices:

@@ -10,8 +10,8 @@ import gradio as gr
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 from ..cli.inputs import SAMPLE
-from . import plots, rendering
 from ..comparison.choices import Choice, first_selection
+from . import plots, rendering
 from .history import Record, records_of
 from .recording import RefusedRecording, describe_duration, measure_duration
 from .runs import Run, Workshop

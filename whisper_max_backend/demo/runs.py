@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from ..comparison.meters import Meter
 from ..comparison.choices import Choice
+from ..comparison.meters import Meter
+from ..comparison.worker import BackendFailed, Finished, Heard, Ready, Worker
 from .recording import SAMPLING_RATE, Limits, RefusedRecording, read_samples
 from .turns import LineFullError, Turns
-from ..comparison.worker import BackendFailed, Finished, Heard, Ready, Worker
 
 State = Literal["waiting", "loading", "transcribing", "done", "failed", "stopped"]
 _LOOK_SECONDS = 0.2  # how often a silent process is left, to see whether to stop
