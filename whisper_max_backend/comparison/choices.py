@@ -99,6 +99,8 @@ def parse_choice(text: str, backends: Iterable[Backend]) -> Choice:
     )
     choice = Choice(name, device, compute_type or "default")
     if not availability.runs(choice.device, choice.compute_type):
-        offered = "; ".join(f"{device}: {', '.join(types)}" for device, types in devices.items())
+        offered = "; ".join(
+            f"{device}: {', '.join(types)}" for device, types in availability.devices.items()
+        )
         raise ValueError(f"The backend '{name}' has no '{text}' here (it has {offered})")
     return choice
