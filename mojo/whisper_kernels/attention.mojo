@@ -7,7 +7,8 @@ values, which are two matrices in panels: keys [head size, frames], then values
 Scores exist for one block of queries at a time.
 
 With int8 keys and values, the weights of the values are integers of 16 bits: a long tail of small
-weights is kept. A processor that multiplies bytes takes them as two rows of bytes.
+weights is kept. A processor that multiplies bytes takes them as two rows of bytes. The tile unit
+has bfloat16 as well, in which the encoder attends where there is such a unit.
 """
 
 from std.math import align_up, ceildiv, exp, round, sqrt
@@ -16,12 +17,13 @@ from std.memory.alloc import unsafe_alloc
 
 from .extremes import largest
 from .gemm import multiply
-from .matrix import DOTS, F32, GROUP, LANES, PANEL, Matrix, Rows, panel_bytes
+from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILE_ROWS, TILES, Matrix, Rows, panel_bytes, tiled
 from .pack import pack_columns, pack_rows
 from .strips import ROWS, Strips, grouped
 from .tensors import Bytes, Floats
+from .tile_rows import tile_place
 
-comptime QUERIES = 4 * ROWS
+comptime QUERIES = 64 if TILES else 4 * ROWS
 """Queries of a block: their scores over 1500 frames stay in L2."""
 comptime LOG2_OF_E = Float32(1.4426950408889634)
 comptime WIDE = min(2 * LANES, PANEL)
@@ -37,6 +39,13 @@ def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:
     return ceildiv(frames, PANEL) * panel_bytes[storage](head_size) + ceildiv(
         head_size, PANEL
     ) * panel_bytes[storage](frames)
+
+
+def encoder_memory(storage: DType) -> DType:
+    """What the encoder keeps keys and values in, for matrices of a type."""
+    if TILES and storage != DType.float32:
+        return DType.bfloat16
+    return DType.int8 if storage == DType.int8 else DType.float32
 
 
 struct KeysValues[storage: DType](ImplicitlyCopyable):
@@ -115,6 +124,12 @@ struct AttentionScratch[storage: DType]:
                 var row = rows.unsafe_offset(i * output_stride)
                 for k in range(head_size):
                     row[unsafe_offset=k] = high[unsafe_offset=k] + low[unsafe_offset=k]
+        elif Strips[Self.storage].tiled:
+            self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
+            multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
+            self.weigh_halves(count, frames, stride)
+            multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
+            self.divide(rows, output_stride, count, head_size)
         else:
             self.queries.prepare(queries, first, last, head_size, scale)
             multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
@@ -124,11 +139,28 @@ struct AttentionScratch[storage: DType]:
                 )
             self.weights.prepare(Rows(self.scores, stride, count), 0, count, frames)
             multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
-            for i in range(count):
-                var row = rows.unsafe_offset(i * output_stride)
-                var total = 1 / self.sums[unsafe_offset=i]
-                for k in range(head_size):
-                    row[unsafe_offset=k] *= total
+            self.divide(rows, output_stride, count, head_size)
+
+    def divide(self, rows: Floats, stride: Int, count: Int, head_size: Int):
+        """Divides each row by its sum of weights."""
+        for i in range(count):
+            var row = rows.unsafe_offset(i * stride)
+            var factor = 1 / self.sums[unsafe_offset=i]
+            for k in range(head_size):
+                row[unsafe_offset=k] *= factor
+
+    def weigh_halves(mut self, count: Int, frames: Int, stride: Int):
+        """The weights of the scores, `2^(score - largest)`, in bfloat16; notes their sums."""
+        self.weights.rows = count
+        self.weights.depth = frames
+        for i in range(count):
+            var row = self.scores.unsafe_offset(i * stride)
+            for k in range(frames, align_up(frames, PANEL)):
+                row[unsafe_offset=k] = Float32.MIN_FINITE
+            var start = i // TILE_ROWS * TILE_ROWS
+            self.sums[unsafe_offset=i] = weigh_row_halves(
+                row, frames, self.weights.strip(start), i - start
+            )
 
     def weigh(mut self, count: Int, frames: Int, stride: Int):
         """The softmax of the scores, each row as `PLANES` rows of integers."""
@@ -138,14 +170,21 @@ struct AttentionScratch[storage: DType]:
             var row = self.scores.unsafe_offset(i * stride)
             for k in range(frames, align_up(frames, WIDE)):
                 row[unsafe_offset=k] = Float32.MIN_FINITE
-            var start = PLANES * i // ROWS * ROWS
-            var height = self.weights.height(start)
-            var strip = self.weights.strip(start).unsafe_offset(4 * (PLANES * i - start))
-            var total = weigh_row(row, frames, strip, height)
+            var first = PLANES * i
+            comptime each = Strips[Self.storage].rows_each
+            var start = first // each * each
+            var strip = self.weights.strip(start)
+            var total: Float32
+            comptime if Strips[Self.storage].tiled:
+                total = weigh_tile_row(row, frames, strip, first - start)
+            else:
+                total = weigh_row(
+                    row, frames, strip.unsafe_offset(4 * (first - start)), self.weights.height(start)
+                )
             var scale = 1 / total
             comptime for plane in range(PLANES - 1, -1, -1):
-                self.weights.scales[unsafe_offset=PLANES * i + plane] = scale
-                self.weights.zeros[unsafe_offset=PLANES * i + plane] = 0
+                self.weights.scales[unsafe_offset=first + plane] = scale
+                self.weights.zeros[unsafe_offset=first + plane] = 0
                 scale *= 256
 
 
@@ -166,6 +205,32 @@ def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
             else:
                 place[unsafe_offset=0] = low[g]
     return sums.reduce_add().cast[F32]()
+
+
+def weigh_tile_row(row: Floats, frames: Int, strip: Bytes, index: Int) -> Float32:
+    """As `weigh_row`, as rows `index` and `index + 1` of a strip of the tile unit."""
+    var top = largest(row, frames)
+    var sums = SIMD[DType.int32, WIDE](0)
+    for k in range(0, frames, WIDE):
+        var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
+        var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
+        sums += q
+        strip.unsafe_offset(tile_place(index, k)).unsafe_store((q >> 8).cast[DType.uint8]())
+        strip.unsafe_offset(tile_place(index + 1, k)).unsafe_store(q.cast[DType.uint8]())
+    return sums.reduce_add().cast[F32]()
+
+
+def weigh_row_halves(row: Floats, frames: Int, strip: Bytes, index: Int) -> Float32:
+    """`2^(row - max(row))` in bfloat16 as row `index` of a strip; returns the sum."""
+    var top = largest(row, frames)
+    var sums = SIMD[F32, PANEL](0)
+    for k in range(0, frames, PANEL):
+        var e = exp2_fast[PANEL](row.unsafe_offset(k).unsafe_load[width=PANEL]() - top)
+        sums += e
+        strip.unsafe_offset(tile_place(index, 2 * k)).unsafe_bitcast[BFloat16]().unsafe_store(
+            e.cast[DType.bfloat16]()
+        )
+    return sums.reduce_add()
 
 
 @always_inline

@@ -15,9 +15,10 @@ from max.gpu.host import DeviceContext
 
 from .attention import QUERIES, AttentionScratch, KeysValues, head_bytes
 from .embedding import embed
+from .epilogue import Epilogue
 from .gemm import multiply
 from .layer_norm import normalize
-from .matrix import PANEL, Epilogue, Matrix, Rows
+from .matrix import PANEL, Matrix, Rows
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
 from .self_attention import attend_row

@@ -5,8 +5,7 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from .gemm import multiply
-from .matrix import F32, HEADER, PANEL, Matrix, Rows
-from .pack import cell
+from .matrix import F32, HEADER, PANEL, Matrix, Rows, cell
 from .parallel import Member, Phases, parallel, together
 from .strips import Strips
 from .tensors import Floats, first, floats, numbers
@@ -23,7 +22,7 @@ def embed[
     var lane = token % PANEL
     for k in range(embeddings.depth):
         comptime if storage == DType.int8:
-            var value = panel.unsafe_offset(HEADER + cell(k, lane)).unsafe_bitcast[Int8]()
+            var value = panel.unsafe_offset(HEADER + cell[storage](k, lane)).unsafe_bitcast[Int8]()
             var scale = panel.unsafe_bitcast[Float32]()[unsafe_offset=lane]
             x[unsafe_offset=k] = (
                 value[unsafe_offset=0].cast[F32]() * scale + encoding[unsafe_offset=k]
@@ -31,7 +30,7 @@ def embed[
         else:
             var value = panel.unsafe_bitcast[Scalar[storage]]()
             x[unsafe_offset=k] = (
-                value[unsafe_offset=k * PANEL + lane].cast[F32]() + encoding[unsafe_offset=k]
+                value[unsafe_offset=cell[storage](k, lane)].cast[F32]() + encoding[unsafe_offset=k]
             )
 
 

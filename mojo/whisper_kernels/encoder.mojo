@@ -12,13 +12,20 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import QUERIES, AttentionScratch, KeysValues, head_bytes
+from .attention import (
+    QUERIES,
+    AttentionScratch,
+    KeysValues,
+    encoder_memory,
+    head_bytes,
+)
+from .epilogue import Epilogue
 from .gemm import multiply
 from .layer_norm import normalize
-from .matrix import Epilogue, Rows
+from .matrix import Rows
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
-from .strips import ROWS, Strips
+from .strips import Strips
 from .tensors import Bytes, Floats, first, floats, ints, numbers
 
 comptime BLOCK_BYTES = 768 * 1024
@@ -123,10 +130,10 @@ struct RowBlock[storage: DType]:
             )
 
 
-def even_block(rows: Int, most: Int, threads: Int) -> Int:
-    """A number of rows, whole strips and at most about `most`, that shares `rows` out evenly."""
+def even_block[storage: DType](rows: Int, most: Int, threads: Int) -> Int:
+    """A number of rows, whole tiles and at most about `most`, that shares `rows` out evenly."""
     var blocks = ceildiv(ceildiv(rows, most), threads) * threads
-    return align_up(ceildiv(rows, blocks), ROWS)
+    return align_up(ceildiv(rows, blocks), Strips[storage].block_rows)
 
 
 def transpose(
@@ -169,7 +176,7 @@ def encode[
     threads: Int,
 ):
     """States [batch, states, width] of features [batch, mels, frames]."""
-    comptime memory = DType.int8 if storage == DType.int8 else DType.float32
+    comptime memory = encoder_memory(storage)
     var width = sizes.width
     var count = sizes.states
     var batch = sizes.batch
@@ -180,10 +187,11 @@ def encode[
     var attended = convolved  # the convolution's output is no longer needed by then
     var projected = unsafe_alloc[Float32](batch * count * 3 * width, alignment=64)
     var packed = unsafe_alloc[UInt8](batch * heads * packed_size, alignment=64)
-    var block = even_block(count, max(ROWS, BLOCK_BYTES // (16 * width)), threads)
+    var most = max(Strips[storage].block_rows, BLOCK_BYTES // (16 * width))
+    var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
-    var query_block = even_block(count, QUERIES, 1)
+    var query_block = even_block[memory](count, QUERIES, 1)
     var query_blocks = ceildiv(count, query_block)
     var phases = Phases(2 + 3 * sizes.layers)
 

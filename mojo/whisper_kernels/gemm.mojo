@@ -3,7 +3,8 @@
 A tile of `ROWS` x `COLUMNS` results stays in registers while the depth streams past: float32
 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of 16 bits
 (PMADDWD), from which the float32 result is
-`scale_row * scale_column * (sum - zero_row * sum_column)`.
+`scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is a tile unit, it does the
+products that it can (tiles.mojo).
 """
 
 from std.collections import Array
@@ -13,10 +14,11 @@ from std.sys import llvm_intrinsic
 from std.sys.info import CompilationTarget
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
-from .gelu import gelu
-from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, Epilogue, Matrix
+from .epilogue import Epilogue, finish
+from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, Matrix, tiled
 from .strips import HALF, QUARTER, ROWS, Strips, strip_height
 from .tensors import Bytes, Floats, Numbers
+from .tiles import multiply_tiles
 
 comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
@@ -180,6 +182,9 @@ def multiply[
     epilogue: Epilogue = Epilogue(),
 ):
     """The columns of some panels, for all rows of A; C begins at A's first row."""
+    comptime if tiled[storage]():
+        multiply_tiles(a, b, first_panel, last_panel, c, stride, epilogue)
+        return
     for p in range(first_panel, last_panel):
         var panel = b.panel(p)
         for part in range(0, PANEL, COLUMNS):
@@ -197,34 +202,4 @@ def multiply[
                 for i in range(min(ROWS, a.rows - first)):
                     var product = a.corner.unsafe_offset(i * PANEL)
                     var place = (first + i) * stride + column
-                    finish(product, wide, column, c, place, epilogue)
-
-
-@always_inline
-def finish(
-    product: Floats, columns: Int, column: Int, c: Floats, place: Int, epilogue: Epilogue
-):
-    """A row of a tile, through the epilogue, to `c[place]`."""
-    if columns == COLUMNS:
-        # All columns at once, so that they share the loads of constants.
-        var value = product.unsafe_load[width=COLUMNS]()
-        c.unsafe_offset(place).unsafe_store(finished[COLUMNS](value, column, place, epilogue))
-        return
-    for lane in range(columns):
-        var value = product[unsafe_offset=lane]
-        c[unsafe_offset=place + lane] = finished[1](value, column + lane, place + lane, epilogue)
-
-
-@always_inline
-def finished[
-    width: Int
-](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[F32, width]:
-    """`gelu(product + bias) + residual` for `width` neighbours."""
-    var value = product
-    if epilogue.bias:
-        value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()
-    if epilogue.activate:
-        value = gelu(value)
-    if epilogue.residual:
-        value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
-    return value
+                    finish[COLUMNS](product, wide, column, c, place, epilogue)

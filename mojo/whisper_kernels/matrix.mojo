@@ -8,7 +8,8 @@ be of a smaller type than float32, and are widened as they are read.
 
 Panels of int8 begin with the scale of every column and the sum of its integers (`HEADER` bytes,
 float32). `GROUP` values of a column lie together, `[k // GROUP][n % PANEL][k % GROUP]`: those that
-a lane of the processor's instruction multiplies and adds up.
+a lane of the processor's instruction multiplies and adds up. So do the two of a pair where the
+tile unit multiplies bfloat16 (tiles.mojo). Their depth is padded with zeros to whole tiles.
 """
 
 from std.math import align_up, ceildiv
@@ -26,14 +27,39 @@ comptime HEADER = 2 * PANEL * 4
 comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
 """Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
 comptime GROUP = 4 if DOTS else 2
+comptime TILES = DOTS and CompilationTarget.has_intel_amx()
+"""Whether the processor has a tile unit, which multiplies blocks of bytes or of bfloat16."""
+comptime TILE_BYTES = 64
+"""Of a row of a tile: so much depth goes through the unit at once."""
+comptime TILE_ROWS = 16
+
+
+@always_inline
+def tiled[storage: DType]() -> Bool:
+    """Whether products with matrices of this type are the tile unit's."""
+    return TILES and (storage == DType.int8 or storage == DType.bfloat16)
+
+
+@always_inline
+def padded_depth[storage: DType](depth: Int) -> Int:
+    """The depth of a panel in memory."""
+    comptime if storage == DType.int8 or storage == DType.bfloat16:
+        return align_up(depth, TILE_BYTES // size_of[Scalar[storage]]())
+    return depth
 
 
 @always_inline
 def panel_bytes[storage: DType](depth: Int) -> Int:
     """Bytes of a panel, a multiple of 64."""
-    comptime if storage == DType.int8:
-        return HEADER + align_up(depth, 4) * PANEL
-    return depth * PANEL * size_of[Scalar[storage]]()
+    comptime header = HEADER if storage == DType.int8 else 0
+    return header + padded_depth[storage](depth) * PANEL * size_of[Scalar[storage]]()
+
+
+@always_inline
+def cell[storage: DType](k: Int, lane: Int) -> Int:
+    """Where element (k, lane) of a panel lies behind the header, in elements."""
+    comptime group = GROUP if storage == DType.int8 else (2 if tiled[storage]() else 1)
+    return k // group * group * PANEL + group * lane + k % group
 
 
 @fieldwise_init
@@ -84,28 +110,3 @@ struct Rows(ImplicitlyCopyable):
         self.stride = stride
         self.offset = 0
         self.limit = rows * stride
-
-
-struct Epilogue(ImplicitlyCopyable):
-    """What happens to a finished product: `c = gelu(c + bias) + residual`.
-
-    Each part is optional. `residual` has the layout of C, and may be C itself.
-    """
-
-    var bias: Optional[Floats]
-    var residual: Optional[Floats]
-    var activate: Bool
-
-    def __init__(
-        out self,
-        bias: Optional[Floats] = None,
-        residual: Optional[Floats] = None,
-        activate: Bool = False,
-    ):
-        self.bias = bias
-        self.residual = residual
-        self.activate = activate
-
-    def empty(self) -> Bool:
-        """Whether the product is left as it is."""
-        return not (self.bias or self.residual or self.activate)

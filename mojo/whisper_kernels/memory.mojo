@@ -9,8 +9,9 @@ from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
 from .attention import KeysValues
+from .epilogue import Epilogue
 from .gemm import multiply
-from .matrix import PANEL, Epilogue, Rows
+from .matrix import PANEL, Rows
 from .parallel import Member, Phases, together
 from .parameters import Linear, Parameters
 from .strips import Strips

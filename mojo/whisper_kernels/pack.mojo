@@ -4,6 +4,7 @@ int8 panels are quantised column by column, `w = scale * q` with the largest |q|
 CTranslate2 quantises the weights of a linear layer.
 """
 
+from std.collections import Array
 from std.math import align_up, round
 from std.memory import bitcast
 
@@ -12,7 +13,7 @@ from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, panel_bytes
+from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, cell, padded_depth, panel_bytes, tiled
 from .parallel import parallel
 from .tensors import Bytes, Floats, Numbers, first, floats, numbers
 
@@ -30,11 +31,13 @@ def pack_column[
     comptime if storage == DType.int8:
         quantize_column[dtype](column, depth, factor, panel, lane)
     else:
-        var cells = panel.unsafe_bitcast[Scalar[storage]]().unsafe_offset(lane)
+        var cells = panel.unsafe_bitcast[Scalar[storage]]()
         for k in range(depth):
-            cells[unsafe_offset=k * PANEL] = (
+            cells[unsafe_offset=cell[storage](k, lane)] = (
                 column[unsafe_offset=k].cast[F32]() * factor
             ).cast[storage]()
+        for k in range(depth, padded_depth[storage](depth)):
+            cells[unsafe_offset=cell[storage](k, lane)] = 0
 
 
 def quantize_column[
@@ -64,38 +67,29 @@ def quantize_column[
         var bytes = q.cast[DType.int8]()
         var groups = bitcast[GROUPED, LANES // GROUP](bytes)
         comptime for g in range(LANES // GROUP):
-            cells.unsafe_offset(cell(k + GROUP * g, lane)).unsafe_bitcast[Scalar[GROUPED]]()[
+            cells.unsafe_offset(cell[DType.int8](k + GROUP * g, lane)).unsafe_bitcast[Scalar[GROUPED]]()[
                 unsafe_offset=0
             ] = groups[g]
     var sum = sums.reduce_add()
-    for k in range(whole, align_up(depth, 4)):
+    for k in range(whole, padded_depth[DType.int8](depth)):
         var q = Int32(0)
         if k < depth:
             q = round(column[unsafe_offset=k].cast[F32]() * inverse).cast[DType.int32]()
         sum += q
-        cells[unsafe_offset=cell(k, lane)] = q.cast[DType.int8]()
+        cells[unsafe_offset=cell[DType.int8](k, lane)] = q.cast[DType.int8]()
     var header = panel.unsafe_bitcast[Float32]()
     header[unsafe_offset=lane] = scale
     header[unsafe_offset=PANEL + lane] = Float32(sum)
 
 
-@always_inline
-def cell(k: Int, lane: Int) -> Int:
-    """Where element (k, lane) of an int8 panel lies behind the header."""
-    return k // GROUP * GROUP * PANEL + GROUP * lane + k % GROUP
-
-
 def clear_column[storage: DType](depth: Int, panel: Bytes, lane: Int):
     """A column of zeros, past the last one of B."""
-    var zero = Float32(0)
-    for k in range(depth):
-        comptime if storage == DType.int8:
-            panel[unsafe_offset=HEADER + cell(k, lane)] = 0
-        else:
-            panel.unsafe_bitcast[Scalar[storage]]()[unsafe_offset=k * PANEL + lane] = 0
+    comptime header = HEADER if storage == DType.int8 else 0
+    var cells = panel.unsafe_offset(header).unsafe_bitcast[Scalar[storage]]()
+    for k in range(padded_depth[storage](depth)):
+        cells[unsafe_offset=cell[storage](k, lane)] = 0
     comptime if storage == DType.int8:
-        for k in range(depth, align_up(depth, 4)):
-            panel[unsafe_offset=HEADER + cell(k, lane)] = 0
+        var zero = Float32(0)
         panel.unsafe_bitcast[Float32]()[unsafe_offset=lane] = zero
         panel.unsafe_bitcast[Float32]()[unsafe_offset=PANEL + lane] = zero
 
@@ -122,6 +116,8 @@ def pack_rows[
         var corner = source.unsafe_offset(start)
         comptime if storage == DType.int8:
             quantize_rows(corner, stride, depth, width, panel)
+        elif tiled[storage]():
+            pair_rows(corner, stride, depth, width, panel.unsafe_bitcast[BFloat16]())
         else:
             var cells = panel.unsafe_bitcast[Scalar[storage]]()
             for k in range(depth):
@@ -131,6 +127,26 @@ def pack_rows[
                     ].cast[storage]()
                 for lane in range(width, PANEL):
                     cells[unsafe_offset=k * PANEL + lane] = 0
+
+
+def pair_rows(
+    source: Floats, stride: Int, depth: Int, width: Int, panel: Numbers[DType.bfloat16]
+):
+    """A panel of `width` columns from rows, to pairs of bfloat16."""
+    for k in range(0, padded_depth[DType.bfloat16](depth), 2):
+        var line = panel.unsafe_offset(k * PANEL)
+        for lane in range(0, PANEL, LANES):
+            var pair = Array[SIMD[F32, LANES], 2](fill=SIMD[F32, LANES](0))
+            comptime for j in range(2):
+                var row = source.unsafe_offset((k + j) * stride + lane)
+                if k + j < depth and lane + LANES <= width:
+                    pair[j] = row.unsafe_load[width=LANES]()
+                elif k + j < depth:
+                    for i in range(max(0, width - lane)):
+                        pair[j][i] = row[unsafe_offset=i]
+            line.unsafe_offset(2 * lane).unsafe_store(
+                pair[0].cast[DType.bfloat16]().interleave(pair[1].cast[DType.bfloat16]())
+            )
 
 
 def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: Bytes):
@@ -149,13 +165,13 @@ def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: By
                 if top == 0:
                     top = 1
                 var sum = Int32(0)
-                for k in range(align_up(depth, 4)):
+                for k in range(padded_depth[DType.int8](depth)):
                     var q = Int32(0)
                     if k < depth:
                         var x = source[unsafe_offset=k * stride + lane]
                         q = round(x * (LARGEST / top)).cast[DType.int32]()
                     sum += q
-                    cells[unsafe_offset=cell(k, lane)] = q.cast[DType.int8]()
+                    cells[unsafe_offset=cell[DType.int8](k, lane)] = q.cast[DType.int8]()
                 header[unsafe_offset=lane] = top / LARGEST
                 header[unsafe_offset=PANEL + lane] = Float32(sum)
             continue
@@ -166,7 +182,7 @@ def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: By
         tops = tops.eq(0).select(SIMD[F32, LANES](1), tops)
         var inverse = LARGEST / tops
         var sums = SIMD[DType.int32, LANES](0)
-        for group in range(0, align_up(depth, 4), GROUP):
+        for group in range(0, padded_depth[DType.int8](depth), GROUP):
             # The bytes of a column, lowest first.
             var together = SIMD[DType.int32, LANES](0)
             comptime for j in range(GROUP):
@@ -175,7 +191,7 @@ def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: By
                     var q = round(x * inverse).cast[DType.int32]()
                     sums += q
                     together |= (q & 255) << Int32(8 * j)
-            cells.unsafe_offset(cell(group, start)).unsafe_bitcast[
+            cells.unsafe_offset(cell[DType.int8](group, start)).unsafe_bitcast[
                 Scalar[GROUPED]
             ]().unsafe_store(together.cast[GROUPED]())
         header.unsafe_offset(start).unsafe_store(tops / LARGEST)

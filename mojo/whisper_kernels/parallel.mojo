@@ -13,6 +13,7 @@ from std.sys.info import CompilationTarget
 from max.algorithm import sync_parallelize
 
 from .tensors import Numbers
+from .tiles import configure_tiles, release_tiles
 
 comptime Counters = Numbers[DType.int64]
 comptime LINE = 8
@@ -27,11 +28,6 @@ def parallel[Task: def(Int) -> None](threads: Int, count: Int, task: Task):
     Threads take the next task when they are done with one, so that tasks of
     unequal length, or a thread that the system has taken away, hold nobody up.
     """
-    var workers = min(threads, count)
-    if workers <= 1:
-        for i in range(count):
-            task(i)
-        return
     var next = Atomic[Int64](0)
 
     def worker(_index: Int) {mut next, imm}:
@@ -41,7 +37,7 @@ def parallel[Task: def(Int) -> None](threads: Int, count: Int, task: Task):
                 return
             task(i)
 
-    sync_parallelize(worker, workers)
+    together(min(threads, count), worker)
 
 
 struct Phases:
@@ -95,7 +91,13 @@ struct Member:
 
 def together[Body: def(Int) -> None](threads: Int, body: Body):
     """Runs `body` on so many threads at once; they share work by the phases of a `Member`."""
+
+    def prepared(worker: Int) {imm}:
+        configure_tiles()
+        body(worker)
+        release_tiles()
+
     if threads <= 1:
-        body(0)
+        prepared(0)
     else:
-        sync_parallelize(body, threads)
+        sync_parallelize(prepared, threads)

@@ -5,16 +5,29 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 2008). A strip is prepared once for all panels that it meets.
 
 For int8 panels the rows are quantised on the way, each row by itself: `x = scale * (q - zero)`
-with q in 0 ... 255, in bytes or in 16 bits (`INTEGER`), a group in 32 bits.
+with q in 0 ... 255, in bytes or in 16 bits (`INTEGER`), a group in 32 bits. The tile unit has
+strips of its own (tile_rows.mojo).
 """
 
 from std.math import align_up, ceildiv, round
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
+from std.sys import size_of
 
 from .extremes import extremes
-from .matrix import DOTS, F32, GROUP, LANES, PANEL, Rows
+from .matrix import (
+    DOTS,
+    F32,
+    GROUP,
+    LANES,
+    PANEL,
+    TILE_ROWS,
+    Rows,
+    padded_depth,
+    tiled,
+)
 from .tensors import Bytes, Floats
+from .tile_rows import quantize_tile_row, round_tile_row
 
 comptime ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
 """Rows of a strip: as many accumulators as the register file holds."""
@@ -38,6 +51,11 @@ struct Strips[storage: DType]:
     """A [rows, depth] for products with matrices of `storage`; owns its memory."""
 
     comptime quantized = Self.storage == DType.int8
+    comptime tiled = tiled[Self.storage]()
+    comptime rows_each = TILE_ROWS if Self.tiled else ROWS
+    """Rows of a strip."""
+    comptime block_rows = 2 * Self.rows_each if Self.tiled else ROWS
+    """Rows of a tile of results."""
 
     var memory: Bytes
     var scales: Floats
@@ -45,7 +63,7 @@ struct Strips[storage: DType]:
     var zeros: Floats
     """The byte that stands for zero in each row, if quantised."""
     var corner: Floats
-    """Room for a tile [ROWS, PANEL]."""
+    """Room for a tile [block_rows, PANEL]."""
     var line: Floats
     """Room for a row."""
     var rows: Int
@@ -53,12 +71,11 @@ struct Strips[storage: DType]:
 
     def __init__(out self, most_rows: Int, most_depth: Int):
         """Room for so many rows and so much depth."""
-        self.memory = unsafe_alloc[UInt8](
-            align_up(most_rows, ROWS) * Self.row_bytes(most_depth), alignment=64
-        )
-        self.scales = unsafe_alloc[Float32](align_up(most_rows, ROWS))
-        self.zeros = unsafe_alloc[Float32](align_up(most_rows, ROWS))
-        self.corner = unsafe_alloc[Float32](ROWS * PANEL, alignment=64)
+        var room = align_up(most_rows, Self.rows_each)
+        self.memory = unsafe_alloc[UInt8](room * Self.row_bytes(most_depth), alignment=64)
+        self.scales = unsafe_alloc[Float32](room)
+        self.zeros = unsafe_alloc[Float32](room)
+        self.corner = unsafe_alloc[Float32](Self.block_rows * PANEL, alignment=64)
         self.line = unsafe_alloc[Float32](align_up(most_depth, LANES), alignment=64)
         self.rows = 0
         self.depth = 0
@@ -72,13 +89,15 @@ struct Strips[storage: DType]:
 
     @always_inline
     def strip(self, first_row: Int) -> Bytes:
-        """The strip that begins at a row, a multiple of `ROWS`."""
+        """The strip that begins at a row, a multiple of `rows_each`."""
         return self.memory.unsafe_offset(first_row * Self.row_bytes(self.depth))
 
     @staticmethod
     @always_inline
     def row_bytes(depth: Int) -> Int:
         """Bytes that a row takes."""
+        comptime if Self.tiled:
+            return padded_depth[Self.storage](depth) * size_of[Scalar[Self.storage]]()
         return 4 * (ceildiv(depth, GROUP) if Self.quantized else depth)
 
     @always_inline
@@ -90,36 +109,49 @@ struct Strips[storage: DType]:
         """Takes rows `[first, last)` of A, times `scale`."""
         self.rows = last - first
         self.depth = depth
-        for start in range(0, self.rows, ROWS):
-            var count = min(ROWS, self.rows - start)
-            var height = strip_height(count)
-            comptime if Self.quantized:
-                self.quantize(a, first + start, start, count, height, scale)
+        for start in range(0, self.rows, Self.rows_each):
+            var count = min(Self.rows_each, self.rows - start)
+            var strip = self.strip(start)
+            comptime if Self.quantized or Self.tiled:
+                for i in range(count):
+                    var row = self.contiguous(a, first + start + i)
+                    self.convert(row, strip, start, i, scale)
             else:
-                var strip = self.strip(start).unsafe_bitcast[Float32]()
-                interleave(a, first + start, count, height, depth, strip, scale)
+                var height = strip_height(count)
+                var target = strip.unsafe_bitcast[Float32]()
+                interleave(a, first + start, count, height, depth, target, scale)
 
-    def quantize(
-        mut self, a: Rows, row: Int, start: Int, count: Int, height: Int, scale: Float32
-    ):
-        """One strip of integers, `[depth // GROUP][height][GROUP]`."""
-        var strip = self.strip(start)
-        for i in range(count):
-            var place = (row + i) * a.stride + a.offset
-            var source = a.data.unsafe_offset(place)
-            if place < 0 or place + self.depth > a.limit:
-                var low = max(0, min(self.depth, -place))
-                var high = max(low, min(self.depth, a.limit - place))
-                for k in range(low):
-                    self.line[unsafe_offset=k] = 0
-                for k in range(low, high):
-                    self.line[unsafe_offset=k] = source[unsafe_offset=k]
-                for k in range(high, self.depth):
-                    self.line[unsafe_offset=k] = 0
-                source = self.line
-            var unit, zero = quantize_row(source, self.depth, strip.unsafe_offset(4 * i), height)
-            self.scales[unsafe_offset=start + i] = unit * scale
-            self.zeros[unsafe_offset=start + i] = zero
+    def contiguous(self, a: Rows, row: Int) -> Floats:
+        """A row of A, whole: where it lies or, if part of it lies outside, in `line`."""
+        var place = row * a.stride + a.offset
+        var source = a.data.unsafe_offset(place)
+        if place >= 0 and place + self.depth <= a.limit:
+            return source
+        var low = max(0, min(self.depth, -place))
+        var high = max(low, min(self.depth, a.limit - place))
+        for k in range(low):
+            self.line[unsafe_offset=k] = 0
+        for k in range(low, high):
+            self.line[unsafe_offset=k] = source[unsafe_offset=k]
+        for k in range(high, self.depth):
+            self.line[unsafe_offset=k] = 0
+        return self.line
+
+    def convert(mut self, row: Floats, strip: Bytes, start: Int, index: Int, scale: Float32):
+        """Row `index` of the strip that begins at `start`, in the strip's own type."""
+        comptime if Self.storage == DType.bfloat16:
+            round_tile_row(row, self.depth, scale, strip, index)
+        else:
+            var unit: Float32
+            var zero: Float32
+            comptime if Self.tiled:
+                unit, zero = quantize_tile_row(row, self.depth, strip, index)
+            else:
+                unit, zero = quantize_row(
+                    row, self.depth, strip.unsafe_offset(4 * index), self.height(start)
+                )
+            self.scales[unsafe_offset=start + index] = unit * scale
+            self.zeros[unsafe_offset=start + index] = zero
 
 
 def quantize_row(row: Floats, depth: Int, strip: Bytes, height: Int) -> Tuple[Float32, Float32]:

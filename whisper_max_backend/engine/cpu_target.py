@@ -8,6 +8,7 @@ any LLVM name, or ``native`` to leave the choice to MAX.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import logging
@@ -20,14 +21,20 @@ from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
 
 VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
+TILES = "sapphirerapids"
+"""The target whose kernels use the tile unit (Intel AMX)."""
 
 _V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
+# What LLVM takes for granted of the first processor with a tile unit, and might use.
+_AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
+_AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma", "gfni"}
 
 # Best first: the first target whose features are all present is taken. These are the levels
 # between which the kernels tell: a processor that has more runs the same code as fast.
 _TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
+    TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
     "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
     "x86-64-v4": (frozenset(_V4), "AVX-512"),
     "x86-64-v3": (frozenset(_V3), "AVX2"),
@@ -40,7 +47,10 @@ _log = logging.getLogger("whisper_max_backend")
 
 @functools.cache
 def processor_features() -> frozenset[str]:
-    """The features Linux lists for the first processor; empty where there is no such list."""
+    """The features Linux lists for the first processor; empty where there is no such list.
+
+    Those of the tile unit are left out where the kernel does not let this process use it.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -48,8 +58,30 @@ def processor_features() -> frozenset[str]:
     for line in lines:
         label, _, value = line.partition(":")
         if label.strip() in ("flags", "Features"):
-            return frozenset(value.split())
+            features = frozenset(value.split())
+            if "amx_tile" in features and not _may_use_tiles():
+                return frozenset(name for name in features if not name.startswith("amx"))
+            return features
     return frozenset()
+
+
+def _may_use_tiles() -> bool:
+    """Ask the kernel for the tile unit, once a process: its state is large, so it is on request.
+
+    Source: the Linux kernel's "Using XSTATE features in user space applications".
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    arch_prctl, request, tile_data = 158, 0x1023, 18
+    allowed = library.syscall(arch_prctl, request, tile_data) == 0
+    if not allowed:
+        reason = os.strerror(ctypes.get_errno())
+        _log.info("the processor's tile unit is not used: the kernel refuses it (%s)", reason)
+    return allowed
+
+
+def has_tiles() -> bool:
+    """Whether the kernels of this process use the tile unit, and so compute in bfloat16."""
+    return apply_cpu_target() == TILES
 
 
 def best_target(features: frozenset[str], machine: str | None = None) -> str:
@@ -76,11 +108,12 @@ def apply_cpu_target() -> str:
     A target that the host program has set through ``max.driver`` stays. Returns the target in
     force ("" when MAX decides).
     """
+    features = processor_features()
     current: str = get_virtual_cpu_target()
     if current:
         return current
     asked = os.environ.get(VARIABLE)
-    target = asked or best_target(processor_features())
+    target = asked or best_target(features)
     if not target or target == MAX_DECIDES:
         return ""
     if asked:

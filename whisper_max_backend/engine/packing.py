@@ -17,12 +17,15 @@ from max.driver import Buffer
 from max.dtype import DType
 
 from .checkpoint import Checkpoint, Dimensions, dense
+from .cpu_target import has_tiles
 from .graphs.module import Storage
 from .shared import shared_models
 
 ALIGNMENT = 64
 PANEL = 32
 """Columns of a panel (matrix.mojo)."""
+TILE_BYTES = 64
+"""Of the depth of a panel of int8 or bfloat16, which is a multiple of it (matrix.mojo)."""
 _HEADER = 2 * 4 * PANEL
 
 _TYPES = {
@@ -48,20 +51,24 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
     """What the numbers of a model are kept in, for a type that it computes in.
 
     Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
-    float: widened while computing, they are the very values that a float32 copy would hold.
+    float: widened while computing, they are the very values that a float32 copy would hold. The
+    tile unit would compute in bfloat16, so there they do not stay in that.
     """
     if compute_type.startswith("int8"):
         return Storage(DType.int8, DType.int8, DType.int8)
+    if compute_type == "bfloat16":
+        return Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
     saved = _TYPES.get(checkpoint.weights[_EMBEDDINGS].dtype)
-    decoder = saved if saved in (DType.float16, DType.bfloat16) else DType.float32
-    return Storage(DType.float32, decoder, DType.float32)
+    kept = (DType.float16,) if has_tiles() else (DType.float16, DType.bfloat16)
+    return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
 
 
 def panel_bytes(storage: DType, depth: int) -> int:
     """Bytes of a panel of so many rows (matrix.mojo)."""
-    if storage == DType.int8:
-        return _HEADER + _aligned(depth, 4) * PANEL
-    return depth * PANEL * int(storage.size_in_bytes)
+    size = int(storage.size_in_bytes)
+    if storage in (DType.int8, DType.bfloat16):
+        depth = _aligned(depth, TILE_BYTES // size)
+    return (_HEADER if storage == DType.int8 else 0) + depth * PANEL * size
 
 
 def matrix_bytes(storage: DType, depth: int, columns: int) -> int:

@@ -15,17 +15,27 @@ from max.dtype import DType
 from max.engine import InferenceSession
 
 from .artifacts import artifact_name, cache_folder, compiled
-from .cpu_target import TARGETS, VARIABLE
+from .cpu_target import TARGETS, VARIABLE, has_tiles
 from .graphs.module import Storage
 from .runtime import model_artifact
 from .shared import shared_artifact
 
-STORAGES = (
-    *(Storage(DType.float32, kept, DType.float32) for kept in (DType.float32, DType.float16)),
-    Storage(DType.float32, DType.bfloat16, DType.float32),
-    Storage(DType.int8, DType.int8, DType.int8),
-)
-"""Every way in which the numbers of a model are kept on a CPU (`packing.storage_for`)."""
+
+
+def storages() -> tuple[Storage, ...]:
+    """Every way in which this processor keeps the numbers of a model (`packing.storage_for`)."""
+    halves = (
+        Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
+        if has_tiles()
+        else Storage(DType.float32, DType.bfloat16, DType.float32)
+    )
+    return (
+        Storage(DType.float32, DType.float32, DType.float32),
+        Storage(DType.float32, DType.float16, DType.float32),
+        halves,
+        Storage(DType.int8, DType.int8, DType.int8),
+    )
+
 
 
 def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
@@ -55,7 +65,7 @@ def main(folder: Path) -> None:
     device = CPU()
     session = InferenceSession(devices=[device])
     wanted = [shared_artifact(session)]
-    wanted += [model_artifact(storage, device, session) for storage in STORAGES]
+    wanted += [model_artifact(storage, device, session) for storage in storages()]
     for arguments in wanted:
         compiled(**arguments)
         name = artifact_name(arguments["name"], arguments["key"], session)

@@ -13,11 +13,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KERNELS: Mapping[str, frozenset[str]] = {
-    "cpu": frozenset({"float32", "int8_float32"}),
-    "cuda": frozenset({"float32", "float16", "bfloat16"}),
-}
-"""For each device, the compute types that have kernels in this release."""
+GPU_KERNELS = frozenset({"float32", "float16", "bfloat16"})
+CPU_KERNELS = frozenset({"float32", "int8_float32"})
+TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
+"""Compute types that have kernels in this release; the last, on a CPU with a tile unit."""
 
 _NAMES = (
     "default",
@@ -74,6 +73,15 @@ def capabilities(device: str) -> Capabilities:
     return Capabilities(int8=True, float16=True, bfloat16=True)
 
 
+def kernels(device: str) -> frozenset[str]:
+    """The compute types that this engine computes in on a device."""
+    if device == "cuda":
+        return GPU_KERNELS
+    from .cpu_target import has_tiles
+
+    return TILE_KERNELS if has_tiles() else CPU_KERNELS
+
+
 def check_name(name: str) -> str:
     """The canonical spelling of a compute type's name.
 
@@ -109,7 +117,13 @@ def requested_for(compute_type: str | Mapping[str, str], device: str) -> str:
     return check_name(chosen)
 
 
-def resolve(requested: str, saved: str, able: Capabilities, device: str) -> str:
+def resolve(
+    requested: str,
+    saved: str,
+    able: Capabilities,
+    device: str,
+    more: frozenset[str] = frozenset(),
+) -> str:
     """The type that a request stands for, by the reference's rules.
 
     Args:
@@ -117,6 +131,7 @@ def resolve(requested: str, saved: str, able: Capabilities, device: str) -> str:
         saved: The precision of the model file, e.g. ``"float16"``.
         able: What the device can do.
         device: ``"cpu"`` or ``"cuda"``.
+        more: Types that are to be had if they are asked for by name, whatever the reference does.
 
     Raises:
         ValueError: The request names a type that the device does not compute efficiently.
@@ -146,7 +161,7 @@ def resolve(requested: str, saved: str, able: Capabilities, device: str) -> str:
         if not found.startswith("int8"):
             raise _unsupported(requested)
         return found
-    if not _runs(requested, able):
+    if requested not in more and not _runs(requested, able):
         raise _unsupported(requested)
     return requested
 
@@ -170,14 +185,14 @@ def select(
         TypeError, ValueError: As `requested_for` and `resolve`.
     """
     requested = requested_for(compute_type, device_name)
-    resolved = resolve(requested, saved, capabilities(device), device)
+    kernels_here = kernels(device)
+    resolved = resolve(requested, saved, capabilities(device), device, kernels_here)
     if requested == "auto" and device == "cuda":
         return Precision(resolved, "bfloat16")
-    kernels = KERNELS[device]
-    if resolved in kernels:
+    if resolved in kernels_here:
         return Precision(resolved, resolved)
     floats = resolved.removeprefix("int8_")
-    running = floats if floats in kernels else "float32"
+    running = floats if floats in kernels_here else "float32"
     _tell_substitution(requested, resolved, device, running)
     return Precision(resolved, running)
 

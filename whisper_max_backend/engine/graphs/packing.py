@@ -10,14 +10,17 @@ from .layers import Kernels, new_graph
 # (of the file, of the panels)
 CONVERSIONS = (
     (DType.float32, DType.float32),
+    (DType.float32, DType.bfloat16),
     (DType.float32, DType.int8),
     (DType.float16, DType.float16),
     (DType.float16, DType.float32),
+    (DType.float16, DType.bfloat16),
     (DType.float16, DType.int8),
     (DType.bfloat16, DType.bfloat16),
     (DType.bfloat16, DType.float32),
     (DType.bfloat16, DType.int8),
     (DType.int8, DType.float32),
+    (DType.int8, DType.bfloat16),
     (DType.int8, DType.int8),
 )
 

@@ -1,0 +1,60 @@
+"""What happens to a product on its way out: `c = gelu(product + bias) + residual`."""
+
+from .gelu import gelu
+from .matrix import F32
+from .tensors import Floats
+
+
+struct Epilogue(ImplicitlyCopyable):
+    """What happens to a finished product: `c = gelu(c + bias) + residual`.
+
+    Each part is optional. `residual` has the layout of C, and may be C itself.
+    """
+
+    var bias: Optional[Floats]
+    var residual: Optional[Floats]
+    var activate: Bool
+
+    def __init__(
+        out self,
+        bias: Optional[Floats] = None,
+        residual: Optional[Floats] = None,
+        activate: Bool = False,
+    ):
+        self.bias = bias
+        self.residual = residual
+        self.activate = activate
+
+    def empty(self) -> Bool:
+        """Whether the product is left as it is."""
+        return not (self.bias or self.residual or self.activate)
+
+
+@always_inline
+def finish[
+    width: Int
+](product: Floats, columns: Int, column: Int, c: Floats, place: Int, epilogue: Epilogue):
+    """A row of a tile, at most `width` columns, through the epilogue to `c[place]`."""
+    if columns == width:
+        # All columns at once, so that they share the loads of constants.
+        var value = product.unsafe_load[width=width]()
+        c.unsafe_offset(place).unsafe_store(finished[width](value, column, place, epilogue))
+        return
+    for lane in range(columns):
+        var value = product[unsafe_offset=lane]
+        c[unsafe_offset=place + lane] = finished[1](value, column + lane, place + lane, epilogue)
+
+
+@always_inline
+def finished[
+    width: Int
+](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[F32, width]:
+    """`gelu(product + bias) + residual` for `width` neighbours."""
+    var value = product
+    if epilogue.bias:
+        value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()
+    if epilogue.activate:
+        value = gelu(value)
+    if epilogue.residual:
+        value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
+    return value
