@@ -14,17 +14,16 @@ has bfloat16 as well, in which the encoder attends where there is such a unit.
 from std.math import align_up, ceildiv, exp, round, sqrt
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
+from std.sys import llvm_intrinsic
 
 from .extremes import largest
 from .gemm import multiply
-from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILE_ROWS, TILES, Matrix, Rows, panel_bytes, tiled
+from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILE_ROWS, TILES, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
-from .strips import ROWS, Strips, grouped
+from .strips import Strips, grouped
 from .tensors import Bytes, Floats
 from .tile_rows import tile_place
 
-comptime QUERIES = 64 if TILES else 4 * ROWS
-"""Queries of a block: their scores over 1500 frames stay in L2."""
 comptime LOG2_OF_E = Float32(1.4426950408889634)
 comptime WIDE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
@@ -73,17 +72,20 @@ struct KeysValues[storage: DType](ImplicitlyCopyable):
 struct AttentionScratch[storage: DType]:
     """What a thread needs to attend."""
 
+    comptime queries_each = 4 * Strips[Self.storage].rows_each
+    """Queries of a block: their scores over 1500 frames stay in L2."""
+
     var queries: Strips[Self.storage]
     var scores: Floats
     var weights: Strips[Self.storage]
     var sums: Floats
 
     def __init__(out self, frames: Int, head_size: Int):
-        self.queries = Strips[Self.storage](QUERIES, head_size)
-        self.scores = unsafe_alloc[Float32](QUERIES * align_up(frames, PANEL), alignment=64)
+        self.queries = Strips[Self.storage](Self.queries_each, head_size)
+        self.scores = unsafe_alloc[Float32](Self.queries_each * align_up(frames, PANEL), alignment=64)
         # A vector of weights may reach past the last frame.
-        self.weights = Strips[Self.storage](PLANES * QUERIES, align_up(frames, PANEL))
-        self.sums = unsafe_alloc[Float32](2 * QUERIES * head_size, alignment=64)
+        self.weights = Strips[Self.storage](PLANES * Self.queries_each, align_up(frames, PANEL))
+        self.sums = unsafe_alloc[Float32](2 * Self.queries_each * head_size, alignment=64)
 
     def __deinit__(deinit self):
         self.scores.unsafe_free()
@@ -98,7 +100,7 @@ struct AttentionScratch[storage: DType]:
         output: Floats,
         output_stride: Int,
     ):
-        """Attention of queries `[first, last)` of one head, at most `QUERIES`; output row i at
+        """Attention of queries `[first, last)` of one head, at most `queries_each`; output row i at
         `output[i * output_stride]`."""
         var count = last - first
         var head_size = memory.keys.depth
@@ -146,7 +148,11 @@ struct AttentionScratch[storage: DType]:
         for i in range(count):
             var row = rows.unsafe_offset(i * stride)
             var factor = 1 / self.sums[unsafe_offset=i]
-            for k in range(head_size):
+            var whole = head_size // LANES * LANES
+            for k in range(0, whole, LANES):
+                var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
+                row.unsafe_offset(k).unsafe_store(x * factor)
+            for k in range(whole, head_size):
                 row[unsafe_offset=k] *= factor
 
     def weigh_halves(mut self, count: Int, frames: Int, stride: Int):
@@ -225,7 +231,7 @@ def weigh_row_halves(row: Floats, frames: Int, strip: Bytes, index: Int) -> Floa
     var top = largest(row, frames)
     var sums = SIMD[F32, PANEL](0)
     for k in range(0, frames, PANEL):
-        var e = exp2_fast[PANEL](row.unsafe_offset(k).unsafe_load[width=PANEL]() - top)
+        var e = exp2_half(row.unsafe_offset(k).unsafe_load[width=PANEL]() - top)
         sums += e
         strip.unsafe_offset(tile_place(index, 2 * k)).unsafe_bitcast[BFloat16]().unsafe_store(
             e.cast[DType.bfloat16]()
@@ -263,3 +269,25 @@ def exponentiate(row: Floats, count: Int) -> Float32:
         row[unsafe_offset=k] = e
         total += e
     return total
+
+
+@always_inline
+def exp2_half(x: SIMD[F32, PANEL]) -> SIMD[F32, PANEL]:
+    """`2^x` for x <= 0 with a relative error of 8e-5; bfloat16 rounds more away."""
+    var result = SIMD[F32, PANEL]()
+    comptime for part in range(0, PANEL, 16):
+        var y = x.slice[16, offset=part]()
+        comptime V = SIMD[F32, 16]
+        var every = UInt16(0xFFFF)
+        # y - floor(y), in [0, 1).
+        var f = llvm_intrinsic["llvm.x86.avx512.mask.reduce.ps.512", V](
+            y, Int32(1), V(0), every, Int32(4)
+        )
+        var p = f.fma(V(0.07802452), V(0.22606716))
+        p = p.fma(f, V(0.69583356))
+        p = p.fma(f, V(0.9999252))
+        var e = llvm_intrinsic["llvm.x86.avx512.mask.scalef.ps.512", V](
+            p, y, V(0), every, Int32(4)
+        )
+        result = result.insert[offset=part](e)
+    return result

@@ -13,7 +13,7 @@ from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import QUERIES, AttentionScratch, KeysValues, head_bytes
+from .attention import AttentionScratch, KeysValues, head_bytes
 from .embedding import embed
 from .epilogue import Epilogue
 from .gemm import multiply
@@ -168,6 +168,7 @@ def decode[
     threads: Int,
 ):
     """New tokens [items, queries] to their final states [items, queries, width]."""
+    comptime most_queries = AttentionScratch[memory_type].queries_each
     var width = sizes.width
     var queries = sizes.queries
     var heads = sizes.heads
@@ -275,11 +276,11 @@ def decode[
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
                             var place = (index * sizes.windows + window) * heads + head
                             var column = item * queries * width + head * head_size
-                            for query in range(0, queries, QUERIES):
+                            for query in range(0, queries, most_queries):
                                 own.attention.attend(
                                     Rows(qkv.unsafe_offset(column), width, queries),
                                     query,
-                                    min(queries, query + QUERIES),
+                                    min(queries, query + most_queries),
                                     KeysValues[memory_type](
                                         memory.unsafe_offset(place * sizes.memory_size),
                                         sizes.frames,

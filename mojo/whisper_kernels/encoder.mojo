@@ -13,7 +13,6 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from .attention import (
-    QUERIES,
     AttentionScratch,
     KeysValues,
     encoder_memory,
@@ -191,7 +190,7 @@ def encode[
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
-    var query_block = even_block[memory](count, QUERIES, 1)
+    var query_block = even_block[memory](count, AttentionScratch[memory].queries_each, 1)
     var query_blocks = ceildiv(count, query_block)
     var phases = Phases(2 + 3 * sizes.layers)
 

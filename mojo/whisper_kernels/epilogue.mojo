@@ -1,7 +1,7 @@
 """What happens to a product on its way out: `c = gelu(product + bias) + residual`."""
 
-from .gelu import gelu
-from .matrix import F32
+from .gelu import gelu, nearly_gelu
+from .matrix import F32, tiled
 from .tensors import Floats
 
 
@@ -32,29 +32,32 @@ struct Epilogue(ImplicitlyCopyable):
 
 @always_inline
 def finish[
-    width: Int
+    storage: DType, width: Int
 ](product: Floats, columns: Int, column: Int, c: Floats, place: Int, epilogue: Epilogue):
     """A row of a tile, at most `width` columns, through the epilogue to `c[place]`."""
     if columns == width:
         # All columns at once, so that they share the loads of constants.
         var value = product.unsafe_load[width=width]()
-        c.unsafe_offset(place).unsafe_store(finished[width](value, column, place, epilogue))
+        c.unsafe_offset(place).unsafe_store(finished[storage, width](value, column, place, epilogue))
         return
     for lane in range(columns):
         var value = product[unsafe_offset=lane]
-        c[unsafe_offset=place + lane] = finished[1](value, column + lane, place + lane, epilogue)
+        c[unsafe_offset=place + lane] = finished[storage, 1](value, column + lane, place + lane, epilogue)
 
 
 @always_inline
 def finished[
-    width: Int
+    storage: DType, width: Int
 ](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[F32, width]:
-    """`gelu(product + bias) + residual` for `width` neighbours."""
+    """`gelu(product + bias) + residual` for `width` neighbours, of matrices of type `storage`."""
     var value = product
     if epilogue.bias:
         value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()
     if epilogue.activate:
-        value = gelu(value)
+        comptime if storage == DType.int8 or tiled[storage]():
+            value = nearly_gelu(value)
+        else:
+            value = gelu(value)
     if epilogue.residual:
         value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
     return value

@@ -31,11 +31,14 @@ def largest(row: Floats, count: Int) -> Float32:
             tops[i] = larger(
                 row.unsafe_offset(k + i * LANES).unsafe_load[width=LANES](), tops[i]
             )
+    var vectors = count // LANES * LANES
+    for k in range(whole, vectors, LANES):
+        tops[0] = larger(row.unsafe_offset(k).unsafe_load[width=LANES](), tops[0])
     var top = Float32.MIN
     comptime for i in range(WAYS):
         top = max(top, tops[i].reduce_max())
-    for k in range(whole, count):
-        top = max(top, row[unsafe_offset=k])
+    for k in range(vectors, count):
+        top = larger[1](row[unsafe_offset=k], top)
     return top
 
 
@@ -50,12 +53,17 @@ def extremes(row: Floats, count: Int) -> Tuple[Float32, Float32]:
             var x = row.unsafe_offset(k + i * LANES).unsafe_load[width=LANES]()
             lows[i] = smaller(x, lows[i])
             highs[i] = larger(x, highs[i])
+    var vectors = count // LANES * LANES
+    for k in range(whole, vectors, LANES):
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
+        lows[0] = smaller(x, lows[0])
+        highs[0] = larger(x, highs[0])
     var low = Float32(0)
     var high = Float32(0)
     comptime for i in range(WAYS):
         low = min(low, lows[i].reduce_min())
         high = max(high, highs[i].reduce_max())
-    for k in range(whole, count):
-        low = min(low, row[unsafe_offset=k])
-        high = max(high, row[unsafe_offset=k])
+    for k in range(vectors, count):
+        low = smaller[1](row[unsafe_offset=k], low)
+        high = larger[1](row[unsafe_offset=k], high)
     return (low, high)

@@ -202,4 +202,4 @@ def multiply[
                 for i in range(min(ROWS, a.rows - first)):
                     var product = a.corner.unsafe_offset(i * PANEL)
                     var place = (first + i) * stride + column
-                    finish[COLUMNS](product, wide, column, c, place, epilogue)
+                    finish[storage, COLUMNS](product, wide, column, c, place, epilogue)

@@ -4,16 +4,32 @@ int8 panels are quantised column by column, `w = scale * q` with the largest |q|
 CTranslate2 quantises the weights of a linear layer.
 """
 
+from std.bit import log2_floor
 from std.collections import Array
 from std.math import align_up, round
 from std.memory import bitcast
+from std.memory.alloc import unsafe_alloc
+from std.sys import size_of
 
 import extensibility
 from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, cell, padded_depth, panel_bytes, tiled
+from .extremes import extremes
+from .matrix import (
+    DOTS,
+    F32,
+    GROUP,
+    HEADER,
+    LANES,
+    PANEL,
+    TILE_BYTES,
+    cell,
+    padded_depth,
+    panel_bytes,
+    tiled,
+)
 from .parallel import parallel
 from .tensors import Bytes, Floats, Numbers, first, floats, numbers
 
@@ -98,12 +114,74 @@ def pack_columns[
     storage: DType
 ](source: Floats, stride: Int, count: Int, depth: Int, packed: Bytes):
     """B [depth, count], whose columns lie `stride` apart, into panels: keys of a head."""
+    comptime if tiled[storage]():
+        pack_columns_tiled[storage](source, stride, count, depth, packed)
+        return
     for n in range(align_up(count, PANEL)):
         var panel = packed.unsafe_offset(n // PANEL * panel_bytes[storage](depth))
         if n < count:
             pack_column[storage](source.unsafe_offset(n * stride), depth, 1, panel, n % PANEL)
         else:
             clear_column[storage](depth, panel, n % PANEL)
+
+
+def pack_columns_tiled[
+    storage: DType
+](source: Floats, stride: Int, count: Int, depth: Int, packed: Bytes):
+    """As `pack_columns`, sixteen columns at a time, turned around in registers."""
+    comptime WORDS = TILE_BYTES // 4
+    comptime each = TILE_BYTES // size_of[Scalar[storage]]()
+    comptime header = HEADER if storage == DType.int8 else 0
+    var line = unsafe_alloc[Float32](each)
+    for n in range(0, align_up(count, PANEL), WORDS):
+        var panel = packed.unsafe_offset(n // PANEL * panel_bytes[storage](depth))
+        var scales = SIMD[F32, WORDS](0)
+        var sums = SIMD[F32, WORDS](0)
+        var inverses = SIMD[F32, WORDS](1)
+        comptime if storage == DType.int8:
+            for i in range(min(WORDS, count - n)):
+                var low, high = extremes(source.unsafe_offset((n + i) * stride), depth)
+                var top = max(-low, high)
+                if top == 0:
+                    top = 1
+                scales[i] = top / LARGEST
+                inverses[i] = LARGEST / top
+        for k in range(0, depth, each):
+            var words = Array[SIMD[DType.uint32, WORDS], WORDS](fill=SIMD[DType.uint32, WORDS](0))
+            for i in range(min(WORDS, count - n)):
+                var column = source.unsafe_offset((n + i) * stride + k)
+                if depth - k < each:
+                    for j in range(each):
+                        line[unsafe_offset=j] = column[unsafe_offset=j] if k + j < depth else 0
+                    column = line
+                var x = column.unsafe_load[width=each]()
+                comptime if storage == DType.int8:
+                    var q = round(x * inverses[i]).cast[DType.int32]()
+                    sums[i] += q.reduce_add().cast[F32]()
+                    words[i] = bitcast[DType.uint32, WORDS](q.cast[DType.int8]())
+                else:
+                    words[i] = bitcast[DType.uint32, WORDS](x.cast[DType.bfloat16]())
+            turn[WORDS](words)
+            var target = panel.unsafe_offset(header + 4 * (n % PANEL)).unsafe_bitcast[UInt32]()
+            comptime for i in range(WORDS):
+                target.unsafe_offset((k // each * WORDS + i) * PANEL).unsafe_store(words[i])
+        comptime if storage == DType.int8:
+            var place = panel.unsafe_bitcast[Float32]().unsafe_offset(n % PANEL)
+            place.unsafe_store(scales)
+            place.unsafe_offset(PANEL).unsafe_store(sums)
+    line.unsafe_free()
+
+
+@always_inline
+def turn[size: Int](mut words: Array[SIMD[DType.uint32, size], size]):
+    """The transpose of a square: each round shuffles its rows like a deck of cards."""
+    comptime half = size // 2
+    comptime for _ in range(log2_floor(size)):
+        var before = words.copy()
+        comptime for i in range(half):
+            var both = before[i].interleave(before[i + half])
+            words[2 * i] = both.slice[size]()
+            words[2 * i + 1] = both.slice[size, offset=size]()
 
 
 def pack_rows[

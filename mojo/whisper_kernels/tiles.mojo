@@ -135,8 +135,8 @@ def multiply_tiles[
                 var place = (first + i) * stride + column
                 if wide == PANEL:
                     c.unsafe_offset(place).unsafe_store(
-                        finished[PANEL](value, column, place, epilogue)
+                        finished[storage, PANEL](value, column, place, epilogue)
                     )
                 else:
                     line.unsafe_store(value)
-                    finish[PANEL](line, wide, column, c, place, epilogue)
+                    finish[storage, PANEL](line, wide, column, c, place, epilogue)
