@@ -11,6 +11,9 @@ from .matrix import F32, LANES
 from .parallel import parallel
 from .tensors import Floats, first, floats, ints
 
+comptime LEAST = Float32(-80)
+"""Exponents below it add nothing to a sum that is at least 1, but subnormals, which are slow."""
+
 
 def log_sum_exp(row: Floats, count: Int) -> Float32:
     """`log(sum(exp(row)))`, shifted by the maximum so that nothing overflows."""
@@ -18,10 +21,10 @@ def log_sum_exp(row: Floats, count: Int) -> Float32:
     var whole = count // LANES * LANES
     var sums = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):
-        sums += exp(row.unsafe_offset(k).unsafe_load[width=LANES]() - top)
+        sums += exp(max(row.unsafe_offset(k).unsafe_load[width=LANES]() - top, LEAST))
     var total = sums.reduce_add()
     for k in range(whole, count):
-        total += exp(row[unsafe_offset=k] - top)
+        total += exp(max(row[unsafe_offset=k] - top, LEAST))
     return top + log(total)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import numpy as np
 from max.driver import CPU
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Module
 
 from .artifacts import CompiledArguments, compiled
+from .background import background_thread_yields
 from .graphs.alignment import add_time_warping
 from .graphs.log_mel import add_log_mel
 from .graphs.packing import add_packing
@@ -20,6 +22,12 @@ def shared_models() -> Mapping[str, Model]:
     """``log_mel``, ``time_warping`` and the ``pack_*`` graphs, on the CPU."""
     session = InferenceSession(devices=[CPU()])
     models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
+    with background_thread_yields():
+        # Every model needs the shared ones: what is run here first is the process's first.
+        one = np.ones(1, np.float32)
+        models["time_warping"].execute(
+            one.reshape(1, 1, 1), np.array([[0, 1, 1]], np.int32), one, np.ones(1, np.int32)
+        )
     return models
 
 
