@@ -66,10 +66,10 @@ def multiply_tile[storage: DType, c: Int, a: Int, b: Int]():
 @always_inline
 def multiply_block[
     storage: DType, tall: Bool
-](a: Bytes, b: Bytes, depth_bytes: Int, c: Bytes):
-    """`c [32, PANEL] = a b` of four bytes a result, or 16 rows if not `tall`."""
+](a: Bytes, b: Bytes, depth_bytes: Int, c: Bytes, c_line: Int):
+    """`c [32, PANEL] = a b` of four bytes a result, or 16 rows if not `tall`; C's rows are
+    `c_line` bytes apart."""
     comptime line = 4 * PANEL
-    comptime low = TILE_ROWS * line
     comptime for tile in range(4 if tall else 2):
         llvm_intrinsic["llvm.x86.tilezero", NoneType](Int8(tile))
     for step in range(0, depth_bytes, TILE_BYTES):
@@ -84,11 +84,12 @@ def multiply_block[
             load_tile[5](left.unsafe_offset(TILE_ROWS * depth_bytes), TILE_BYTES)
             multiply_tile[storage, 2, 5, 6]()
             multiply_tile[storage, 3, 5, 7]()
-    store_tile[0](c, line)
-    store_tile[1](c.unsafe_offset(TILE_BYTES), line)
+    store_tile[0](c, c_line)
+    store_tile[1](c.unsafe_offset(TILE_BYTES), c_line)
     comptime if tall:
-        store_tile[2](c.unsafe_offset(low), line)
-        store_tile[3](c.unsafe_offset(low + TILE_BYTES), line)
+        var low = c.unsafe_offset(TILE_ROWS * c_line)
+        store_tile[2](low, c_line)
+        store_tile[3](low.unsafe_offset(TILE_BYTES), c_line)
 
 
 def multiply_tiles[
@@ -110,33 +111,43 @@ def multiply_tiles[
         var column = p * PANEL
         var wide = min(PANEL, b.columns - column)
         for first in range(0, a.rows, BLOCK_ROWS):
+            var rows = min(BLOCK_ROWS, a.rows - first)
             var block = a.corner.unsafe_bitcast[UInt8]()
+            var line = 4 * PANEL
+            # What is a result as it is and fills its tiles goes where it belongs at once.
+            var direct = storage != DType.int8 and epilogue.empty() and wide == PANEL
+            direct = direct and rows % TILE_ROWS == 0
+            if direct:
+                block = c.unsafe_offset(first * stride + column).unsafe_bitcast[UInt8]()
+                line = 4 * stride
             var cells = panel.unsafe_offset(header)
-            if a.rows - first > TILE_ROWS:
-                multiply_block[storage, True](a.strip(first), cells, depth_bytes, block)
+            if rows > TILE_ROWS:
+                multiply_block[storage, True](a.strip(first), cells, depth_bytes, block, line)
             else:
-                multiply_block[storage, False](a.strip(first), cells, depth_bytes, block)
+                multiply_block[storage, False](a.strip(first), cells, depth_bytes, block, line)
+            if direct:
+                continue
             var scales = panel.unsafe_bitcast[Float32]()
             var column_scale = SIMD[F32, PANEL](1)
             var column_sum = SIMD[F32, PANEL](0)
             comptime if storage == DType.int8:
                 column_scale = scales.unsafe_load[width=PANEL]()
                 column_sum = scales.unsafe_offset(PANEL).unsafe_load[width=PANEL]()
-            for i in range(min(BLOCK_ROWS, a.rows - first)):
-                var line = a.corner.unsafe_offset(i * PANEL)
+            for i in range(rows):
+                var product = a.corner.unsafe_offset(i * PANEL)
                 var value: SIMD[F32, PANEL]
                 comptime if storage == DType.int8:
                     var zero = SIMD[F32, PANEL](-a.zeros[unsafe_offset=first + i])
-                    value = line.unsafe_bitcast[Int32]().unsafe_load[width=PANEL]().cast[F32]()
+                    value = product.unsafe_bitcast[Int32]().unsafe_load[width=PANEL]().cast[F32]()
                     value = zero.fma(column_sum, value)
                     value *= column_scale * a.scales[unsafe_offset=first + i]
                 else:
-                    value = line.unsafe_load[width=PANEL]()
+                    value = product.unsafe_load[width=PANEL]()
                 var place = (first + i) * stride + column
                 if wide == PANEL:
                     c.unsafe_offset(place).unsafe_store(
                         finished[storage, PANEL](value, column, place, epilogue)
                     )
                 else:
-                    line.unsafe_store(value)
-                    finish[storage, PANEL](line, wide, column, c, place, epilogue)
+                    product.unsafe_store(value)
+                    finish[storage, PANEL](product, wide, column, c, place, epilogue)
