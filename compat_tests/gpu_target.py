@@ -12,7 +12,6 @@ import sys
 
 from max import driver
 from max.dtype import DType
-from max.engine import InferenceSession
 from max.graph import DeviceRef, Module
 
 from whisper_max_backend.engine.artifacts import kernels_path
@@ -21,6 +20,7 @@ from whisper_max_backend.engine.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.graphs.device.decoder import DecoderGraphs
 from whisper_max_backend.engine.graphs.device.module import build_module
 from whisper_max_backend.engine.graphs.log_mel import add_log_mel
+from whisper_max_backend.engine.session import Session
 
 DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
 
@@ -42,7 +42,7 @@ def main(target: str) -> None:
     driver.set_virtual_device_target_arch(target)
     apply_cpu_target()
     gpu = driver.Accelerator()
-    session = InferenceSession(devices=[gpu])
+    session = Session([gpu])
     device = DeviceRef.from_device(gpu)
     for dtype in (DType.float32, DType.float16, DType.bfloat16):
         build_module(device, gpu.api, dtype, DIMENSIONS)  # all graphs can be made, at least

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
-from .engine.graphs.log_mel import BINS, HOP_LENGTH, N_FFT
-from .engine.log_mel import tables
+from .engine.log_mel import BINS, HOP_LENGTH, N_FFT, tables
 from .engine.shared import shared_models
 
 if TYPE_CHECKING:

@@ -88,25 +88,25 @@ def _compile(place: Any, names: list[str]) -> None:
     """Everything that a run on such a device needs."""
     from max.driver import CPU
     from max.dtype import DType
-    from max.engine import InferenceSession
 
     from benchmarks.gpu.kernels import kernels_artifact
     from benchmarks.gpu.machine import product_artifact
     from benchmarks.gpu.models import SIZES as DIMENSIONS
     from whisper_max_backend.engine.artifacts import cache_folder, compiled
     from whisper_max_backend.engine.device_runtime import device_artifact
-    from whisper_max_backend.engine.graphs.module import Storage
     from whisper_max_backend.engine.runtime import model_artifact
+    from whisper_max_backend.engine.session import Session
     from whisper_max_backend.engine.shared import shared_artifact
+    from whisper_max_backend.engine.storage import Storage
 
-    session = InferenceSession(devices=[place])
+    session = Session([place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     miniature = DIMENSIONS["miniature"]
     wanted.append(device_artifact(miniature, DType.float32, place, session))
     wanted += [device_artifact(DIMENSIONS[n], DType.bfloat16, place, session) for n in names]
     host = CPU()
-    on_host = InferenceSession(devices=[host])
+    on_host = Session([host])
     wanted.append(shared_artifact(on_host))
     storages = (DType.float32, DType.float16)
     wanted += [

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import InferenceSession, Model
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
 from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.device_weights import on_device
 from whisper_max_backend.engine.graphs.device.layers import Layers
 from whisper_max_backend.engine.graphs.layers import new_graph
+from whisper_max_backend.engine.session import Model, Session
 
 HEADS, HEAD = 2, 64
 WIDTH = HEADS * HEAD
@@ -126,7 +126,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     return module
 
 
-def kernels_artifact(device: Device, dtype: DType, session: InferenceSession) -> CompiledArguments:
+def kernels_artifact(device: Device, dtype: DType, session: Session) -> CompiledArguments:
     """What `compiled` is to compile."""
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
@@ -139,7 +139,7 @@ def kernels_artifact(device: Device, dtype: DType, session: InferenceSession) ->
 
 def check_kernels(device: Device, dtype: DType) -> Iterator[Check]:
     """Runs every kernel on inputs that are new each time."""
-    session = InferenceSession(devices=[device])
+    session = Session([device])
     models = session.init_all(compiled(**kernels_artifact(device, dtype, session)))
     yield from _Checks(models, device, dtype).all()
 

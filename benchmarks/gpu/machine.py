@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType, ops
 
 from benchmarks.limits import multiply_limit
 from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.device_weights import on_device
+from whisper_max_backend.engine.session import Session
 
 _QUERY = "name,driver_version,memory.total"
 _SAMPLE = "utilization.gpu,memory.used"
@@ -50,7 +50,7 @@ def median_seconds(call: Callable[[], Any], device: Device, rounds: int = 7) -> 
 
 
 def product_artifact(
-    device: Device, dtype: DType, session: InferenceSession, side: int
+    device: Device, dtype: DType, session: Session, side: int
 ) -> CompiledArguments:
     """A square product of matrices, which the matrix rate is measured with."""
 
@@ -77,8 +77,9 @@ def matrix_rate(device: Device, dtype: DType, side: int) -> dict[str, float | No
     """
     if device.is_host:
         return {"numpy": multiply_limit()}
-    session = InferenceSession(devices=[device])
-    model = session.init(compiled(**product_artifact(device, dtype, session, side)))
+    session = Session([device])
+    artifact = compiled(**product_artifact(device, dtype, session, side))
+    (model,) = session.init_all(artifact).values()
     rng = np.random.default_rng()
     a, b = (
         on_device(rng.normal(0, 1, (side, side)).astype(np.float32), dtype, device)

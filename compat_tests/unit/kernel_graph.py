@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from max.driver import CPU, Buffer
 from max.dtype import DType
-from max.engine import InferenceSession, Model
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from max.graph.dim import DimLike
 
@@ -19,6 +18,7 @@ from whisper_max_backend.engine.artifacts import compiled
 from whisper_max_backend.engine.graphs.layers import new_graph
 from whisper_max_backend.engine.graphs.packing import CONVERSIONS
 from whisper_max_backend.engine.packing import PANEL
+from whisper_max_backend.engine.session import Model, Session
 
 STORAGES = (DType.float32, DType.float16, DType.bfloat16, DType.int8)
 """What matrices may be kept in."""
@@ -195,7 +195,7 @@ class Kernels:
 @functools.cache
 def _compiled_models() -> Mapping[str, Model]:
     """All graphs, compiled once for all test files."""
-    session = InferenceSession(devices=[CPU()])
+    session = Session([CPU()])
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     artifact = compiled("test_kernels", build, key={"source": source}, session=session)
     return session.init_all(artifact)

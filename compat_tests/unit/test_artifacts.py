@@ -10,16 +10,16 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from max.driver import CPU
 from max.dtype import DType
-from max.engine import InferenceSession
-from max.engine.api import CompiledModel
 from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
 from whisper_max_backend.engine import artifacts, cpu_target, progress
+from whisper_max_backend.engine.session import Session
 
 
 def double_graph() -> Graph:
@@ -34,12 +34,12 @@ def refuse() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def session() -> InferenceSession:
-    return InferenceSession(devices=[CPU()])
+def session() -> Session:
+    return Session([CPU()])
 
 
 @pytest.fixture(scope="module")
-def artifact(session: InferenceSession, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def artifact(session: Session, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of one sound artifact, compiled once for the module."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +56,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def kept(cache: Path, artifact: bytes, session: InferenceSession) -> Path:
+def kept(cache: Path, artifact: bytes, session: Session) -> Path:
     """A cache that holds the artifact of double_graph with an empty key."""
     path = cache / artifacts.artifact_name("double", {}, session)
     path.write_bytes(artifact)
@@ -68,12 +68,13 @@ def only_artifact(folder: Path) -> Path:
     return path
 
 
-def run(session: InferenceSession, compiled: CompiledModel) -> list[float]:
-    (result,) = session.init(compiled).execute(np.array([1, 2, 3], np.float32))
+def run(session: Session, compiled: Any) -> list[float]:
+    (model,) = session.init_all(compiled).values()
+    (result,) = model.execute(np.array([1, 2, 3], np.float32))
     return list(result.to_numpy())
 
 
-def test_found_artifact_runs_without_building(kept: Path, session: InferenceSession) -> None:
+def test_found_artifact_runs_without_building(kept: Path, session: Session) -> None:
     found = artifacts.compiled("double", refuse, key={}, session=session)
     assert run(session, found) == [2, 4, 6]
 
@@ -82,7 +83,7 @@ def test_found_artifact_runs_without_building(kept: Path, session: InferenceSess
 def test_damaged_artifact_is_logged_and_made_anew(
     kept: Path,
     artifact: bytes,
-    session: InferenceSession,
+    session: Session,
     caplog: pytest.LogCaptureFixture,
     damage: str,
 ) -> None:
@@ -102,7 +103,7 @@ def test_damaged_artifact_is_logged_and_made_anew(
 
 
 def test_content_that_max_refuses_is_made_anew(
-    kept: Path, session: InferenceSession, caplog: pytest.LogCaptureFixture
+    kept: Path, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     mef = b"not a compiled graph"
     kept.write_bytes(mef + artifacts._FOOTER + hashlib.sha256(mef).digest())
@@ -111,9 +112,7 @@ def test_content_that_max_refuses_is_made_anew(
     assert "refuses" in caplog.text
 
 
-def test_key_decides(
-    kept: Path, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_decides(kept: Path, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = artifacts.artifact_name
     same = digest("double", {"a": 1, "b": 2}, session)
     assert same == digest("double", {"b": 2, "a": 1}, session)
@@ -148,7 +147,7 @@ def test_source_digest_is_of_content_alone(tmp_path: Path) -> None:
 
 def test_unwritable_cache_is_told_once(
     cache: Path,
-    session: InferenceSession,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -165,7 +164,7 @@ def test_unwritable_cache_is_told_once(
 
 def test_full_cache_leaves_nothing_behind(
     cache: Path,
-    session: InferenceSession,
+    session: Session,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -179,7 +178,7 @@ def test_full_cache_leaves_nothing_behind(
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
 
 
-def test_module_of_graphs_takes_external_weights(cache: Path, session: InferenceSession) -> None:
+def test_module_of_graphs_takes_external_weights(cache: Path, session: Session) -> None:
     cpu = DeviceRef.CPU()
 
     def build() -> Module:
@@ -206,9 +205,7 @@ def test_module_of_graphs_takes_external_weights(cache: Path, session: Inference
             assert list(result.to_numpy()) == [factor, 2 * factor]
 
 
-def test_failing_build_is_raised_and_releases_the_lock(
-    cache: Path, session: InferenceSession
-) -> None:
+def test_failing_build_is_raised_and_releases_the_lock(cache: Path, session: Session) -> None:
     def broken() -> Graph:
         raise RuntimeError("no such layer")
 
@@ -224,14 +221,14 @@ def test_processes_compile_once(cache: Path) -> None:
         import sys
         from whisper_max_backend.engine import artifacts
         from max.driver import CPU
-        from max.engine import InferenceSession
+        from whisper_max_backend.engine.session import Session
         from compat_tests.unit.test_artifacts import double_graph, run
 
         def build():
             print("built")
             return double_graph()
 
-        session = InferenceSession(devices=[CPU()])
+        session = Session([CPU()])
         assert run(session, artifacts.compiled("double", build, key={}, session=session))[0] == 2
         """
     )

@@ -16,7 +16,7 @@ from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
 from whisper_max_backend.engine.decoder import DecoderState
 from whisper_max_backend.engine.decoder_protocol import Sampling
 from whisper_max_backend.engine.packing import packed_weights
-from whisper_max_backend.engine.prebuild import STORAGES
+from whisper_max_backend.engine.prebuild import storages
 from whisper_max_backend.engine.rules import Constraints
 from whisper_max_backend.engine.runtime import Runtime
 
@@ -152,7 +152,7 @@ def test_packing_leaves_a_mapped_file_as_it_was(tmp_path: Path) -> None:
     make_model(tmp_path, ARCHITECTURES["one-head"])
     checkpoint = load_checkpoint(tmp_path)
     before = {name: value.copy() for name, value in checkpoint.weights.items()}
-    first, second = (packed_weights(checkpoint, STORAGES[-1], 2) for _ in range(2))
+    first, second = (packed_weights(checkpoint, storages()[-1], 2) for _ in range(2))
     for name, value in before.items():
         np.testing.assert_array_equal(checkpoint.weights[name], value)
     for part in ("encoder", "memory", "decoder", "embeddings"):

@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import functools
 import hashlib
-import io
 import logging
 import os
 import shutil
@@ -22,17 +21,18 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import platformdirs
 from filelock import FileLock, Timeout
 from max._core import __version__ as max_version
-from max.engine import InferenceSession
-from max.engine.api import CompiledModel, read
-from max.graph import Graph, Module
 
 from .cpu_target import apply_cpu_target, describe_cpu_target
 from .progress import announced
+from .session import Session, read
+
+if TYPE_CHECKING:
+    from max.graph import Graph, Module
 
 VARIABLE = "WHISPER_MAX_CACHE"
 
@@ -116,7 +116,7 @@ class CompiledArguments(TypedDict):
     name: str
     build: Callable[[], Graph | Module]
     key: Mapping[str, object]
-    session: InferenceSession
+    session: Session
     about_seconds: float
 
 
@@ -125,9 +125,9 @@ def compiled(
     build: Callable[[], Graph | Module],
     *,
     key: Mapping[str, object],
-    session: InferenceSession,
+    session: Session,
     about_seconds: float = 45,
-) -> CompiledModel:
+) -> Any:
     """The compiled form of ``build()``: from the cache, or compiled now and kept there.
 
     Args:
@@ -140,7 +140,7 @@ def compiled(
         about_seconds: How long compiling usually takes, for the message.
 
     Returns:
-        The artifact, to be given to ``session.init`` or ``init_all`` with the weights.
+        The artifact, for ``session.init_all``.
 
     Raises:
         RuntimeError: The graph does not compile.
@@ -161,7 +161,9 @@ def compiled(
         return result
 
 
-def _compile(build: Callable[[], Graph | Module], session: InferenceSession) -> CompiledModel:
+def _compile(build: Callable[[], Graph | Module], session: Session) -> Any:
+    from max.graph import Module
+
     graph = build()
     # A Graph brings its extensions along; a Module does not, and without them its custom
     # operations do not compile.
@@ -169,7 +171,7 @@ def _compile(build: Callable[[], Graph | Module], session: InferenceSession) -> 
     return session.compile(graph, custom_extensions=extensions)
 
 
-def artifact_name(name: str, key: Mapping[str, object], session: InferenceSession) -> str:
+def artifact_name(name: str, key: Mapping[str, object], session: Session) -> str:
     """The file that `compiled` keeps its result in."""
     # Hopper is sm_90 by its number, and sm_90a with the instructions that MAX uses there.
     devices = [
@@ -202,7 +204,7 @@ def _contents(folder: Path, pattern: str) -> tuple[str, ...]:
     )
 
 
-def _read(artifact: Path) -> CompiledModel | None:
+def _read(artifact: Path) -> Any:
     """The artifact, or None if it is absent or unusable (which is logged)."""
     try:
         content = artifact.read_bytes()
@@ -216,20 +218,20 @@ def _read(artifact: Path) -> CompiledModel | None:
         _log.warning("the compiled graph %s is damaged; it is compiled again", artifact)
         return None
     try:
-        return read(io.BytesIO(mef))
+        return read(mef)
     except RuntimeError as error:
         _log.warning("MAX refuses the compiled graph %s (%s); compiled again", artifact, error)
         return None
 
 
-def _keep(result: CompiledModel, artifact: Path) -> None:
+def _keep(result: Any, artifact: Path) -> None:
     """Write the artifact so that it appears whole or not at all."""
     draft = artifact.with_name(f".{artifact.name}.{uuid.uuid4().hex}")
     try:
         artifact.parent.mkdir(parents=True, exist_ok=True)
         result.export_mef(draft)
         content = draft.read_bytes()
-        read(io.BytesIO(content))  # what a full disk has cut short must not get a valid checksum
+        read(content)  # what a full disk has cut short must not get a valid checksum
         with open(draft, "ab") as file:
             file.write(_FOOTER + hashlib.sha256(content).digest())
             file.flush()

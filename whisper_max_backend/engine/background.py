@@ -26,7 +26,7 @@ def background_thread_yields() -> Iterator[None]:
     """
     before = _threads()
     yield
-    of_python = {thread.native_id for thread in threading.enumerate()}
+    of_python = {thread.native_id or 0 for thread in threading.enumerate()}
     for thread in _threads() - before - of_python:
         # A thread may be gone already, or a container may forbid it.
         with contextlib.suppress(OSError):
@@ -34,7 +34,7 @@ def background_thread_yields() -> Iterator[None]:
                 os.setpriority(os.PRIO_PROCESS, thread, _LOWEST)
 
 
-def _threads() -> set[int | None]:
+def _threads() -> set[int]:
     if not _TASKS.is_dir():
         return set()
     return {int(task.name) for task in _TASKS.iterdir()}

@@ -72,7 +72,7 @@ def _may_use_tiles() -> bool:
     """
     library = ctypes.CDLL(None, use_errno=True)
     arch_prctl, request, tile_data = 158, 0x1023, 18
-    allowed = library.syscall(arch_prctl, request, tile_data) == 0
+    allowed: bool = library.syscall(arch_prctl, request, tile_data) == 0
     if not allowed:
         reason = os.strerror(ctypes.get_errno())
         _log.info("the processor's tile unit is not used: the kernel refuses it (%s)", reason)

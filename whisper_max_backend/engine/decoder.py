@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import Model
 
 from .buffers import BufferPool
 from .checkpoint import Dimensions
 from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
-from .graphs.module import Storage
 from .packing import PackedWeights, cache_shape, memory_shape
 from .rules import Constraints
+from .session import Model
+from .storage import Storage
 
 
 class DecoderState:

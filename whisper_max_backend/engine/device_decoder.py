@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import Model
 
 from .buffers import BufferPool
 from .checkpoint import Dimensions
@@ -16,6 +15,7 @@ from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
 from .device_weights import DeviceWeights
 from .graphs.device.layers import FEW_ROWS
 from .rules import Constraints
+from .session import Model
 
 _UNIT = 64
 """Bytes at whose multiples the arrays of an upload begin."""

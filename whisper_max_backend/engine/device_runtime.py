@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import InferenceSession
 from max.graph import DeviceRef
 
 from .artifacts import CompiledArguments, compiled
@@ -17,6 +16,7 @@ from .device_weights import device_weights, weight_bytes
 from .devices import check_memory
 from .graphs.device.module import build_module
 from .log_mel import DeviceLogMel
+from .session import Session
 from .shared import shared_models
 
 WINDOWS = 8
@@ -38,7 +38,7 @@ class DeviceRuntime:
         self._device = device
         dtype = DType[compute_type]
         check_memory(memory_needed(self.dimensions, dtype), device)
-        session = InferenceSession(devices=[device])
+        session = Session([device])
         artifact = compiled(**device_artifact(self.dimensions, dtype, device, session))
         self._weights = device_weights(checkpoint, dtype, device)
         self._models = session.init_all(artifact)
@@ -82,7 +82,7 @@ class DeviceRuntime:
 
 
 def device_artifact(
-    dimensions: Dimensions, dtype: DType, device: Device, session: InferenceSession
+    dimensions: Dimensions, dtype: DType, device: Device, session: Session
 ) -> CompiledArguments:
     """What `compiled` is to compile: it serves every model of these dimensions."""
     return {

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.engine import Model
 
-from .graphs.log_mel import N_FFT
+from .session import Model
+
+N_FFT = 400
+HOP_LENGTH = 160
+BINS = N_FFT // 2 + 1
 
 
 def tables() -> tuple[np.ndarray, np.ndarray]:

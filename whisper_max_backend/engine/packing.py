@@ -17,9 +17,8 @@ from max.driver import Buffer
 from max.dtype import DType
 
 from .checkpoint import Checkpoint, Dimensions, dense
-from .cpu_target import has_tiles
-from .graphs.module import Storage
 from .shared import shared_models
+from .storage import EMBEDDINGS, FILE_TYPES, Storage
 
 ALIGNMENT = 64
 PANEL = 32
@@ -28,13 +27,8 @@ TILE_BYTES = 64
 """Of the depth of a panel of int8 or bfloat16, which is a multiple of it (matrix.mojo)."""
 _HEADER = 2 * 4 * PANEL
 
-_TYPES = {
-    np.dtype(np.float32): DType.float32,
-    np.dtype(np.float16): DType.float16,
-    np.dtype(np.uint16): DType.bfloat16,  # how a checkpoint holds it
-    np.dtype(np.int8): DType.int8,
-}
-_EMBEDDINGS = "decoder/embeddings/weight"
+_SHARED_SIZE = 1 << 22
+"""Numbers of a matrix that several threads pack."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +39,6 @@ class PackedWeights:
     memory: Buffer
     decoder: Buffer
     embeddings: Buffer
-
-
-def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
-    """What the numbers of a model are kept in, for a type that it computes in.
-
-    Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
-    float: widened while computing, they are the very values that a float32 copy would hold. The
-    tile unit would compute in bfloat16, so there they do not stay in that.
-    """
-    if compute_type.startswith("int8"):
-        return Storage(DType.int8, DType.int8, DType.int8)
-    if compute_type == "bfloat16":
-        return Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
-    saved = _TYPES.get(checkpoint.weights[_EMBEDDINGS].dtype)
-    kept = (DType.float16,) if has_tiles() else (DType.float16, DType.bfloat16)
-    return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
 
 
 def panel_bytes(storage: DType, depth: int) -> int:
@@ -102,7 +80,7 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
         encoder=_packed(checkpoint, list(_encoder_parts(d)), storage.encoder, threads),
         memory=_packed(checkpoint, list(_memory_parts(d)), storage.encoder, threads),
         decoder=_packed(checkpoint, list(_decoder_parts(d)), storage.decoder, threads),
-        embeddings=_packed(checkpoint, [_Part(_EMBEDDINGS)], storage.decoder, threads),
+        embeddings=_packed(checkpoint, [_Part(EMBEDDINGS)], storage.decoder, threads),
     )
 
 
@@ -200,19 +178,21 @@ def _pack_matrix(
     """A weight in panels; a convolution ``[out, in, kernel]`` as one over ``[kernel, in]``."""
     weight = checkpoint.weights[part.name]
     scale = checkpoint.weights.get(part.name + "_scale")
-    if weight.dtype not in _TYPES:
+    if weight.dtype not in FILE_TYPES:
         weight, scale = dense(checkpoint.weights, part.name), None
     weight = part.of(weight)
     if weight.ndim == 3:
         weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
     outputs, inputs = weight.shape
-    dtype = _TYPES[weight.dtype]
+    dtype = FILE_TYPES[weight.dtype]
     values = _lent(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
     factors = np.ones(outputs, np.float32)
     if scale is not None:
         factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
     convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
-    convert.execute(Buffer.from_numpy(target), values, factors, np.array([threads], np.int32))
+    # Threads that wait for each other over little cost more than they bring.
+    count = np.array([threads if weight.size >= _SHARED_SIZE else 1], np.int32)
+    convert.execute(Buffer.from_numpy(target), values, factors, count)
     _give_back(checkpoint.weights[part.name])
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 import click
 from max.driver import CPU
 from max.dtype import DType
-from max.engine import InferenceSession
 
 from .artifacts import artifact_name, cache_folder, compiled
 from .cpu_target import TARGETS, VARIABLE, has_tiles
-from .graphs.module import Storage
 from .runtime import model_artifact
+from .session import Session
 from .shared import shared_artifact
-
+from .storage import Storage
 
 
 def storages() -> tuple[Storage, ...]:
@@ -35,7 +34,6 @@ def storages() -> tuple[Storage, ...]:
         halves,
         Storage(DType.int8, DType.int8, DType.int8),
     )
-
 
 
 def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
@@ -63,7 +61,7 @@ def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
 def main(folder: Path) -> None:
     """Put the artifacts for the processor of WHISPER_MAX_CPU_TARGET into FOLDER."""
     device = CPU()
-    session = InferenceSession(devices=[device])
+    session = Session([device])
     wanted = [shared_artifact(session)]
     wanted += [model_artifact(storage, device, session) for storage in storages()]
     for arguments in wanted:

@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 _log = logging.getLogger("whisper_max_backend")
 
 
 @contextlib.contextmanager
 def announced(name: str, folder: Path, about_seconds: float) -> Iterator[None]:
     """Say what is compiled, for how long and where it is kept; on a terminal show time passing."""
+    from rich.console import Console  # most runs find everything compiled
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     message = (
         f"compiling {name} for this machine: about {about_seconds:.0f} s, once; kept in {folder}"
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
-from max.engine import InferenceSession
-from max.graph import DeviceRef
 
 from .artifacts import CompiledArguments, compiled
 from .checkpoint import Checkpoint, dense
 from .decoder import Decoder
-from .graphs.module import Storage, build_module
-from .packing import packed_weights, storage_for
+from .packing import packed_weights
+from .session import Session
+from .storage import Storage, storage_for
+
+if TYPE_CHECKING:
+    from max.graph import Module
 
 _ENCODINGS = "encoder/position_encodings/encodings"
 
@@ -45,7 +48,7 @@ class Runtime:
         self._device: Device = CPU(device_index)
         # One pool of threads serves all sessions of a process; a second session that asked for
         # another number would end the process.
-        session = InferenceSession(devices=[self._device])
+        session = Session([self._device])
         storage = storage_for(checkpoint, compute_type)
         artifact = compiled(**model_artifact(storage, self._device, session))
         count = _thread_count(threads)
@@ -84,13 +87,19 @@ class Runtime:
         return Buffer.from_numpy(np.asarray(array)).to(self._device)
 
 
-def model_artifact(
-    storage: Storage, device: Device, session: InferenceSession
-) -> CompiledArguments:
+def model_artifact(storage: Storage, device: Device, session: Session) -> CompiledArguments:
     """What `compiled` is to compile: it serves every model whose numbers are kept so."""
+
+    def build() -> Module:
+        from max.graph import DeviceRef
+
+        from .graphs.module import build_module
+
+        return build_module(DeviceRef.from_device(device), storage)
+
     return {
         "name": f"whisper-{storage.name}",
-        "build": lambda: build_module(DeviceRef.from_device(device), storage),
+        "build": build,
         "key": {"storage": storage.name},
         "session": session,
         "about_seconds": 45,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from max.driver import CPU
-from max.engine import InferenceSession, Model
-from max.graph import DeviceRef, Module
 
 from .artifacts import CompiledArguments, compiled
 from .background import background_thread_yields
-from .graphs.alignment import add_time_warping
-from .graphs.log_mel import add_log_mel
-from .graphs.packing import add_packing
+from .session import Model, Session
+
+if TYPE_CHECKING:
+    from max.graph import Module
 
 
 @functools.cache
 def shared_models() -> Mapping[str, Model]:
     """``log_mel``, ``time_warping`` and the ``pack_*`` graphs, on the CPU."""
-    session = InferenceSession(devices=[CPU()])
+    session = Session([CPU()])
     models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
     with background_thread_yields():
         # Every model needs the shared ones: what is run here first is the process's first.
@@ -31,7 +31,7 @@ def shared_models() -> Mapping[str, Model]:
     return models
 
 
-def shared_artifact(session: InferenceSession) -> CompiledArguments:
+def shared_artifact(session: Session) -> CompiledArguments:
     """What `compiled` is to compile."""
     return {
         "name": "shared",
@@ -43,6 +43,12 @@ def shared_artifact(session: InferenceSession) -> CompiledArguments:
 
 
 def _build() -> Module:
+    from max.graph import DeviceRef, Module
+
+    from .graphs.alignment import add_time_warping
+    from .graphs.log_mel import add_log_mel
+    from .graphs.packing import add_packing
+
     module = Module()
     device = DeviceRef.CPU()
     add_log_mel(module, device)

@@ -17,7 +17,6 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from ctranslate2 import converters
 
 from whisper_max_backend.engine.formats import huggingface, split
 from whisper_max_backend.engine.formats.source import Buffer, Contents, Files, array
@@ -73,6 +72,8 @@ def read(files: Files, name: str) -> Contents:
 
 def _alignment_heads(stem: str) -> list[list[int]] | None:
     """Heads of a published model by its file name, from the reference's converter."""
+    from ctranslate2 import converters  # brings more than the files of other formats need
+
     table = getattr(converters.transformers, "_WHISPER_ALIGNMENT_HEADS", {})
     heads = table.get(f"openai/whisper-{stem}")
     return None if heads is None else [list(pair) for pair in heads]

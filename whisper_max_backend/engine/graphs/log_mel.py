@@ -5,11 +5,8 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
+from ..log_mel import BINS, N_FFT
 from .layers import new_graph
-
-N_FFT = 400
-HOP_LENGTH = 160
-BINS = N_FFT // 2 + 1
 
 
 def add_log_mel(module: Module, device: DeviceRef) -> None:

@@ -1,0 +1,94 @@
+"""Compiles graphs and loads what is compiled, with no more of MAX than that takes.
+
+`max.engine` imports the graph builder, which takes about as long as transcribing a short recording
+and 30 MB, and which a run that finds everything compiled never uses. Loading and executing need
+only the core beneath it. Its names are private to MAX, so where this release has others,
+`max.engine` does it all.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from max.driver import CPU, Buffer, Device
+
+if TYPE_CHECKING:
+    from max.engine.api import CompiledModel
+    from max.graph import Graph, Module
+
+try:
+    from max._core.engine import CompiledModels as _Compiled
+    from max._core.engine import InferenceSession as _Loader
+    from max._core.engine import read as _read
+except ImportError:  # a release of MAX that is built otherwise
+    _Compiled = None
+
+
+class Model:
+    """A loaded graph."""
+
+    def __init__(self, loaded: Any) -> None:
+        self._execute: Callable[[list[Buffer]], list[Buffer]] = loaded._execute_device_tensors
+
+    def execute(self, *inputs: Buffer | np.ndarray | np.generic) -> list[Buffer]:
+        """The graph's results. Arrays are taken as they lie in the host's memory."""
+        return self._execute(
+            [
+                value if isinstance(value, Buffer) else Buffer.from_numpy(np.asarray(value))
+                for value in inputs
+            ]
+        )
+
+
+class Session:
+    """Some devices: compiles graphs for them and loads compiled ones onto them."""
+
+    def __init__(self, devices: Iterable[Device]) -> None:
+        self.devices: list[Device] = list(dict.fromkeys([*devices, CPU()]))
+        self._loader: Any = None
+        self._builder: Any = None
+
+    def compile(self, graph: Graph | Module, custom_extensions: Any = None) -> CompiledModel:
+        """The compiled form of a graph or a module of graphs.
+
+        Raises:
+            RuntimeError: It does not compile.
+        """
+        compiled: CompiledModel = self._engine().compile(graph, custom_extensions=custom_extensions)
+        return compiled
+
+    def init_all(
+        self, artifact: Any, weights_registry: Mapping[str, Any] | None = None
+    ) -> dict[str, Model]:
+        """Every graph of what `compile` or `read` returned, by name, ready to be executed."""
+        if _Compiled is None or not isinstance(artifact, _Compiled):
+            loaded = self._engine().init_all(artifact, weights_registry=weights_registry)
+            return {name: Model(model) for name, model in loaded.items()}
+        if self._loader is None:
+            self._loader = _Loader(self.devices, [], 0)
+        handle = self._loader._wrap_compiled(artifact)
+        models = self._loader._load_all(handle, weights_registry or {})
+        return {model.name: Model(model) for model in models}
+
+    def _engine(self) -> Any:
+        if self._builder is None:
+            from max.engine import InferenceSession
+
+            self._builder = InferenceSession(devices=self.devices)
+        return self._builder
+
+
+def read(content: bytes) -> Any:
+    """A compiled artifact from the bytes of its file, for `Session.init_all`.
+
+    Raises:
+        RuntimeError: MAX refuses them.
+    """
+    if _Compiled is not None:
+        return _read(content)
+    from max.engine.api import read as read_artifact
+
+    return read_artifact(io.BytesIO(content))
