@@ -18,13 +18,11 @@ import os
 import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import platformdirs
-from filelock import FileLock, Timeout
 from max._core import __version__ as max_version
 
 from .cpu_target import apply_cpu_target, describe_cpu_target
@@ -226,7 +224,7 @@ def _read(artifact: Path) -> Any:
 
 def _keep(result: Any, artifact: Path) -> None:
     """Write the artifact so that it appears whole or not at all."""
-    draft = artifact.with_name(f".{artifact.name}.{uuid.uuid4().hex}")
+    draft = artifact.with_name(f".{artifact.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         artifact.parent.mkdir(parents=True, exist_ok=True)
         result.export_mef(draft)
@@ -250,6 +248,8 @@ def _lock(name: str) -> Iterator[None]:
 
     The operating system lifts the lock of a process that dies.
     """
+    from filelock import FileLock, Timeout  # most runs find everything compiled
+
     lock = FileLock(cache_folder() / f".{name}.lock")
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
