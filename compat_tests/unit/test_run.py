@@ -54,6 +54,14 @@ def test_a_module(script: Path) -> None:
     assert result.stdout.startswith("whisper_max_backend.engine.whisper "), result.stderr
 
 
+def test_verbose_tells_once_which_models_run_here(tmp_path: Path) -> None:
+    path = tmp_path / "logging_program.py"
+    path.write_text("import logging\nlogging.basicConfig(level=0)\n" + textwrap.dedent(TELL))
+    command = [*MAIN[:-1], "--verbose", "run", str(path), str(model_directory("tiny.en"))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert result.stderr.count(" runs on this engine (cpu, ") == 1
+
+
 def test_a_command_and_the_processes_it_starts(script: Path, tmp_path: Path) -> None:
     command = tmp_path / "tell-in-a-child"
     command.write_text(f'#!/bin/sh\n{sys.executable} {script} "$1"\nexit 7\n')
