@@ -126,3 +126,20 @@ PROGRAMS = (
         alone=True,
     ),
 )
+
+WITH_TORCH = (
+    Program(
+        "stable-ts==2.19.1",
+        {"plain": Mode("{scripts}/with_stable_ts.py {model} {audio} {compute_type}")},
+    ),
+    Program(
+        "whisperx==3.8.6",
+        {
+            "whole": Mode(
+                "whisperx {audio} --model {model} --device cpu --compute_type {compute_type} "
+                "--language en --no_align --output_format all --output_dir out --log-level error"
+            )
+        },
+    ),
+)
+"""Heavier ones: each needs gigabytes, and a PyTorch of its own."""

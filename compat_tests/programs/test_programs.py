@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from compat_tests.models import model_directory
-from compat_tests.programs.catalogue import PROGRAMS, Mode, Program
+from compat_tests.programs.catalogue import PROGRAMS, WITH_TORCH, Mode, Program
 from compat_tests.programs.environment import InstallError, make_environment
 from compat_tests.programs.running import Outcome, Run, Task
 from compat_tests.recordings import load, write_wav
@@ -101,3 +101,9 @@ def check(python: Path, program: Program, mode: Mode, folder: Path) -> None:
 @pytest.mark.parametrize(("program", "mode"), modes_of(PROGRAMS))
 def test_output_is_the_same(python: Path, program: Program, mode: Mode, tmp_path: Path) -> None:
     check(python, program, mode, tmp_path)
+
+
+@pytest.mark.skipif("WHISPER_MAX_TORCH_TESTS" not in os.environ, reason="needs PyTorch")
+@pytest.mark.parametrize(("program", "mode"), modes_of(WITH_TORCH))
+def test_output_is_the_same_with_pytorch(program: Program, mode: Mode, tmp_path: Path) -> None:
+    check(installed([program], tmp_path), program, mode, tmp_path)
