@@ -7,6 +7,7 @@ the same samples.
 from __future__ import annotations
 
 import functools
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,3 +145,12 @@ def load(name: str) -> np.ndarray:
     samples = RECORDINGS[name].make().copy()
     samples.flags.writeable = False
     return samples
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """A WAV file of 16 bits with `samples`, float32 [samples]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLING_RATE)
+        file.writeframes((samples * 32767).round().astype("<i2").tobytes())

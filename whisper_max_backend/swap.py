@@ -71,9 +71,10 @@ def install(backend: str = "max", **defaults: Any) -> Installation:
 
 def uninstall() -> None:
     """``ctranslate2.models.Whisper`` is CTranslate2's own class again, if it was not."""
+    models = _models()
     with _lock:
         _active.clear()
-        _apply()
+        _apply(models)
 
 
 @contextmanager
@@ -90,10 +91,11 @@ class Installation:
     """A swap under way; as a context manager it ends with the block."""
 
     def __init__(self, defaults: dict[str, Any]) -> None:
+        models = _models()
         with _lock:
             _active.append(self)
             self.stand_in = StandIn(defaults)
-            _apply()
+            _apply(models)
 
     def __enter__(self) -> Installation:
         return self
@@ -104,10 +106,11 @@ class Installation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        models = _models()
         with _lock:
             if self in _active:
                 _active.remove(self)
-            _apply()
+            _apply(models)
 
 
 class StandIn:
@@ -171,10 +174,18 @@ def _engine() -> ModuleType:
     return importlib.import_module("whisper_max_backend.engine.whisper")
 
 
-def _apply() -> None:
+def _models() -> Any:
+    """The module with the attribute.
+
+    To be called without the lock: another thread may hold that of the import, and be about to swap
+    at its end (swapped_site).
+    """
+    return importlib.import_module("ctranslate2").models
+
+
+def _apply(models: Any) -> None:
     """The attribute is what the latest installation wants, else what it was before the first."""
     global _stock
-    models = importlib.import_module("ctranslate2").models
     if _stock is None:
         _stock = models.Whisper
     models.Whisper = _active[-1].stand_in if _active else _stock

@@ -11,9 +11,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compat_tests.miniature import ARCHITECTURES, Architecture, make_model, vocabulary_tokens
-from compat_tests.miniature_formats import DTYPES, make_hugging_face, make_openai, torch_save
+from compat_tests.miniature import (
+    ARCHITECTURES,
+    Architecture,
+    make_model,
+    random_weights,
+    vocabulary_tokens,
+)
+from compat_tests.miniature_formats import (
+    DTYPES,
+    OPENAI,
+    make_hugging_face,
+    make_openai,
+    torch_save,
+)
+from compat_tests.miniature_formats import split as separated
 from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
+from whisper_max_backend.engine.formats import split
+from whisper_max_backend.engine.formats.source import Lazy
 
 ARCHITECTURE = ARCHITECTURES["small-heads"]
 SPECK = Architecture(
@@ -50,6 +65,18 @@ def test_three_formats_of_one_model(name, dtype, tmp_path, monkeypatch):
     directory = make_openai(tmp_path / "openai", monkeypatch, architecture, dtype)
     same(load_checkpoint(directory), expected)
     same(load_checkpoint(directory / "tiny.pt"), expected)
+
+
+def test_separating_is_the_reverse_of_fusing(tmp_path):
+    checkpoint = load_checkpoint(make_model(tmp_path / "ct2", "small-heads"))
+    layers = (checkpoint.dimensions.n_audio_layer, checkpoint.dimensions.n_text_layer)
+    apart = split.separate(checkpoint.weights, split.OPENAI, *layers)
+    assert set(apart) == set(separated(random_weights(ARCHITECTURE), OPENAI))
+    fused = split.fuse(apart, split.OPENAI, *layers)
+    assert set(fused) == set(checkpoint.weights)
+    for name, entry in fused.items():
+        values = entry.make() if isinstance(entry, Lazy) else entry
+        np.testing.assert_array_equal(values, checkpoint.weights[name])
 
 
 def test_shards(tmp_path):

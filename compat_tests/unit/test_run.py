@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests.models import model_directory
+from whisper_max_backend.cli.run import SITE, VARIABLE
 
 MAIN = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "run"]
 TELL = """
@@ -29,13 +30,15 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, timeout: float = 300, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MAIN, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=timeout,
         env={**os.environ, **variables},
     )
 
@@ -49,6 +52,14 @@ def test_a_script_and_its_arguments(script: Path) -> None:
 def test_a_module(script: Path) -> None:
     result = run("-m", "tell", model_directory("tiny.en"), PYTHONPATH=str(script.parent))
     assert result.stdout.startswith("whisper_max_backend.engine.whisper "), result.stderr
+
+
+def test_verbose_tells_once_which_models_run_here(tmp_path: Path) -> None:
+    path = tmp_path / "logging_program.py"
+    path.write_text("import logging\nlogging.basicConfig(level=0)\n" + textwrap.dedent(TELL))
+    command = [*MAIN[:-1], "--verbose", "run", str(path), str(model_directory("tiny.en"))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert result.stderr.count(" runs on this engine (cpu, ") == 1
 
 
 def test_a_command_and_the_processes_it_starts(script: Path, tmp_path: Path) -> None:
@@ -94,6 +105,50 @@ def test_processes_without_models_pay_nothing(tmp_path: Path) -> None:
     names = ("ctranslate2", "whisper_max_backend")
     path.write_text(f"import sys; print(*(name in sys.modules for name in {names}))")
     assert run(path).stdout.strip() == "False False"
+
+
+def test_processes_that_are_not_swapped_import_nothing_of_ours(tmp_path: Path) -> None:
+    """Although the package is installed, and its folder for swapped processes on the path."""
+    path = tmp_path / "stock.py"
+    path.write_text(
+        textwrap.dedent(TELL)
+        + "print(*(name for name in sys.modules if name.split('.')[0] in "
+        + "('max', 'mojo', 'whisper_max_backend')))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    for more in ({}, {"PYTHONPATH": str(SITE)}):
+        told, ours = subprocess.run(
+            [sys.executable, path, model_directory("tiny.en")],
+            env={**environment, **more},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=300,
+        ).stdout.splitlines()
+        assert told.startswith("ctranslate2")
+        assert not ours
+
+
+def test_a_program_may_swap_while_another_thread_imports(tmp_path: Path) -> None:
+    """The end of that import swaps, too: neither waits for the other."""
+    path = tmp_path / "threads.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import sys, threading, whisper_max_backend
+
+            importing = threading.Thread(target=__import__, args=("ctranslate2",), daemon=True)
+            importing.start()
+            while "ctranslate2" not in sys.modules:
+                pass
+            whisper_max_backend.install()
+            importing.join()
+            import ctranslate2
+            print(type(ctranslate2.models.Whisper).__name__)
+            """
+        )
+    )
+    assert run(path, timeout=60).stdout.strip() == "StandIn"
 
 
 def test_status_and_signals_pass_through(tmp_path: Path) -> None:

@@ -46,6 +46,28 @@ def test_install_and_uninstall() -> None:
     assert ctranslate2.models.Whisper is STOCK
 
 
+def test_uninstalling_restores_the_identical_objects() -> None:
+    """Of all that the two packages have, one attribute changes, and changes back."""
+    before = attributes()
+    install()
+    changed = {name for name, value in attributes().items() if value is not before[name]}
+    assert changed == {("ctranslate2.models", "Whisper")}
+    uninstall()
+    after = attributes()
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+
+
+def attributes() -> dict[tuple[str, str], Any]:
+    """By the names of a module and of an attribute."""
+    modules = [
+        (name, module)
+        for name, module in sys.modules.items()
+        if name.split(".")[0] in ("ctranslate2", "faster_whisper")
+    ]
+    return {(name, key): value for name, module in modules for key, value in vars(module).items()}
+
+
 def test_context_manager_ends_with_an_exception() -> None:
     def fail() -> None:
         with install():
@@ -88,6 +110,27 @@ def test_threads_may_swap_at_once() -> None:
         thread.join()
     assert not errors
     assert ctranslate2.models.Whisper is STOCK
+
+
+def test_threads_may_install_at_once() -> None:
+    """In a process that has not imported CTranslate2; one `uninstall` ends them all."""
+    code = """
+        import threading, whisper_max_backend
+        together = threading.Barrier(2)
+        def swap():
+            together.wait()
+            whisper_max_backend.install()
+        threads = [threading.Thread(target=swap, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        import ctranslate2
+        print(type(ctranslate2.models.Whisper).__name__)
+        whisper_max_backend.uninstall()
+        print(ctranslate2.models.Whisper.__module__)
+    """
+    assert output_of(textwrap.dedent(code)).split() == ["StandIn", "ctranslate2._ext"]
 
 
 def test_defaults_fill_what_the_program_leaves_open() -> None:

@@ -13,6 +13,8 @@ from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment, TranscriptionInfo, TranscriptionOptions, Word
 
 from ..audio import checked_audio
+from ..engine.checkpoint import dense, load_checkpoint
+from ..engine.formats import split
 from ..hookspecs import hookimpl
 from . import Availability, Backend, Transcriber
 
@@ -21,6 +23,7 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(WhisperModel.transcribe).parameters.items()
     if parameter.default is not parameter.empty
 }
+_INSTALL = "pip install 'whisper-max-backend[openai-whisper]'"
 _SAME = (
     *("task", "beam_size", "best_of", "patience", "prefix", "temperature"),
     *("suppress_blank", "without_timestamps", "max_initial_timestamp", "initial_prompt"),
@@ -44,28 +47,57 @@ class OpenAIWhisperBackend:
         try:
             version("openai-whisper")
             import torch
-        except (PackageNotFoundError, ImportError) as error:
-            return Availability(
-                reason=f"{error}: pip install 'whisper-max-backend[openai-whisper]'"
-            )
+        except PackageNotFoundError:
+            return Availability(reason=f"openai-whisper is not installed: {_INSTALL}")
+        except ImportError as error:
+            return Availability(reason=f"PyTorch cannot be imported ({error}): {_INSTALL}")
         devices: dict[str, tuple[str, ...]] = {"cpu": ("float32",)}
         if torch.cuda.is_available():
             devices["cuda"] = ("float16", "float32")
         return Availability(devices)
 
     def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
-        import whisper
+        from ..plugins import resolve_model
 
-        unknown = set(kwargs) - {"download_root"}
+        unknown = set(kwargs) - {"download_root", "local_files_only"}
         if unknown:
             raise ValueError(f"The backend '{self.name}' takes no {', '.join(sorted(unknown))}")
         if compute_type not in ("default", "auto", "float16", "float32"):
             raise ValueError(f"The backend '{self.name}' has no compute type {compute_type}")
-        loaded = whisper.load_model(model, device=None if device == "auto" else device, **kwargs)
+        path = resolve_model(
+            model,
+            local_files_only=kwargs.get("local_files_only", False),
+            cache_dir=kwargs.get("download_root"),
+        )
+        if device == "auto":
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = _load(path).to(device)
         half = compute_type != "float32" and loaded.device.type == "cuda"
         if compute_type == "float16" and not half:
             raise ValueError(f"The backend '{self.name}' has float16 on GPUs only")
         return _Adapter(loaded, half)
+
+
+def _load(path: str) -> Any:
+    """The model in a directory or .pt file, in whatever format, as openai-whisper has it."""
+    import torch
+    import whisper
+
+    checkpoint = load_checkpoint(path)
+    sizes = whisper.model.ModelDimensions(**vars(checkpoint.dimensions))
+    layers = (sizes.n_audio_layer, sizes.n_text_layer)
+    dense_weights = {name: dense(checkpoint.weights, name) for name in checkpoint.weight_names()}
+    state = split.separate(dense_weights, split.OPENAI, *layers)
+    model = whisper.model.Whisper(sizes)
+    model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+    heads = checkpoint.config.get("alignment_heads")
+    if heads:  # else those of the upper half of the layers
+        mask = torch.zeros(sizes.n_text_layer, sizes.n_text_head, dtype=torch.bool)
+        mask[tuple(zip(*heads, strict=True))] = True
+        model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    return model
 
 
 class _Adapter:

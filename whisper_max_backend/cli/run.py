@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 SITE = Path(__file__).parents[1] / "swapped_site"
+VARIABLE = "WHISPER_MAX_SWAP"
+"""Its value is read there."""
 
 
 class NoProgram(click.ClickException):
@@ -41,7 +43,7 @@ def run(program: str, arguments: tuple[str, ...], as_module: bool, **defaults: A
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(SITE), *([inherited] if inherited else [])]),
-        "WHISPER_MAX_SWAP": json.dumps(chosen),
+        VARIABLE: json.dumps(chosen),
     }
     context = click.get_current_context().parent
     if context is not None and context.params["verbose"]:

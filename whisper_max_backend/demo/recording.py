@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO
 
 import av
@@ -53,16 +54,16 @@ def measure_duration(file: BinaryIO, limits: Limits) -> float:
     Raises:
         RefusedRecording: No sound, or too much of it.
     """
-    seconds = 0.0
+    seconds = Fraction(0)  # exact, for a recording as long as the limit
     file.seek(0)
     try:
         with av.open(file, mode="r", metadata_errors="ignore") as container:
             for packet in container.demux(container.streams.audio[0]):
-                seconds += float((packet.duration or 0) * packet.time_base)
-                limits.check_duration(seconds)
+                seconds += (packet.duration or 0) * packet.time_base
+                limits.check_duration(float(seconds))
     except (IndexError, av.error.FFmpegError) as error:
         raise _unreadable(error) from error
-    return seconds
+    return float(seconds)
 
 
 def read_samples(file: BinaryIO, limits: Limits) -> np.ndarray:

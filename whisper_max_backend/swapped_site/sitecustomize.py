@@ -58,6 +58,7 @@ def swap() -> None:
         logger = logging.getLogger("whisper_max_backend")
         logger.setLevel(os.environ[LOG])
         logger.addHandler(logging.StreamHandler())
+        logger.propagate = False  # a program that logs everything would say it twice
     install(**json.loads(os.environ[VARIABLE]))
 
 

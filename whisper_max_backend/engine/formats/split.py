@@ -92,47 +92,63 @@ def fuse(
     The caller checks completeness, so that every format reports a missing weight alike.
     """
     entries: dict[str, np.ndarray | Lazy] = {}
+    for target, sources in _table(names, encoder_layers, decoder_layers):
+        parts = [tensors.get(source) for source in sources]
+        entry = _concatenated(parts, _row_counts(tensors, sources))
+        if entry is not None:
+            entries[target] = entry
+    return entries
 
-    def put(target: str, *sources: str) -> None:
+
+def separate(
+    weights: Mapping[str, np.ndarray], names: Names, encoder_layers: int, decoder_layers: int
+) -> dict[str, np.ndarray]:
+    """The reverse of `fuse`, without the biases of keys, which are zeros. KeyError if one lacks."""
+    return {
+        source: part
+        for target, sources in _table(names, encoder_layers, decoder_layers)
+        for source, part in zip(sources, np.split(weights[target], len(sources)), strict=True)
+        if not source.endswith(f".{names.key}.bias")
+    }
+
+
+def _table(
+    names: Names, encoder_layers: int, decoder_layers: int
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every entry's name, and the names of the tensors that are one below another in it."""
+
+    def linear(target: str, *sources: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         for kind in ("weight", "bias"):
-            parts = [tensors.get(f"{source}.{kind}") for source in sources]
-            entry = _concatenated(parts, _row_counts(tensors, sources))
-            if entry is not None:
-                entries[f"{target}/{kind}"] = entry
+            yield f"{target}/{kind}", tuple(f"{source}.{kind}" for source in sources)
 
-    def norm(target: str, source: str) -> None:
-        for kind, ours in (("weight", "gamma"), ("bias", "beta")):
-            if f"{source}.{kind}" in tensors:
-                entries[f"{target}/{ours}"] = tensors[f"{source}.{kind}"]
-
-    def single(target: str, source: str) -> None:
-        if source in tensors:
-            entries[target] = tensors[source]
+    def norm(target: str, source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        yield f"{target}/gamma", (f"{source}.weight",)
+        yield f"{target}/beta", (f"{source}.bias",)
 
     for conv in (1, 2):
-        put(f"encoder/conv{conv}", names.conv.format(conv))
-    single("encoder/position_encodings/encodings", names.encoder_positions)
-    single("decoder/position_encodings/encodings", names.decoder_positions)
-    single("decoder/embeddings/weight", names.embeddings)
-    norm("encoder/layer_norm", names.encoder_norm)
-    norm("decoder/layer_norm", names.decoder_norm)
+        yield from linear(f"encoder/conv{conv}", names.conv.format(conv))
+    yield "encoder/position_encodings/encodings", (names.encoder_positions,)
+    yield "decoder/position_encodings/encodings", (names.decoder_positions,)
+    yield "decoder/embeddings/weight", (names.embeddings,)
+    yield from norm("encoder/layer_norm", names.encoder_norm)
+    yield from norm("decoder/layer_norm", names.decoder_norm)
 
     for target, source, cross in _layers(names, encoder_layers, decoder_layers):
         attention = source + names.self_attention
         projections = [attention + part for part in (names.query, names.key, names.value)]
-        norm(f"{target}/self_attention/layer_norm", source + names.self_attention_norm)
-        put(f"{target}/self_attention/linear_0", *projections)
-        put(f"{target}/self_attention/linear_1", attention + names.out)
+        yield from norm(f"{target}/self_attention/layer_norm", source + names.self_attention_norm)
+        yield from linear(f"{target}/self_attention/linear_0", *projections)
+        yield from linear(f"{target}/self_attention/linear_1", attention + names.out)
         if cross:
             attention = source + names.cross_attention
-            norm(f"{target}/attention/layer_norm", source + names.cross_attention_norm)
-            put(f"{target}/attention/linear_0", attention + names.query)
-            put(f"{target}/attention/linear_1", attention + names.key, attention + names.value)
-            put(f"{target}/attention/linear_2", attention + names.out)
-        norm(f"{target}/ffn/layer_norm", source + names.feed_forward_norm)
-        put(f"{target}/ffn/linear_0", source + names.expand)
-        put(f"{target}/ffn/linear_1", source + names.contract)
-    return entries
+            keys_values = (attention + names.key, attention + names.value)
+            yield from norm(f"{target}/attention/layer_norm", source + names.cross_attention_norm)
+            yield from linear(f"{target}/attention/linear_0", attention + names.query)
+            yield from linear(f"{target}/attention/linear_1", *keys_values)
+            yield from linear(f"{target}/attention/linear_2", attention + names.out)
+        yield from norm(f"{target}/ffn/layer_norm", source + names.feed_forward_norm)
+        yield from linear(f"{target}/ffn/linear_0", source + names.expand)
+        yield from linear(f"{target}/ffn/linear_1", source + names.contract)
 
 
 def _layers(
@@ -145,8 +161,8 @@ def _layers(
 
 
 def _row_counts(tensors: Mapping[str, np.ndarray], sources: tuple[str, ...]) -> list[int]:
-    """Outputs of each projection; 0 where its weight is absent."""
-    weights = [tensors.get(f"{source}.weight") for source in sources]
+    """Outputs of each projection, of whose weight or bias a name is given; 0 where it is absent."""
+    weights = [tensors.get(f"{source.rpartition('.')[0]}.weight") for source in sources]
     return [0 if weight is None else math.prod(weight.shape[:1]) for weight in weights]
 
 

@@ -1,0 +1,389 @@
+"""The parts of `whisper-max demo` that need no browser; compat_tests/demo uses the page itself."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import threading
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.recordings import load, write_wav
+from whisper_max_backend.cli.inputs import SAMPLE
+from whisper_max_backend.comparison.choices import Choice
+from whisper_max_backend.comparison.meters import Meter, Sample
+from whisper_max_backend.comparison.worker import Heard
+from whisper_max_backend.demo import rendering
+from whisper_max_backend.demo.history import Record, records_of, to_csv, to_json
+from whisper_max_backend.demo.recording import (
+    Limits,
+    RefusedRecording,
+    describe_duration,
+    measure_duration,
+    read_samples,
+)
+from whisper_max_backend.demo.runs import Run, Side, Workshop
+from whisper_max_backend.demo.sessions import Sessions
+from whisper_max_backend.demo.turns import LineFullError, Turns
+from whisper_max_backend.demo.visitors import COOKIE, Guard, Uploads
+
+STOCK = Choice("ctranslate2", "cpu", "float32")
+OURS = Choice("max", "cpu", "float32")
+HOSTILE = "<script>alert('x')</script> & \"quotes\""
+
+
+# Whose turn it is
+
+
+def test_turns_come_in_the_order_of_joining() -> None:
+    turns = Turns(longest=3)
+    first, second, third = (turns.join() for _ in range(3))
+    assert [turns.before(one) for one in (first, second, third)] == [0, 1, 2]
+    assert turns.wait(first, 0)
+    assert not turns.wait(second, 0)
+    turns.leave(second)  # before its turn
+    assert turns.before(third) == 1
+    turns.leave(first)
+    assert turns.wait(third, 0)
+    assert turns.before(first) == 0, "who has left waits for nobody"
+
+
+def test_a_full_line_takes_nobody_until_one_leaves() -> None:
+    turns = Turns(longest=1)
+    ticket = turns.join()
+    with pytest.raises(LineFullError, match="1 comparisons wait already"):
+        turns.join()
+    turns.leave(ticket)
+    turns.join()
+
+
+def test_leaving_wakes_the_next() -> None:
+    turns = Turns(longest=2)
+    first, second = turns.join(), turns.join()
+    threading.Timer(0.05, turns.leave, [first]).start()
+    assert turns.wait(second, 30)
+
+
+# Recordings
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    """Two seconds of speech."""
+    path = tmp_path / "speech.wav"
+    write_wav(path, load("jfk")[: 2 * 16_000])
+    return path
+
+
+def test_a_recording_within_the_limits(wav: Path) -> None:
+    limits = Limits(minutes=2 / 60, megabytes=1)
+    with wav.open("rb") as file:
+        assert measure_duration(file, limits) == 2
+        assert len(read_samples(file, limits)) == 2 * 16_000
+
+
+def test_a_longer_one_is_refused_with_a_remedy(wav: Path) -> None:
+    with wav.open("rb") as file, pytest.raises(RefusedRecording, match="at most 1.0 s.*cut it"):
+        read_samples(file, Limits(minutes=1 / 60, megabytes=1))
+
+
+def test_its_header_may_say_what_it_likes(wav: Path) -> None:
+    """The length of a WAV file's data, 4 bytes at 40, does not hide what follows."""
+    content = bytearray(wav.read_bytes())
+    content[40:44] = bytes(4)
+    with pytest.raises(RefusedRecording):
+        read_samples(io.BytesIO(content), Limits(minutes=1 / 60, megabytes=1))
+
+
+def test_what_is_no_recording_is_refused(wav: Path) -> None:
+    limits = Limits(minutes=1, megabytes=1)
+    with pytest.raises(RefusedRecording, match="cannot be read as audio"):
+        read_samples(io.BytesIO(b"this is no sound" * 100), limits)
+    header = wav.read_bytes()[:44]
+    with pytest.raises(RefusedRecording):
+        read_samples(io.BytesIO(header), limits)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(11, "11.0 s"), (60, "1 min"), (125.4, "2 min 5 s"), (3599.9, "60 min")]
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert describe_duration(seconds) == words
+
+
+# Visitors, their pages and their uploads
+
+
+class Request:
+    """What is used of Gradio's."""
+
+    def __init__(self, page: str, visitor: str) -> None:
+        self.session_hash = page
+        self.cookies = {COOKIE: visitor}
+
+
+@pytest.fixture
+def upload(wav: Path) -> Path:
+    """A file in a folder of its own, as Gradio keeps uploads."""
+    folder = wav.parent / "upload"
+    folder.mkdir()
+    return wav.rename(folder / wav.name)
+
+
+def test_a_recording_is_its_senders(upload: Path) -> None:
+    uploads = Uploads()
+    uploads.add("alice", upload)
+    sessions: Any = Sessions(uploads)
+    with sessions.open(Request("a", "alice"), upload) as file:
+        assert file.read() == upload.read_bytes()
+    for stranger in ("bob", ""):
+        with pytest.raises(RefusedRecording, match="no longer here"):
+            sessions.open(Request("b", stranger), upload)
+    sessions.open(Request("b", "bob"), SAMPLE).close()
+
+
+def test_a_recording_goes_with_the_choice_of_another_or_the_page(upload: Path) -> None:
+    uploads = Uploads()
+    sessions: Any = Sessions(uploads)
+    page = Request("a", "alice")
+    uploads.add("alice", upload)
+    sessions.choose(page, upload)
+    sessions.choose(page, upload)
+    assert upload.exists()
+    sessions.choose(page, SAMPLE)
+    assert not upload.exists()
+    assert SAMPLE.exists()
+    sessions.close(page)
+    assert SAMPLE.exists()
+
+
+def test_closing_a_page_stops_its_comparison_alone(upload: Path) -> None:
+    class Comparison:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    uploads = Uploads()
+    sessions: Any = Sessions(uploads)
+    runs = {name: Comparison() for name in "ab"}
+    for name, run in runs.items():
+        sessions.of(Request(name, "alice")).run = run
+    uploads.add("alice", upload)
+    sessions.choose(Request("a", "alice"), upload)
+    sessions.close(Request("a", "alice"))
+    assert runs["a"].stopped
+    assert not runs["b"].stopped
+    assert not upload.exists()
+    assert sessions.of(Request("a", "alice")).run is None
+
+
+def test_a_file_that_two_sent_stays_for_the_second(upload: Path) -> None:
+    uploads = Uploads()
+    uploads.add("alice", upload)
+    uploads.add("bob", upload)
+    uploads.discard("alice", upload)
+    assert not uploads.sent_by("alice", upload)
+    assert uploads.sent_by("bob", upload)
+    uploads.discard("carol", upload)
+    assert upload.exists()
+    uploads.discard("bob", upload)
+    assert not upload.exists()
+
+
+def test_old_files_go_when_new_ones_come(upload: Path, tmp_path: Path) -> None:
+    uploads = Uploads(longest_kept=0)
+    uploads.add("alice", upload)
+    uploads.add("bob", tmp_path / "other" / "new.wav")
+    assert not upload.exists()
+    assert not uploads.sent_by("alice", upload)
+
+
+@pytest.mark.parametrize(
+    ("visitor", "asked", "status"),
+    [
+        ("alice", "{upload}", 200),
+        ("bob", "{upload}", 404),
+        (None, "{upload}", 404),
+        ("alice", "{upload}/../../secret.txt", 404),
+        ("bob", "/etc/passwd", 404),
+        (None, "{sample}", 200),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/file=", "/file/"])
+def test_files_are_served_to_their_senders(
+    upload: Path, visitor: str | None, asked: str, status: int, prefix: str
+) -> None:
+    uploads = Uploads()
+    uploads.add("alice", upload)
+    path = prefix + asked.format(upload=upload, sample=SAMPLE)
+    answer = get(uploads, path, visitor)
+    assert answer["status"] == status
+    cookie = dict(answer["headers"]).get(b"set-cookie", b"")
+    assert (COOKIE.encode() in cookie) == (visitor is None and status == 200)
+
+
+def get(uploads: Uploads, path: str, visitor: str | None) -> Any:
+    """How the guard, before an application that serves everything, begins its answer."""
+    sent: list[Any] = []
+
+    async def everything(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"cookie", f"{COOKIE}={visitor}".encode())] if visitor else []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
+    asking = Guard(everything, uploads, frozenset({SAMPLE}))(scope, receive, send)
+    with pytest.raises(StopIteration):  # nothing in it waits
+        asking.send(None)
+    return sent[0]
+
+
+# Runs
+
+
+@pytest.fixture
+def workshop() -> Workshop:
+    return Workshop(Limits(minutes=1, megabytes=1), loading={}, longest_line=2)
+
+
+def test_a_bad_recording_ends_the_run_and_its_turn(workshop: Workshop) -> None:
+    recording = io.BytesIO(b"this is no sound" * 100)
+    run = Run(workshop, "noise", recording, "tiny.en", [STOCK, OURS], {})
+    assert run.wait(30)
+    assert "cannot be read as audio" in run.problem
+    assert [side.state for side in run.sides] == ["stopped", "stopped"]
+    assert recording.closed
+    assert workshop.turns.wait(workshop.turns.join(), 0)
+
+
+def test_a_run_that_waits_can_be_stopped(workshop: Workshop, wav: Path) -> None:
+    ticket = workshop.turns.join()
+    run = Run(workshop, "speech", wav.open("rb"), "tiny.en", [STOCK, OURS], {})
+    assert run.before == 1
+    refused = wav.open("rb")
+    with pytest.raises(LineFullError):
+        Run(workshop, "speech", refused, "tiny.en", [STOCK, OURS], {})
+    assert refused.closed
+    run.stop()
+    assert run.wait(30)
+    assert not run.problem
+    workshop.turns.leave(ticket)
+
+
+# What is shown and kept
+
+
+class Ended:
+    """A comparison of two seconds that has ended; the second backend left out a word."""
+
+    def __init__(self, name: str = "speech.wav", text: str = " Hello there") -> None:
+        self.name, self.model, self.duration = name, "tiny.en", 2.0
+        self.options = {"beam_size": 5, "vad_filter": False}
+        self.began = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+        self.sides = [ended_side(STOCK, text, 1.0), ended_side(OURS, " Hello", 0.5)]
+
+
+def ended_side(choice: Choice, text: str, seconds: float) -> Side:
+    class Seen:
+        samples = [Sample(0.1, 5_000_000, 1.5), Sample(0.2, 7_000_000, 0.5)]
+
+    meter: Meter = Seen()  # type: ignore[assignment]
+    side = Side(choice, "done", elapsed=seconds, load_seconds=0.25, language="en", meter=meter)
+    side.segments.append(Heard(0.0, 2.0, text, seconds))
+    return side
+
+
+@pytest.fixture
+def ended() -> Any:
+    return Ended()
+
+
+def test_records_have_the_figures(ended: Any) -> None:
+    stock, ours = records_of(ended)
+    assert (stock.backend, stock.text, stock.speed_up) == ("ctranslate2", "Hello there", 1.0)
+    assert stock.word_differences is None
+    assert (ours.backend, ours.text, ours.compared_with) == ("max", "Hello", STOCK.label)
+    assert (ours.real_time_factor, ours.speed_up, ours.word_differences) == (0.25, 2.0, 0.5)
+    assert (ours.peak_memory, ours.cpu, ours.gpu) == (7_000_000, 1.0, None)
+    ended.sides[1].meter = None  # it never began
+    assert [record.backend for record in records_of(ended)] == ["ctranslate2"]
+
+
+def test_exports_read_back_as_they_were() -> None:
+    run: Any = Ended(name='a,"b"\n.wav', text=' "Quoted",\nand naïve 日本')
+    records = records_of(run)
+    assert [Record(**one) for one in json.loads(to_json(records))] == records
+    rows = list(csv.DictReader(io.StringIO(to_csv(records))))
+    assert [row["text"] for row in rows] == [record.text for record in records]
+    assert [row["recording"] for row in rows] == ['a,"b"\n.wav'] * 2
+    assert rows[0]["gpu"] == ""
+
+
+class Elements(HTMLParser):
+    """The names of a page's elements, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def hostile_run() -> Any:
+    run: Any = Ended(name=HOSTILE, text=f" {HOSTILE}")
+    run.model = HOSTILE
+    run.sides[1].problem = HOSTILE
+    return run
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        lambda: rendering.status(HOSTILE, "bad"),
+        lambda: rendering.sides(hostile_run()),
+        lambda: rendering.history(records_of(hostile_run())),
+    ],
+)
+def test_what_comes_from_outside_is_text_and_no_markup(page: Any) -> None:
+    elements = Elements(page())
+    assert "script" not in elements.names
+    assert HOSTILE in elements.text
+
+
+def test_differences_are_marked(ended: Any) -> None:
+    page = rendering.sides(ended)
+    assert re.findall(r'<mark class="(\w+)" title="([^"]+)">([^<]+)<', page) == [
+        ("missing", "left out", "there")
+    ]
+    assert re.findall(r'data-figure="speed-up">([^<]+)<', page) == ["1.00 ×", "2.00 ×"]
+
+
+def test_the_history_carries_its_exports(ended: Any) -> None:
+    assert "Nothing yet" in rendering.history([])
+    records = records_of(ended)
+    page = rendering.history([*records, records[0]])
+    assert page.count("<tr>") == 4
+    found = re.findall(r"data:(\S+);base64,([^\"]+)", page)
+    exports = {kind: base64.b64decode(content).decode() for kind, content in found}
+    assert exports["application/json"] == to_json([*records, records[0]])
+    assert exports["text/csv"] == to_csv([*records, records[0]])
