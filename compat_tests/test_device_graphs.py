@@ -6,6 +6,7 @@ WHISPER_MAX_ALL_DEVICE_GRAPHS=1 runs them on every architecture.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_whole_length,
 )
 from whisper_max_backend.engine import devices
+from whisper_max_backend.engine.device_runtime import DeviceRuntime
 from whisper_max_backend.engine.whisper import Whisper
 
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
@@ -62,6 +64,14 @@ def test_several_devices(
     def engine(path: str, **options: Any) -> Whisper:
         return Whisper(path, device="cuda", device_index=[0, 1], **options)
 
+    used: set[int] = set()
+    encode = DeviceRuntime.encode
+
+    def encode_and_tell(self: DeviceRuntime, features: Any) -> Any:
+        used.add(id(self))
+        return encode(self, features)
+
+    monkeypatch.setattr(DeviceRuntime, "encode", encode_and_tell)
     both = make_engines("one-head", tmp_path_factory, engine)
     assert (both.ours.device, both.ours.num_workers, opened) == ("cuda", 2, [0, 1])
     features = [storage(both.features(seed=seed)) for seed in range(4)]
@@ -72,6 +82,7 @@ def test_several_devices(
     ]
     for one, other in zip(expected, pending, strict=True):
         assert other.result().sequences_ids == one.sequences_ids
+    assert len(used) == 2
 
 
 @pytest.mark.slow
@@ -84,3 +95,38 @@ def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     segments, info = model.transcribe(load("command").copy(), **options)
     expected = reference_transcription("tiny.en", "command", **options)
     assert_same(expected, Transcription(list(segments), info), "device graphs")
+
+
+@pytest.mark.slow
+def test_transcriptions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that transcribe other speech with other options; some stop after the first segment.
+
+    Each text is the reference's, whoever else is there, and in the end nothing is left running.
+    """
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    model = subject().WhisperModel(str(model_directory("tiny.en")), compute_type="float32")
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("jfk", {"beam_size": 5}),
+        ("command", {"beam_size": 1}),
+        ("command", {"word_timestamps": True}),
+        ("jfk", {"beam_size": 3, "without_timestamps": True}),
+    ]
+
+    def transcribe(recording: str, options: dict[str, Any]) -> None:
+        options = {"temperature": 0.0, **options}
+        segments, info = model.transcribe(load(recording).copy(), **options)
+        expected = reference_transcription("tiny.en", recording, **options)
+        assert_same(expected, Transcription(list(segments), info), f"{recording}, {options}")
+
+    def stop_early(recording: str) -> None:
+        segments, _ = model.transcribe(load(recording).copy(), temperature=0.0)
+        next(iter(segments))
+
+    with ThreadPoolExecutor(8) as pool:
+        pending = [pool.submit(transcribe, *case) for case in cases]
+        pending += [pool.submit(stop_early, "jfk") for _ in range(3)]
+        for one in pending:
+            one.result(600)
+    assert (model.model.num_active_batches, model.model.num_queued_batches) == (0, 0)
+    model.model.unload_model()
+    assert not model.model.model_is_loaded

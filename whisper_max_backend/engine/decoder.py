@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from max.driver import Buffer, Device
@@ -41,7 +40,8 @@ class Decoder:
             memory=lambda _, windows: (DType.uint8, memory_shape(d, storage.memory, windows)),
             cache=lambda slots: (DType.float32, cache_shape(d, slots)),
         )
-        self.caches: Caches = PrivateCaches(self.layout)
+        self._private = PrivateCaches(self.layout)
+        self.caches: Caches = self._private
         self._threads = self._buffer(np.array([threads], np.int32))
         self._width = self._buffer(np.array([dimensions.n_text_state], np.int32))
         self._vocabulary = self._buffer(np.zeros(dimensions.n_vocab, np.uint8))
@@ -199,9 +199,9 @@ class Decoder:
         """Softmax over the language tokens after <|startoftranscript|>: ``[items, languages]``."""
         items = encoded.shape[0]
         ids = np.broadcast_to(np.asarray(languages, np.int32), (items, 1, len(languages)))
-        with self._started(encoded) as state:
-            self.prefill(state, np.full((items, 1), sot, np.int32))
-            return self._probabilities(state, 0, ids, 0)
+        state = self._alone(encoded)
+        self.prefill(state, np.full((items, 1), sot, np.int32))
+        return self._probabilities(state, 0, ids, 0)
 
     def align(
         self,
@@ -238,20 +238,20 @@ class Decoder:
         first = np.full_like(rows, start_length)
         targets = np.zeros((items, longest, 1), np.int32)
         targets[:, :-1, 0] = tokens[:, 1:]
-        with self._started(encoded) as state:
-            paths, counts, probabilities = self._models["align"].execute(
-                *self._history([state], [tokens], [state.advance(longest)], 1),
-                self._vocabulary,
-                self._buffer(np.stack([lengths, normalized, frames], 1).astype(np.int32)),
-                self._buffer(np.stack([first, rows, frames], 1).astype(np.int32)),
-                self._buffer(np.array([state.frames, median_filter_width], np.int32)),
-                self._buffer(np.zeros(widest, np.int32)),
-                self._buffer(np.array(sorted(heads), np.int32)),
-                self._buffer(np.array([len(heads)], np.float32)),
-                self._buffer(targets),
-                self._buffer(np.array([eot], np.int32)),
-                self._threads,
-            )
+        state = self._alone(encoded)
+        paths, counts, probabilities = self._models["align"].execute(
+            *self._history([state], [tokens], [state.advance(longest)], 1),
+            self._vocabulary,
+            self._buffer(np.stack([lengths, normalized, frames], 1).astype(np.int32)),
+            self._buffer(np.stack([first, rows, frames], 1).astype(np.int32)),
+            self._buffer(np.array([state.frames, median_filter_width], np.int32)),
+            self._buffer(np.zeros(widest, np.int32)),
+            self._buffer(np.array(sorted(heads), np.int32)),
+            self._buffer(np.array([len(heads)], np.float32)),
+            self._buffer(targets),
+            self._buffer(np.array([eot], np.int32)),
+            self._threads,
+        )
         return (
             self._routes(paths.to_numpy(), counts.to_numpy()),
             probabilities.to_numpy()[:, :, 0],
@@ -265,14 +265,12 @@ class Decoder:
             for path, count in zip(paths, counts, strict=True)
         ]
 
-    @contextlib.contextmanager
-    def _started(self, encoded: Buffer) -> Iterator[DecoderState]:
-        """A state for as long as it takes."""
-        state = self.start(encoded)
-        try:
-            yield state
-        finally:
-            self.finish(state)
+    def _alone(self, encoded: Buffer) -> DecoderState:
+        """A state for one pass, in a room of its own: alignment reads all of the memory."""
+        items, frames, _ = encoded.shape
+        part = self._private.take(frames, items, items)
+        self._remember(part.room.memory, encoded)
+        return DecoderState(part, frames, self._dimensions.n_text_ctx)
 
     def _remember(self, memory: Buffer, encoded: Buffer) -> None:
         """Fills the memory of windows from their encoder output."""

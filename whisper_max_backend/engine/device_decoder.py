@@ -51,7 +51,8 @@ class DeviceDecoder(Decoder):
                 (d.n_text_layer, 2, slots, d.n_text_ctx, d.n_text_state),
             ),
         )
-        self.caches: Caches = PrivateCaches(self.layout)
+        self._private = PrivateCaches(self.layout)
+        self.caches: Caches = self._private
         self._memory_weights = weights.memory
         self._weights = weights.decoder
         self._lengths: dict[int, Buffer] = {}
@@ -120,25 +121,25 @@ class DeviceDecoder(Decoder):
         targets[:, :-1, 0] = tokens[:, 1:]
         uniform = bool((frames == frames[0]).all())
         normalized = np.full_like(lengths, longest) if uniform else lengths
-        with self._started(encoded) as state:
-            uploaded = self._upload(
-                *self._arrays([state], [tokens], [state.advance(longest)], 1),
-                np.stack([lengths, normalized, frames], 1).astype(np.int32),
-                np.array([state.frames, median_filter_width], np.int32),
-                np.array(sorted(heads), np.int32),
-                targets,
-                np.array([eot], np.int32),
-            )
-            history, (sizes, numbers, chosen, target, limit) = uploaded[:4], uploaded[4:]
-            sums, probabilities = self._models["align"].execute(
-                *self._pass(state, history),
-                sizes,
-                numbers,
-                self._length(max(1, int(frames.max()))),
-                chosen,
-                target,
-                limit,
-            )
+        state = self._alone(encoded)
+        uploaded = self._upload(
+            *self._arrays([state], [tokens], [state.advance(longest)], 1),
+            np.stack([lengths, normalized, frames], 1).astype(np.int32),
+            np.array([state.frames, median_filter_width], np.int32),
+            np.array(sorted(heads), np.int32),
+            targets,
+            np.array([eot], np.int32),
+        )
+        history, (sizes, numbers, chosen, target, limit) = uploaded[:4], uploaded[4:]
+        sums, probabilities = self._models["align"].execute(
+            *self._pass(state, history),
+            sizes,
+            numbers,
+            self._length(max(1, int(frames.max()))),
+            chosen,
+            target,
+            limit,
+        )
         rows = lengths - start_length - 1
         paths, counts = self._models["time_warping"].execute(
             sums.to_numpy(),
