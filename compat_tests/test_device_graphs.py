@@ -19,6 +19,7 @@ from compat_tests.models import model_directory, reference_transcription, subjec
 from compat_tests.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
+    assert_same_results,
     make_engines,
     storage,
     test_align,
@@ -36,6 +37,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
 )
 from whisper_max_backend.engine import devices
 from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.randomness import set_random_seed
 from whisper_max_backend.engine.whisper import Whisper
 
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
@@ -46,6 +48,29 @@ ARCHITECTURES = tuple(miniature.ARCHITECTURES) if os.environ.get(VARIABLE) else 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return make_engines(request.param, tmp_path_factory, DeviceWhisper)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling_topk": 0},
+        {"sampling_topk": 0, "num_hypotheses": 5, "sampling_temperature": 0.6},
+        {"sampling_topk": 5, "num_hypotheses": 2},
+        {"sampling_topk": 0, "beam_size": 3, "sampling_temperature": 0.8},
+        {"sampling_topk": 20, "beam_size": 2, "repetition_penalty": 1.2},
+    ],
+    ids=str,
+)
+def test_draws_are_those_of_the_cpu(engines: Engines, options: dict[str, Any]) -> None:
+    """One seed gives the same tokens, for a batch as well."""
+    cpu = Whisper(engines.ours._path, compute_type="float32")
+    features = storage(engines.features(3))
+    options = {"beam_size": 1, "max_length": 40, "return_scores": True, **options}
+    found = []
+    for model in (cpu, engines.ours):
+        set_random_seed(11)
+        found.append(model.generate(features, [engines.prompt()] * 3, **options))
+    assert_same_results(*found)
 
 
 def test_several_devices(
