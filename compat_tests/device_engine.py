@@ -12,5 +12,9 @@ from whisper_max_backend.engine.whisper import Whisper
 class DeviceWhisper(Whisper):
     """The engine over the graphs of a GPU, in float32 on the CPU."""
 
+    @property
+    def _shares_steps(self) -> bool:
+        return True
+
     def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> DeviceRuntime:
         return DeviceRuntime(checkpoint, CPU(), "float32")

@@ -121,6 +121,9 @@ class NumpyDecoder:
             last_logits=np.zeros((0, 0, self.n_vocab), np.float32),
         )
 
+    def finish(self, state: NumpyState) -> None:
+        """Its arrays are its own."""
+
     def prefill(self, state: NumpyState, tokens: Int32Array) -> None:
         steps = [self._forward(state, tokens[:, i]) for i in range(tokens.shape[1])]
         state.last_logits = np.stack(steps, axis=1)

@@ -6,6 +6,7 @@ WHISPER_MAX_ALL_DEVICE_GRAPHS=1 runs them on every architecture.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from compat_tests.models import model_directory, reference_transcription, subjec
 from compat_tests.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
+    assert_same_results,
     make_engines,
     storage,
     test_align,
@@ -34,6 +36,8 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_whole_length,
 )
 from whisper_max_backend.engine import devices
+from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.randomness import set_random_seed
 from whisper_max_backend.engine.whisper import Whisper
 
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
@@ -44,6 +48,29 @@ ARCHITECTURES = tuple(miniature.ARCHITECTURES) if os.environ.get(VARIABLE) else 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return make_engines(request.param, tmp_path_factory, DeviceWhisper)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling_topk": 0},
+        {"sampling_topk": 0, "num_hypotheses": 5, "sampling_temperature": 0.6},
+        {"sampling_topk": 5, "num_hypotheses": 2},
+        {"sampling_topk": 0, "beam_size": 3, "sampling_temperature": 0.8},
+        {"sampling_topk": 20, "beam_size": 2, "repetition_penalty": 1.2},
+    ],
+    ids=str,
+)
+def test_draws_are_those_of_the_cpu(engines: Engines, options: dict[str, Any]) -> None:
+    """One seed gives the same tokens, for a batch as well."""
+    cpu = Whisper(engines.ours._path, compute_type="float32")
+    features = storage(engines.features(3))
+    options = {"beam_size": 1, "max_length": 40, "return_scores": True, **options}
+    found = []
+    for model in (cpu, engines.ours):
+        set_random_seed(11)
+        found.append(model.generate(features, [engines.prompt()] * 3, **options))
+    assert_same_results(*found)
 
 
 def test_several_devices(
@@ -62,6 +89,14 @@ def test_several_devices(
     def engine(path: str, **options: Any) -> Whisper:
         return Whisper(path, device="cuda", device_index=[0, 1], **options)
 
+    used: set[int] = set()
+    encode = DeviceRuntime.encode
+
+    def encode_and_tell(self: DeviceRuntime, features: Any) -> Any:
+        used.add(id(self))
+        return encode(self, features)
+
+    monkeypatch.setattr(DeviceRuntime, "encode", encode_and_tell)
     both = make_engines("one-head", tmp_path_factory, engine)
     assert (both.ours.device, both.ours.num_workers, opened) == ("cuda", 2, [0, 1])
     features = [storage(both.features(seed=seed)) for seed in range(4)]
@@ -72,6 +107,7 @@ def test_several_devices(
     ]
     for one, other in zip(expected, pending, strict=True):
         assert other.result().sequences_ids == one.sequences_ids
+    assert len(used) == 2
 
 
 @pytest.mark.slow
@@ -84,3 +120,38 @@ def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     segments, info = model.transcribe(load("command").copy(), **options)
     expected = reference_transcription("tiny.en", "command", **options)
     assert_same(expected, Transcription(list(segments), info), "device graphs")
+
+
+@pytest.mark.slow
+def test_transcriptions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that transcribe other speech with other options; some stop after the first segment.
+
+    Each text is the reference's, whoever else is there, and in the end nothing is left running.
+    """
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    model = subject().WhisperModel(str(model_directory("tiny.en")), compute_type="float32")
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("jfk", {"beam_size": 5}),
+        ("command", {"beam_size": 1}),
+        ("command", {"word_timestamps": True}),
+        ("jfk", {"beam_size": 3, "without_timestamps": True}),
+    ]
+
+    def transcribe(recording: str, options: dict[str, Any]) -> None:
+        options = {"temperature": 0.0, **options}
+        segments, info = model.transcribe(load(recording).copy(), **options)
+        expected = reference_transcription("tiny.en", recording, **options)
+        assert_same(expected, Transcription(list(segments), info), f"{recording}, {options}")
+
+    def stop_early(recording: str) -> None:
+        segments, _ = model.transcribe(load(recording).copy(), temperature=0.0)
+        next(iter(segments))
+
+    with ThreadPoolExecutor(8) as pool:
+        pending = [pool.submit(transcribe, *case) for case in cases]
+        pending += [pool.submit(stop_early, "jfk") for _ in range(3)]
+        for one in pending:
+            one.result(600)
+    assert (model.model.num_active_batches, model.model.num_queued_batches) == (0, 0)
+    model.model.unload_model()
+    assert not model.model.model_is_loaded

@@ -104,6 +104,16 @@ def test_distribution(
         assert chi_square_deviate(counts, probabilities) < LIMIT
 
 
+def test_nothing_impossible_is_drawn(engines: tuple[Any, Any], features: Any) -> None:
+    """The noise is finite, whatever the random bits: 2**24 times six are looked at."""
+    ours = engines[1]
+    options = {"sampling_temperature": 0.1, "sampling_topk": 0}  # all but a few are impossible
+    for _ in range(6 * 2**24 // (len(TOKENS) * DRAWS * CALLS) + 1):
+        counts, logits = first_tokens(ours, features, **options)
+        probabilities = expected_probabilities(logits, 0.1, 0)
+        assert min(probabilities[token] for token in counts) > 1e-12
+
+
 def test_the_test_can_fail(engines: tuple[Any, Any], features: Any) -> None:
     """Draws at one temperature do not pass for another."""
     options = {"sampling_temperature": 1.0, "sampling_topk": 0}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from max.dtype import DType
 
+from compat_tests.miniature import make_model
+from whisper_max_backend.cli import main
 from whisper_max_backend.engine import devices
 from whisper_max_backend.engine.checkpoint import Dimensions
 from whisper_max_backend.engine.device_runtime import memory_needed
 from whisper_max_backend.engine.device_weights import weight_bytes
 from whisper_max_backend.engine.precision import select
+from whisper_max_backend.engine.whisper import Whisper
 
 BASE = Dimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
 
@@ -20,6 +26,7 @@ BASE = Dimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    monkeypatch.setattr(devices, "open_gpu", lambda index: SimpleNamespace(id=index))
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -42,13 +49,78 @@ def test_no_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.resolve_device("auto") == "cpu"
 
 
-def test_a_driver_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is there, and its driver refuses."""
+
     def refuse(index: int) -> Any:
         raise ValueError("CUDA driver version is insufficient")
 
+    monkeypatch.setattr(devices, "gpu_count", lambda: 1)
     monkeypatch.setattr("max.driver.Accelerator", refuse)
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_a_driver_that_refuses() -> None:
     with pytest.raises(RuntimeError, match=r"GPU 1 .*insufficient.*driver"):
         devices.open_gpu(1)
+    assert devices.resolve_device("cuda") == "cuda"  # that it cannot be used is told on loading
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_auto_does_without_a_driver_that_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    devices._tell.cache_clear()
+    assert [devices.resolve_device("auto") for _ in range(2)] == ["cpu", "cpu"]
+    (record,) = caplog.records
+    assert "insufficient" in record.getMessage()
+    assert "the CPU is used instead" in record.getMessage()
+
+
+def backends() -> tuple[str, dict[str, Any]]:
+    """What `whisper-max backends` says, and its account of this engine."""
+    text = CliRunner().invoke(main, ["backends"], catch_exceptions=False).stdout
+    described = CliRunner().invoke(main, ["backends", "--json"], catch_exceptions=False).stdout
+    return text, next(one for one in json.loads(described) if one["name"] == "max")
+
+
+def test_backends_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    _, described = backends()
+    assert (list(described["devices"]), described["reason"]) == (["cpu"], "")
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_backends_with_a_driver_that_refuses() -> None:
+    text, described = backends()
+    assert list(described["devices"]) == ["cpu"]
+    assert "insufficient" in described["reason"]
+    assert described["reason"] in text
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_backends_with_a_gpu() -> None:
+    _, described = backends()
+    assert list(described["devices"]) == ["cpu", "cuda"]
+    assert {"float16", "bfloat16", "float32"} <= set(described["devices"]["cuda"])
+
+
+@pytest.mark.usefixtures("old_driver")
+def test_loading_on_a_driver_that_refuses(tmp_path: Path) -> None:
+    make_model(tmp_path, "one-head")
+    with pytest.raises(RuntimeError, match="insufficient"):
+        Whisper(tmp_path, device="cuda")
+
+
+def test_too_little_memory_is_told_before_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu: Any = SimpleNamespace(stats={"free_memory": 1000}, label="gpu", id=0, api="cuda")
+    monkeypatch.setattr(devices, "gpu_count", lambda: 1)
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.open_gpu", lambda index: gpu)
+    monkeypatch.setattr("whisper_max_backend.engine.device_runtime.compiled", None)
+    make_model(tmp_path, "one-head")
+    with pytest.raises(RuntimeError, match=r"gpu 0 has 1 MiB .* are missing"):
+        Whisper(tmp_path, device="cuda", compute_type="float32")
 
 
 def test_missing_memory_is_told() -> None:

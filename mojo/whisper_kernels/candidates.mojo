@@ -25,8 +25,9 @@ def hashed[width: Int](value: SIMD[DType.uint32, width]) -> SIMD[DType.uint32, w
 def gumbel[width: Int](stream: UInt32, ids: SIMD[DType.uint32, width]) -> SIMD[F32, width]:
     """Standard Gumbel noise for ids of one stream."""
     var bits = hashed(hashed(ids ^ stream) + stream)
-    # 24 bits, centred in their interval: never 0 or 1.
-    var uniform = ((bits >> 8).cast[F32]() + 0.5) * (1.0 / 16777216.0)
+    # 23 bits, centred in their interval: never 0 or 1. With a bit more, the half would be rounded
+    # away, and the largest would be 1, whose noise is infinite.
+    var uniform = ((bits >> 9).cast[F32]() + 0.5) * (1.0 / 8388608.0)
     return -log(-log(uniform))
 
 

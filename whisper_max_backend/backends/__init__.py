@@ -16,7 +16,7 @@ class Availability:
     Attributes:
         devices: Compute types by device name, e.g. ``{"cpu": ("float32", "int8")}``; empty where
             the backend is not usable.
-        reason: Why it is not usable, and what to do about it.
+        reason: Why it is not usable, or not on a device that is there, and what to do about it.
         kernels: What its kernels use of each device, for people.
     """
 

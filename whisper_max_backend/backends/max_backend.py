@@ -33,10 +33,12 @@ class MaxBackend:
         except ImportError as error:
             return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
         found = ["cpu"]
-        if devices.gpu_count() > 0:
+        refused = devices.gpu_refusal()
+        if devices.gpu_count() > 0 and not refused:
             found.append("cuda")
         return Availability(
             {device: _accepted(device) for device in found},
+            reason=refused,
             kernels={"cpu": cpu_target.describe_kernels()},
         )
 

@@ -45,6 +45,8 @@ def list_backends(as_json: bool) -> None:
                 click.echo(f"    kernels for {entry['kernels'][device]}")
         if not entry["usable"]:
             click.echo(f"  not usable: {entry['reason']}")
+        elif entry["reason"]:
+            click.echo(f"  {entry['reason']}")
 
 
 @click.command("plugins")

@@ -31,5 +31,6 @@ class BufferPool:
         with self._lock:
             # Windows of one batch size follow each other; other sizes are not worth their memory.
             if key not in self._free:
-                self._free = {k: v for k, v in list(self._free.items()) if k[0] != key[0]}
+                kind = key[0], len(key[1])
+                self._free = {k: v for k, v in self._free.items() if (k[0], len(k[1])) != kind}
             self._free.setdefault(key, []).append(buffer)

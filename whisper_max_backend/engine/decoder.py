@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from .buffers import BufferPool
+from .caches import Caches, Layout, PrivateCaches
 from .checkpoint import Dimensions
 from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
 from .packing import PackedWeights, cache_shape, memory_shape
 from .rules import Constraints
 from .session import Model
+from .steps import DecoderState, Step, joined, shared_out
 from .storage import Storage
-
-
-class DecoderState:
-    """One request: the keys and values it has seen, and which row continues which.
-
-    The cache row that a hypothesis writes to is its row number; ``origins[row, position]`` is the
-    cache row that holds a position of its history. Reordering hypotheses rewrites this table only.
-    """
-
-    def __init__(self, windows: int, frames: int, n_text_ctx: int) -> None:
-        self.memory: Buffer
-        self.cache: Buffer
-        self.suppressed: Buffer
-        self.penalty: Buffer
-        self.first_timestamp = 0
-        self.frames = frames
-        self.position = 0
-        self.windows = np.arange(windows, dtype=np.int32)  # of every row
-        self.origins = np.zeros((windows, n_text_ctx), np.int32)
-        self.states: Buffer | None = None  # of the last prefill
-
-    def reorder(self, rows: Int32Array) -> None:
-        """Row r continues old row ``rows[r]``; there may be more or fewer rows than before."""
-        self.windows = self.windows[rows]
-        self.origins = self.origins[rows]
-
-    def advance(self, tokens: int) -> Int32Array:
-        """Makes room for new tokens of every row; returns where each row's first one goes."""
-        rows, context = self.origins.shape
-        end = self.position + tokens
-        if end > context:
-            raise RuntimeError(
-                f"No position encodings are defined for positions >= {context}, but got position "
-                f"{end - 1}: shorten the prompt or max_length"
-            )
-        self.origins[:, self.position : end] = np.arange(rows, dtype=np.int32)[:, None]
-        positions = np.full(rows, self.position, np.int32)
-        self.position = end
-        return positions
 
 
 class Decoder:
@@ -72,7 +34,14 @@ class Decoder:
         self._storage = storage
         self._dimensions = dimensions
         self._device = device
-        self._pool = BufferPool(device)
+        d = dimensions
+        self.layout = Layout(
+            device,
+            memory=lambda _, windows: (DType.uint8, memory_shape(d, storage.memory, windows)),
+            cache=lambda slots: (DType.float32, cache_shape(d, slots)),
+        )
+        self._private = PrivateCaches(self.layout)
+        self.caches: Caches = self._private
         self._threads = self._buffer(np.array([threads], np.int32))
         self._width = self._buffer(np.array([dimensions.n_text_state], np.int32))
         self._vocabulary = self._buffer(np.zeros(dimensions.n_vocab, np.uint8))
@@ -104,23 +73,31 @@ class Decoder:
             first_timestamp: Id where the timestamps begin, for ``Constraints.check_timestamps``.
         """
         items, frames, _ = encoded.shape
-        state = DecoderState(items, frames, self._dimensions.n_text_ctx)
-        d = self._dimensions
-        shape = memory_shape(d, self._storage.memory, items)
-        state.memory = self._pool.lend(state, DType.uint8, shape)
-        shape = cache_shape(d, items * rows_per_item)
-        state.cache = self._pool.lend(state, DType.float32, shape)
-        state.suppressed = self._buffer(np.asarray(suppressed, np.int32))
-        state.penalty = self._buffer(np.array([repetition_penalty], np.float32))
+        part = self.caches.take(frames, items, items * rows_per_item)
+        state = DecoderState(part, frames, self._dimensions.n_text_ctx)
+        state.suppressed = np.asarray(suppressed, np.int32)
+        state.penalty = repetition_penalty
         state.first_timestamp = first_timestamp
-        self._models["remember"].execute(
-            state.memory, encoded, self._memory_weights, self._width, self._threads
-        )
+        try:
+            if part.has_all_windows:
+                self._remember(part.room.memory, encoded)
+                return state
+            for index in range(items):
+                window = self.layout.new_memory(frames, 1)
+                self._remember(window, encoded[index : index + 1, :, :])
+                part.keep(index, window)
+        except BaseException:
+            self.finish(state)
+            raise
         return state
+
+    def finish(self, state: DecoderState) -> None:
+        """The request is done: what it had of the caches is for others."""
+        self.caches.give(state.part)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
-        history = self._history(state, tokens, 1)
+        history = self._history([state], [tokens], [state.advance(tokens.shape[1])], 1)
         (state.states,) = self._models["prefill"].execute(*history, self._threads)
 
     def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
@@ -145,39 +122,85 @@ class Decoder:
 
         See `decoder_protocol.Decoder.step`.
         """
-        rows = len(state.windows)
+        asked = (scores, constraints, beams, candidates, sampling, return_logits, watch)
+        return self.step_together([self.next_step(state, tokens, *asked)])[0]
+
+    def next_step(
+        self,
+        state: DecoderState,
+        tokens: Int32Array,
+        scores: Float32Array,
+        constraints: Constraints,
+        beams: int,
+        candidates: int,
+        sampling: Sampling,
+        return_logits: bool = False,
+        watch: int = -1,
+    ) -> Step:
+        """The step that `step` would execute; the state advances.
+
+        Raises:
+            RuntimeError: There is no position left.
+        """
+        scores = np.ascontiguousarray(scores, np.float32)
+        return Step(
+            state,
+            tokens,
+            state.advance(1),
+            scores,
+            constraints,
+            beams,
+            candidates,
+            sampling,
+            return_logits,
+            watch,
+        )
+
+    def kind(self, step: Step) -> Hashable:
+        """What has to be equal for steps to be executed together."""
+        state, sampling = step.state, step.sampling
+        # Rows that chance plays a part in are told apart by their number.
+        drawn = id(state) if sampling.temperature > 0 and sampling.topk != 1 else None
+        numbers = (state.frames, step.beams, step.candidates, state.penalty, step.watch, drawn)
+        return *numbers, state.suppressed.tobytes()
+
+    def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
+        """Executes the steps of one or several requests, of one kind and in the same room."""
+        first = steps[0]
+        state, sampling = first.state, first.sampling
+        constraints = Constraints.joined([step.constraints for step in steps])
         ids, origins, values, watched, ruled = self._models["step"].execute(
-            *self._history(state, tokens.reshape(rows, 1), beams),
+            *self._history(
+                [step.state for step in steps],
+                [step.tokens for step in steps],
+                [step.positions for step in steps],
+                first.beams,
+            ),
             self._vocabulary,
-            self._buffer(np.ascontiguousarray(scores, np.float32)),
-            state.suppressed,
-            self._buffer(constraints.ranges.reshape(rows, 4)),
+            self._buffer(joined([step.scores for step in steps])),
+            self._buffer(state.suppressed),
+            self._buffer(constraints.ranges.reshape(-1, 4)),
             self._buffer(constraints.banned),
             self._buffer(constraints.penalized),
             self._buffer(constraints.check_timestamps),
-            self._buffer(np.array([state.first_timestamp, watch], np.int32)),
-            state.penalty,
+            self._buffer(np.array([state.first_timestamp, first.watch], np.int32)),
+            self._buffer(np.array([state.penalty], np.float32)),
             self._buffer(np.array([sampling.topk, sampling.seed], np.int32)),
             self._buffer(np.array([sampling.temperature], np.float32)),
-            self._buffer(np.zeros(candidates, np.int32)),
+            self._buffer(np.zeros(first.candidates, np.int32)),
             self._threads,
         )
-        return Candidates(
-            tokens=ids.to_numpy(),
-            origins=origins.to_numpy(),
-            scores=values.to_numpy(),
-            logits=ruled.to_numpy().reshape(rows, -1) if return_logits else None,
-            watched=watched.to_numpy() if watch >= 0 else None,
-        )
+        candidates = Candidates(ids.to_numpy(), origins.to_numpy(), values.to_numpy())
+        return shared_out(steps, candidates, watched, ruled)
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]
     ) -> Float32Array:
         """Softmax over the language tokens after <|startoftranscript|>: ``[items, languages]``."""
         items = encoded.shape[0]
-        state = self.start(encoded)
-        self.prefill(state, np.full((items, 1), sot, np.int32))
         ids = np.broadcast_to(np.asarray(languages, np.int32), (items, 1, len(languages)))
+        state = self._alone(encoded)
+        self.prefill(state, np.full((items, 1), sot, np.int32))
         return self._probabilities(state, 0, ids, 0)
 
     def align(
@@ -209,15 +232,15 @@ class Decoder:
         """
         items, longest = tokens.shape
         widest = max(1, int(frames.max()))
-        state = self.start(encoded)
         uniform = bool((frames == frames[0]).all())
         normalized = np.full_like(lengths, longest) if uniform else lengths
         rows = lengths - start_length - 1
         first = np.full_like(rows, start_length)
         targets = np.zeros((items, longest, 1), np.int32)
         targets[:, :-1, 0] = tokens[:, 1:]
+        state = self._alone(encoded)
         paths, counts, probabilities = self._models["align"].execute(
-            *self._history(state, tokens, 1),
+            *self._history([state], [tokens], [state.advance(longest)], 1),
             self._vocabulary,
             self._buffer(np.stack([lengths, normalized, frames], 1).astype(np.int32)),
             self._buffer(np.stack([first, rows, frames], 1).astype(np.int32)),
@@ -242,18 +265,38 @@ class Decoder:
             for path, count in zip(paths, counts, strict=True)
         ]
 
-    def _history(self, state: DecoderState, tokens: Int32Array, beams: int) -> list[Buffer]:
-        """Inputs of a pass over new ``tokens [rows, length]``."""
-        rows, length = tokens.shape
-        positions = state.advance(length)
+    def _alone(self, encoded: Buffer) -> DecoderState:
+        """A state for one pass, in a room of its own: alignment reads all of the memory."""
+        items, frames, _ = encoded.shape
+        part = self._private.take(frames, items, items)
+        self._remember(part.room.memory, encoded)
+        return DecoderState(part, frames, self._dimensions.n_text_ctx)
+
+    def _remember(self, memory: Buffer, encoded: Buffer) -> None:
+        """Fills the memory of windows from their encoder output."""
+        self._models["remember"].execute(
+            memory, encoded, self._memory_weights, self._width, self._threads
+        )
+
+    def _history(
+        self,
+        states: Sequence[DecoderState],
+        tokens: Sequence[Int32Array],
+        positions: Sequence[Int32Array],
+        beams: int,
+    ) -> list[Buffer]:
+        """Inputs of a pass over new tokens of each state, ``[rows, length]`` or one a row."""
+        first = states[0]
+        new = joined(tokens)
+        room = first.part.room
         return [
-            self._buffer(tokens.reshape(rows // beams, beams * length)),
-            self._buffer(positions),
-            self._buffer(state.origins),
-            self._buffer(np.ascontiguousarray(state.windows[::beams])),
-            self._buffer(np.array([state.frames], np.int32)),
-            state.memory,
-            state.cache,
+            self._buffer(new.reshape(len(new) // beams, -1)),
+            self._buffer(joined(positions)),
+            self._buffer(joined([state.origins for state in states])),
+            self._buffer(np.ascontiguousarray(joined([s.windows[::beams] for s in states]))),
+            self._buffer(np.array([first.frames], np.int32)),
+            room.memory,
+            room.cache,
             self._embeddings,
             self._weights,
         ]

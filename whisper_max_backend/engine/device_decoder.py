@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from .buffers import BufferPool
+from .caches import Caches, Layout, PrivateCaches
 from .checkpoint import Dimensions
-from .decoder import Decoder, DecoderState
-from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
+from .decoder import Decoder
+from .decoder_protocol import Candidates, Float32Array, Int32Array
 from .device_weights import DeviceWeights
 from .graphs.device.layers import FEW_ROWS
-from .rules import Constraints
+from .rules import stacked
 from .session import Model
+from .steps import DecoderState, Step, joined, shared_out
 
 _UNIT = 64
 """Bytes at whose multiples the arrays of an upload begin."""
@@ -38,98 +39,66 @@ class DeviceDecoder(Decoder):
         self._models = models
         self._dimensions = dimensions
         self._device = device
-        self._dtype = dtype
-        self._pool = BufferPool(device)
+        d = dimensions
+        self.layout = Layout(
+            device,
+            memory=lambda frames, windows: (
+                dtype,
+                (d.n_text_layer, windows, frames, 2 * d.n_text_state),
+            ),
+            cache=lambda slots: (
+                dtype,
+                (d.n_text_layer, 2, slots, d.n_text_ctx, d.n_text_state),
+            ),
+        )
+        self._private = PrivateCaches(self.layout)
+        self.caches: Caches = self._private
         self._memory_weights = weights.memory
         self._weights = weights.decoder
         self._lengths: dict[int, Buffer] = {}
 
-    def start(
-        self,
-        encoded: Buffer,
-        *,
-        suppressed: Sequence[int] = (),
-        repetition_penalty: float = 1.0,
-        rows_per_item: int = 1,
-        first_timestamp: int = 0,
-    ) -> DecoderState:
-        """A state for the windows ``encoded [items, frames, n_audio_state]``; see `Decoder`."""
-        items, frames, _ = encoded.shape
-        d = self._dimensions
-        state = DecoderState(items, frames, d.n_text_ctx)
-        memory = (d.n_text_layer, items, frames, 2 * d.n_text_state)
-        state.memory = self._pool.lend(state, self._dtype, memory)
-        cache = (d.n_text_layer, 2, items * rows_per_item, d.n_text_ctx, d.n_text_state)
-        state.cache = self._pool.lend(state, self._dtype, cache)
-        state.suppressed, state.penalty = self._upload(
-            _some(np.asarray([suppressed], np.int32))[0], np.array([repetition_penalty], np.float32)
-        )
-        state.first_timestamp = first_timestamp
-        self._models["remember"].execute(state.memory, encoded, *self._memory_weights)
-        return state
-
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
-        history = self._upload(*self._arrays(state, tokens, 1))
+        positions = state.advance(tokens.shape[1])
+        history = self._upload(*self._arrays([state], [tokens], [positions], 1))
         (state.states,) = self._models["prefill"].execute(*self._pass(state, history))
 
-    def step(
-        self,
-        state: DecoderState,
-        tokens: Int32Array,
-        scores: Float32Array,
-        constraints: Constraints,
-        beams: int,
-        candidates: int,
-        sampling: Sampling,
-        return_logits: bool = False,
-        watch: int = -1,
-    ) -> Candidates:
-        """Appends a token to every row and proposes continuations of every item.
+    def kind(self, step: Step) -> Hashable:
+        """What has to be equal for steps to be executed together: the rest is told row by row."""
+        return step.state.frames, step.beams, step.candidates, self._capacity(step)
 
-        See `decoder_protocol.Decoder.step`.
-        """
-        rows = len(state.windows)
+    def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
+        """Executes the steps of one or several requests, of one kind and in the same room."""
+        first = steps[0]
+        constraints = [step.constraints for step in steps]
         uploaded = self._upload(
-            *self._arrays(state, tokens.reshape(rows, 1), beams),
-            np.asarray(scores, np.float32),
-            constraints.ranges.reshape(rows, 4),
-            _some(constraints.banned),
-            _some(constraints.penalized),
-            constraints.check_timestamps,
-            np.array([state.first_timestamp, watch], np.int32),
-            np.array([sampling.topk, sampling.seed], np.int32),
-            np.array([sampling.temperature], np.float32),
+            *self._arrays(
+                [step.state for step in steps],
+                [step.tokens for step in steps],
+                [step.positions for step in steps],
+                first.beams,
+            ),
+            joined([step.scores for step in steps]),
+            joined([one.ranges.reshape(-1, 4) for one in constraints]),
+            _some(stacked([_banned(step) for step in steps])),
+            _some(stacked([one.penalized for one in constraints])),
+            joined([one.check_timestamps for one in constraints]),
+            np.array([first.state.first_timestamp], np.int32),
+            joined([_draws(step) for step in steps]),
+            joined([_factors(step) for step in steps]),
         )
-        history, (score, ranges, banned, penalized, checks, numbers, draw, temperature) = (
-            uploaded[:4],
-            uploaded[4:],
-        )
-        restricted = sampling.temperature > 0 and 1 < sampling.topk < beams * self.n_vocab
+        history, rest = uploaded[:4], uploaded[4:]
+        rows = sum(step.rows for step in steps)
         model = self._models["step_few" if rows <= FEW_ROWS else "step"]
         proposals, watched, ruled = model.execute(
-            *self._pass(state, history),
-            score,
-            state.suppressed,
-            ranges,
-            banned,
-            penalized,
-            checks,
-            numbers,
-            state.penalty,
-            draw,
-            temperature,
-            self._length(candidates),
-            self._length(sampling.topk if restricted else candidates),
+            *self._pass(first.state, history),
+            *rest,
+            self._length(first.candidates),
+            self._length(self._capacity(first)),
         )
         ids, origins, bits = proposals.to_numpy().swapaxes(0, 1)
-        return Candidates(
-            tokens=ids,
-            origins=origins,
-            scores=np.ascontiguousarray(bits).view(np.float32),
-            logits=ruled.to_numpy().reshape(rows, -1) if return_logits else None,
-            watched=watched.to_numpy() if watch >= 0 else None,
-        )
+        scores = np.ascontiguousarray(bits).view(np.float32)
+        return shared_out(steps, Candidates(ids, origins, scores), watched, ruled)
 
     def align(
         self,
@@ -148,13 +117,13 @@ class DeviceDecoder(Decoder):
         is wanted.
         """
         _, longest = tokens.shape
-        state = self.start(encoded)
         targets = np.zeros((*tokens.shape, 1), np.int32)
         targets[:, :-1, 0] = tokens[:, 1:]
         uniform = bool((frames == frames[0]).all())
         normalized = np.full_like(lengths, longest) if uniform else lengths
+        state = self._alone(encoded)
         uploaded = self._upload(
-            *self._arrays(state, tokens, 1),
+            *self._arrays([state], [tokens], [state.advance(longest)], 1),
             np.stack([lengths, normalized, frames], 1).astype(np.int32),
             np.array([state.frames, median_filter_width], np.int32),
             np.array(sorted(heads), np.int32),
@@ -183,20 +152,35 @@ class DeviceDecoder(Decoder):
             probabilities.to_numpy()[:, :, 0],
         )
 
-    def _arrays(self, state: DecoderState, tokens: Int32Array, beams: int) -> list[np.ndarray]:
-        """What a pass over new ``tokens [rows, length]`` needs from the host."""
-        rows, length = tokens.shape
-        positions = state.advance(length)
+    def _remember(self, memory: Buffer, encoded: Buffer) -> None:
+        """Fills the memory of windows from their encoder output."""
+        self._models["remember"].execute(memory, encoded, *self._memory_weights)
+
+    def _capacity(self, step: Step) -> int:
+        """How many continuations of each row are looked at."""
+        topk = step.sampling.topk
+        restricted = step.sampling.temperature > 0 and 1 < topk < step.beams * self.n_vocab
+        return topk if restricted else step.candidates
+
+    def _arrays(
+        self,
+        states: Sequence[DecoderState],
+        tokens: Sequence[Int32Array],
+        positions: Sequence[Int32Array],
+        beams: int,
+    ) -> list[np.ndarray]:
+        """What a pass over new tokens, ``[rows, length]`` or one a row, needs from the host."""
+        new = joined(tokens)
         return [
-            tokens.reshape(rows // beams, beams * length),
-            positions,
-            state.origins,
-            state.windows[::beams],
+            new.reshape(len(new) // beams, -1),
+            joined(positions),
+            joined([state.origins for state in states]),
+            joined([state.windows[::beams] for state in states]),
         ]
 
     def _pass(self, state: DecoderState, uploaded: Sequence[Buffer]) -> list[Buffer]:
         """Inputs that every pass begins with."""
-        return [*uploaded, state.memory, state.cache, *self._weights]
+        return [*uploaded, state.part.room.memory, state.part.room.cache, *self._weights]
 
     def _probabilities(
         self, state: DecoderState, position: int, ids: Int32Array, limit: int
@@ -232,6 +216,27 @@ class DeviceDecoder(Decoder):
         if count not in self._lengths:
             self._lengths[count] = Buffer(DType.int32, (count,), self._device)
         return self._lengths[count]
+
+
+def _banned(step: Step) -> Int32Array:
+    """The ids that each row of a step must not choose, always and now."""
+    always = np.broadcast_to(step.state.suppressed, (step.rows, len(step.state.suppressed)))
+    return np.concatenate([always, step.constraints.banned], axis=1)
+
+
+def _draws(step: Step) -> Int32Array:
+    """Of each row: the watched id, top-k, seed, and its number within the request."""
+    draws = np.empty((step.rows, 4), np.int32)
+    draws[:, :3] = step.watch, step.sampling.topk, step.sampling.seed
+    draws[:, 3] = np.arange(step.rows)
+    return draws
+
+
+def _factors(step: Step) -> Float32Array:
+    """Of each row: the repetition penalty, and the temperature."""
+    factors = np.empty((step.rows, 2), np.float32)
+    factors[:] = step.state.penalty, step.sampling.temperature
+    return factors
 
 
 def _some(lists: Int32Array) -> Int32Array:

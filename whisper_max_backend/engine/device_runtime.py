@@ -64,6 +64,7 @@ class DeviceRuntime:
         for start in range(0, batch, WINDOWS):
             part = self._encode(features[start : start + WINDOWS, :, :], states)
             output[start : start + WINDOWS, :, :].inplace_copy_from(part)
+        self._device.synchronize()  # a copy within the CPU's memory is not done when it returns
         return output
 
     def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:

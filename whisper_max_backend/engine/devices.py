@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from . import requests
 
 if TYPE_CHECKING:
     from max.driver import Device
+
+_log = logging.getLogger("whisper_max_backend")
 
 
 def resolve_device(name: Any) -> str:
@@ -27,7 +31,10 @@ def resolve_device(name: Any) -> str:
     if name in ("cpu", "CPU"):
         return "cpu"
     if name in ("auto", "AUTO"):
-        return "cuda" if gpu_count() > 0 else "cpu"
+        refused = gpu_refusal()
+        if refused:
+            _tell(refused)
+        return "cuda" if gpu_count() > 0 and not refused else "cpu"
     if name not in ("cuda", "CUDA", "gpu", "GPU"):
         raise ValueError(f"unsupported device {name} (possible values are: cpu, cuda, auto)")
     if gpu_count() == 0:
@@ -84,6 +91,22 @@ def open_gpu(index: int) -> Device:
             f"the GPU {index} cannot be used ({error}): MAX needs a current driver of the GPU's "
             'maker; update it, or choose device="cpu"'
         ) from error
+
+
+def gpu_refusal() -> str:
+    """Why the GPU that is there cannot be used; nothing where it can be, or there is none."""
+    if gpu_count() == 0:
+        return ""
+    try:
+        open_gpu(0)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _tell(refused: str) -> None:
+    _log.warning("%s; the CPU is used instead", refused)
 
 
 def check_memory(needed: int, device: Device) -> None:

@@ -20,6 +20,7 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from .device_runtime import DeviceRuntime
     from .runtime import Runtime
+    from .sharing import SharedRuntime
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Replica:
 
     def __init__(
         self,
-        runtime: Runtime | DeviceRuntime,
+        runtime: Runtime | DeviceRuntime | SharedRuntime,
         vocabulary: Vocabulary,
         config: Mapping[str, Any],
     ) -> None:
@@ -130,23 +131,26 @@ class Replica:
             first_timestamp=vocabulary.timestamp_begin,
         )
         no_speech: Sequence[float] = [0.0] * len(prompts)
-        if start_step > 0:
-            tokens = np.array([prompt[:start_step] for prompt in prompts], np.int32)
-            decoder.prefill(state, tokens)
-            if options.return_no_speech_prob and not sot_is_start:
-                no_speech = decoder.prefill_probability(
-                    state, sot_index, vocabulary.no_speech
-                ).tolist()
         watches = options.return_no_speech_prob and sot_is_start
-        hypotheses = decode(
-            decoder,
-            state,
-            [prompt[start_step:] for prompt in prompts],
-            vocabulary.eot,
-            decoding,
-            self._rules(options, timestamps),
-            watch=vocabulary.no_speech if watches else -1,
-        )
+        try:
+            if start_step > 0:
+                tokens = np.array([prompt[:start_step] for prompt in prompts], np.int32)
+                decoder.prefill(state, tokens)
+                if options.return_no_speech_prob and not sot_is_start:
+                    no_speech = decoder.prefill_probability(
+                        state, sot_index, vocabulary.no_speech
+                    ).tolist()
+            hypotheses = decode(
+                decoder,
+                state,
+                [prompt[start_step:] for prompt in prompts],
+                vocabulary.eot,
+                decoding,
+                self._rules(options, timestamps),
+                watch=vocabulary.no_speech if watches else -1,
+            )
+        finally:
+            decoder.finish(state)
         if watches:
             no_speech = [item.watched for item in hypotheses]
         return [

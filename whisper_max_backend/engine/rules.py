@@ -32,6 +32,18 @@ class Constraints:
     penalized: Int32Array  # [rows, m]: distinct previous ids to penalize, padded with -1
     check_timestamps: Int32Array  # [rows]: 1 where timestamps outweighing every text token ban text
 
+    @classmethod
+    def joined(cls, several: Sequence[Constraints]) -> Constraints:
+        """Those of several requests, one below the other."""
+        if len(several) == 1:
+            return several[0]
+        return cls(
+            ranges=np.concatenate([one.ranges for one in several]),
+            banned=stacked([one.banned for one in several]),
+            penalized=stacked([one.penalized for one in several]),
+            check_timestamps=np.concatenate([one.check_timestamps for one in several]),
+        )
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -188,6 +200,18 @@ def _padded(rows: list[list[int]], idle: Int32Array) -> Int32Array:
     if longest == 0:
         return idle
     return np.array([ids + [-1] * (longest - len(ids)) for ids in rows], np.int32)
+
+
+def stacked(lists: Sequence[Int32Array]) -> Int32Array:
+    """Lists of ids ``[rows, n]`` one below the other, padded with -1 to the longest."""
+    longest = max(ids.shape[1] for ids in lists)
+    padded = [
+        ids
+        if ids.shape[1] == longest
+        else np.pad(ids, ((0, 0), (0, longest - ids.shape[1])), constant_values=-1)
+        for ids in lists
+    ]
+    return np.concatenate(padded)
 
 
 def make_rules(

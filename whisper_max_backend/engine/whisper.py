@@ -24,11 +24,12 @@ from .results import (
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
-from .workers import Workers
+from .workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
     from .device_runtime import DeviceRuntime
     from .runtime import Runtime
+    from .sharing import SharedRuntime
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -37,7 +38,8 @@ class Whisper:
     """Implements the Whisper speech recognition model published by OpenAI.
 
     The methods may be called from several threads at once. Each request is run by one of
-    ``num_workers`` workers; others wait in a queue.
+    ``num_workers`` workers; others wait in a queue. A worker on the CPU runs one request at a
+    time, a worker on a GPU several, whose decoder steps are executed together.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Whisper:
             compute_type: Model computation type, or a dictionary mapping a device name to it:
                 default, auto, int8, int8_float32, int8_float16, int8_bfloat16, int16, float16,
                 bfloat16, float32.
-            inter_threads: Number of requests that each device runs in parallel.
+            inter_threads: Number of workers of each device.
             intra_threads: Number of threads that compute (0 to use a default value).
             max_queued_batches: How many requests may wait for a worker (-1 for unlimited, 0 for
                 an automatic value). When the queue is full, further requests block until there
@@ -104,7 +106,8 @@ class Whisper:
         self._dimensions = checkpoint.dimensions
         self._vocabulary = checkpoint.vocabulary
         self._precision = select(compute_type, checkpoint.dtype, device, self._device)
-        self._workers = Workers(self._replicas(checkpoint), max_queued)
+        at_once = REQUESTS_AT_ONCE if self._shares_steps else 1
+        self._workers = Workers(self._replicas(checkpoint), max_queued, at_once)
 
     @property
     def is_multilingual(self) -> bool:
@@ -357,13 +360,29 @@ class Whisper:
 
     def _replicas(self, checkpoint: Checkpoint) -> list[Replica]:
         """One entry for each worker; the workers of a device share its model."""
-        runtimes = {index: self._load_runtime(checkpoint, index) for index in self._device_index}
+        loaded = {index: self._load_runtime(checkpoint, index) for index in self._device_index}
+        runtimes: Mapping[int, Runtime | DeviceRuntime | SharedRuntime] = loaded
+        if self._shares_steps:
+            from .sharing import SharedRuntime
+
+            runtimes = {index: SharedRuntime(runtime) for index, runtime in loaded.items()}
         self.log_mel = runtimes[self._device_index[0]].log_mel
         replicas = {
             index: Replica(runtime, checkpoint.vocabulary, checkpoint.config)
             for index, runtime in runtimes.items()
         }
         return [replicas[index] for index in self._device_index] * self._workers_per_device
+
+    @property
+    def _shares_steps(self) -> bool:
+        """Whether requests of several threads are decoded together.
+
+        On a GPU they are: a step takes the time of reading the weights, whoever they are read
+        for. On a CPU, products for some rows more take that much longer and the encoder takes
+        most of the time, so nothing is gained over one request after another, which are answered
+        sooner on average; and `inter_threads` and `intra_threads` say how its cores are used.
+        """
+        return self._device != "cpu"
 
     def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Runtime | DeviceRuntime:
         """Place the model on one device."""

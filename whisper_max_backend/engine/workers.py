@@ -13,27 +13,37 @@ Model = TypeVar("Model")
 Result = TypeVar("Result")
 
 
+REQUESTS_AT_ONCE = 16
+"""Requests that a worker of a device with shared steps runs at the same time, as long as its memory
+has room for their keys and values."""
+
+
 class Workers(Generic[Model]):
     """Runs each request with the first model that is free.
 
     The counterpart of CTranslate2's ``ReplicaPool`` and ``ThreadPool``. A model may be given more
-    than once: then it runs as many requests at a time. The threads end when this object is
-    dropped and its requests are done.
+    than once, for several workers. The threads end when this object is dropped and its requests
+    are done.
     """
 
-    def __init__(self, models: Sequence[Model], max_queued: int = 0) -> None:
+    def __init__(
+        self, models: Sequence[Model], max_queued: int = 0, requests_at_once: int = 1
+    ) -> None:
         """Start workers.
 
         Args:
             models: One for each worker.
             max_queued: How many requests may wait: -1 for any number, 0 for four a worker.
+            requests_at_once: How many requests a worker runs at the same time.
         """
         self.count = len(models)
+        self._requests_at_once = requests_at_once
         if max_queued < 0:
             self._capacity = sys.maxsize
         else:
             self._capacity = max_queued or 4 * self.count
-        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="whisper-max")
+        threads = self.count * requests_at_once
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="whisper-max")
         self._changed = threading.Condition()
         self._queued = 0
         self._active = 0
@@ -58,8 +68,9 @@ class Workers(Generic[Model]):
     def attach(self, models: Sequence[Model]) -> None:
         """Give the workers their models, one each."""
         free: SimpleQueue[Model] = SimpleQueue()
-        for model in models:
-            free.put(model)
+        for _ in range(self._requests_at_once):
+            for model in models:
+                free.put(model)
         with self._changed:
             self._free = free
 

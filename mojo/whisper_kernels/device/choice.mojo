@@ -23,6 +23,48 @@ comptime LAST = Int32.MAX
 """The place of no continuation."""
 
 
+struct Draw(ImplicitlyCopyable):
+    """How the continuations of a row are chosen. Rows of several requests may be side by side, so
+    each has its own, and knows its number among the rows of its request: chance is the same
+    whatever else is in the step."""
+
+    var watched: Int
+    """The id whose probability before the rules is wanted, or -1."""
+    var topk: Int
+    """Sample among so many of an item's best; 0: among all, 1: take the best."""
+    var seed: UInt32
+    var row: Int
+    """Among the rows of the request."""
+    var penalty: Float32
+    var temperature: Float32
+    """0 takes the best."""
+
+    @always_inline
+    def __init__(out self, draws: Ints, factors: Floats, row: Int):
+        """Of a row of draws [rows, 4] and factors [rows, 2], in the order of the fields."""
+        self.watched = Int(draws[unsafe_offset=4 * row])
+        self.topk = Int(draws[unsafe_offset=4 * row + 1])
+        self.seed = hashed[1](UInt32(draws[unsafe_offset=4 * row + 2]))
+        self.row = Int(draws[unsafe_offset=4 * row + 3])
+        self.penalty = factors[unsafe_offset=2 * row]
+        self.temperature = factors[unsafe_offset=2 * row + 1]
+
+    @always_inline
+    def sampled(self) -> Bool:
+        """Whether chance plays a part."""
+        return self.temperature > 0 and self.topk != 1
+
+    @always_inline
+    def restricted(self, count: Int) -> Bool:
+        """Whether it does so among the best only, of `count` continuations."""
+        return self.sampled() and 0 < self.topk < count
+
+    @always_inline
+    def stream(self, index: Int) -> UInt32:
+        """What the noise of a row, or of an item, is made from."""
+        return hashed[1](self.seed ^ UInt32(index + 1))
+
+
 @always_inline
 def before(key: Float32, place: Int32, other: Float32, other_place: Int32) -> Bool:
     """Whether a continuation comes before another: a larger key, or an equal one further left."""
@@ -42,15 +84,13 @@ def survey_block(
     row: Int,
     raw: Floats,
     scores: Floats,
-    suppressed: Ints,
     ranges: Ints,
     banned: Ints,
     penalized: Ints,
     checks: Ints,
-    numbers: Ints,
-    penalty: Floats,
-    draw: Ints,
-    temperature: Floats,
+    timestamps: Ints,
+    draws: Ints,
+    factors: Floats,
     ruled: Floats,
     watched: Floats,
     shifts: Floats,
@@ -60,7 +100,6 @@ def survey_block(
     beams: Int,
     wanted: Int,
     capacity: Int,
-    suppressed_count: Int,
     banned_count: Int,
     penalized_count: Int,
 ):
@@ -74,7 +113,8 @@ def survey_block(
             line[unsafe_offset=k] = source[unsafe_offset=k]
 
     step[THREADS](copy)
-    var watched_id = Int(numbers[unsafe_offset=1])
+    var draw = Draw(draws, factors, row)
+    var watched_id = draw.watched
     var probability = Float32(0)
     if watched_id >= 0:
         probability = exp(
@@ -88,16 +128,13 @@ def survey_block(
             var id = Int(penalized[unsafe_offset=row * penalized_count + i])
             if id >= 0:
                 var value = line[unsafe_offset=id]
-                var factor = penalty[unsafe_offset=0]
-                line[unsafe_offset=id] = value * factor if value < 0 else value / factor
+                line[unsafe_offset=id] = (
+                    value * draw.penalty if value < 0 else value / draw.penalty
+                )
 
     step[THREADS](penalize)
 
     def ban(thread: Int) {imm}:
-        for i in range(thread, suppressed_count, THREADS):
-            var id = Int(suppressed[unsafe_offset=i])
-            if id >= 0:
-                line[unsafe_offset=id] = BANNED
         for i in range(thread, banned_count, THREADS):
             var id = Int(banned[unsafe_offset=row * banned_count + i])
             if id >= 0:
@@ -111,8 +148,8 @@ def survey_block(
 
     step[THREADS](ban)
     if checks[unsafe_offset=row] != 0:
-        var start = Int(numbers[unsafe_offset=0])
-        var timestamps = log_sum(reduction, line.unsafe_offset(start), vocabulary - start)
+        var start = Int(timestamps[unsafe_offset=0])
+        var together = log_sum(reduction, line.unsafe_offset(start), vocabulary - start)
 
         def text_top(thread: Int) {imm} -> Float32:
             var top = Float32.MIN_FINITE
@@ -120,7 +157,7 @@ def survey_block(
                 top = max(top, line[unsafe_offset=k])
             return top
 
-        if timestamps > reduction.maximum(text_top):
+        if together > reduction.maximum(text_top):
 
             def ban_text(thread: Int) {imm}:
                 for k in range(thread, start, THREADS):
@@ -128,11 +165,8 @@ def survey_block(
 
             step[THREADS](ban_text)
     var shift = scores[unsafe_offset=row] - log_sum(reduction, line, vocabulary)
-    var heat = temperature[unsafe_offset=0]
-    var topk = Int(draw[unsafe_offset=0])
-    var sampled = heat > 0 and topk != 1 and not 0 < topk < beams * vocabulary
-    var seed = hashed[1](UInt32(draw[unsafe_offset=1]))
-    var stream = hashed[1](seed ^ UInt32(row + 1))
+    var sampled = draw.sampled() and not draw.restricted(beams * vocabulary)
+    var stream = draw.stream(draw.row)
     var part_keys = shared[THREADS]()
     var part_places = shared[THREADS, DType.int32]()
     var best_keys = shared[FOLDS]()
@@ -145,7 +179,7 @@ def survey_block(
             var key = Float32.MIN
             var place = LAST
             for k in range(thread, vocabulary, THREADS):
-                var other = noise(sampled, heat, stream, line[unsafe_offset=k] + shift, k)
+                var other = noise(sampled, draw.temperature, stream, line[unsafe_offset=k] + shift, k)
                 if before(last_key, last_place, other, Int32(k)) and before(
                     other, Int32(k), key, place
                 ):
@@ -198,8 +232,8 @@ def survey_block(
 @always_inline
 def choose_block(
     item: Int,
-    draw: Ints,
-    temperature: Floats,
+    draws: Ints,
+    factors: Floats,
     ruled: Floats,
     shifts: Floats,
     keys: Floats,
@@ -218,12 +252,10 @@ def choose_block(
     """
     var found = min(capacity, vocabulary)
     var count = beams * found
-    var heat = temperature[unsafe_offset=0]
-    var topk = Int(draw[unsafe_offset=0])
-    var restricted = heat > 0 and topk != 1 and 0 < topk < beams * vocabulary
-    var seed = hashed[1](UInt32(draw[unsafe_offset=1]))
-    var stream = hashed[1](seed ^ UInt32(item + 1))
-    var left = min(topk, count) if restricted else count
+    var draw = Draw(draws, factors, item * beams)
+    var restricted = draw.restricted(beams * vocabulary)
+    var stream = draw.stream(draw.row // beams)
+    var left = min(draw.topk, count) if restricted else count
     var own_keys = keys.unsafe_offset(item * beams * capacity)
     var own_places = places.unsafe_offset(item * beams * capacity)
     var own_drawn = drawn.unsafe_offset(item * beams * capacity)
@@ -237,8 +269,8 @@ def choose_block(
             if restricted:
                 var rank = rank_of(own_keys, own_places, cell, found, capacity, beams)
                 key = (
-                    key / heat + gumbel[1](stream, UInt32(rank)) if rank
-                    < topk else Float32.MIN
+                    key / draw.temperature + gumbel[1](stream, UInt32(rank)) if rank
+                    < draw.topk else Float32.MIN
                 )
             own_drawn[unsafe_offset=cell] = key
 
@@ -280,15 +312,13 @@ def rank_of(keys: Floats, places: Ints, cell: Int, found: Int, capacity: Int, ro
 def survey_kernel(
     raw: Floats,
     scores: Floats,
-    suppressed: Ints,
     ranges: Ints,
     banned: Ints,
     penalized: Ints,
     checks: Ints,
-    numbers: Ints,
-    penalty: Floats,
-    draw: Ints,
-    temperature: Floats,
+    timestamps: Ints,
+    draws: Ints,
+    factors: Floats,
     ruled: Floats,
     watched: Floats,
     shifts: Floats,
@@ -298,7 +328,6 @@ def survey_kernel(
     beams: Int64,
     wanted: Int64,
     capacity: Int64,
-    suppressed_count: Int64,
     banned_count: Int64,
     penalized_count: Int64,
 ):
@@ -307,15 +336,13 @@ def survey_kernel(
         Int(block_idx.x),
         raw,
         scores,
-        suppressed,
         ranges,
         banned,
         penalized,
         checks,
-        numbers,
-        penalty,
-        draw,
-        temperature,
+        timestamps,
+        draws,
+        factors,
         ruled,
         watched,
         shifts,
@@ -325,15 +352,14 @@ def survey_kernel(
         Int(beams),
         Int(wanted),
         Int(capacity),
-        Int(suppressed_count),
         Int(banned_count),
         Int(penalized_count),
     )
 
 
 def choose_kernel(
-    draw: Ints,
-    temperature: Floats,
+    draws: Ints,
+    factors: Floats,
     ruled: Floats,
     shifts: Floats,
     keys: Floats,
@@ -348,8 +374,8 @@ def choose_kernel(
     """One block of the grid."""
     choose_block(
         Int(block_idx.x),
-        draw,
-        temperature,
+        draws,
+        factors,
         ruled,
         shifts,
         keys,
@@ -367,10 +393,12 @@ def choose_kernel(
 struct Choose:
     """The end of a step, from logits [items, beams, vocabulary]; rows are items * beams.
 
-    Inputs are those of `whisper.choose`; lists of ids are padded with -1. proposals [items, 3, candidates] int32: ids, rows within
-    the item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts
-    [rows], keys, places, drawn [rows, capacity] are room to work in: capacity is what is looked at
-    of each row, the candidates or, where sampling is restricted to more, those.
+    scores [rows] so far; ranges [rows, 4], banned and penalized [rows, ...] padded with -1, checks
+    [rows] as `Rules` has them; timestamps [1]: the id where they begin; draws [rows, 4] and factors
+    [rows, 2] as `Draw` has them. proposals [items, 3, candidates] int32: ids, rows within the
+    item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts [rows],
+    keys, places, drawn [rows, capacity] are room to work in: capacity is what is looked at of each
+    row, the candidates or, where sampling is restricted to more, those.
     """
 
     @staticmethod
@@ -386,15 +414,13 @@ struct Choose:
         drawn: OutputTensor[dtype=DType.float32, rank=2, ...],
         logits: InputTensor[dtype=DType.float32, rank=3, ...],
         scores: InputTensor[dtype=DType.float32, rank=1, ...],
-        suppressed: InputTensor[dtype=DType.int32, rank=1, ...],
         ranges: InputTensor[dtype=DType.int32, rank=2, ...],
         banned: InputTensor[dtype=DType.int32, rank=2, ...],
         penalized: InputTensor[dtype=DType.int32, rank=2, ...],
         checks: InputTensor[dtype=DType.int32, rank=1, ...],
-        numbers: InputTensor[dtype=DType.int32, rank=1, ...],
-        penalty: InputTensor[dtype=DType.float32, rank=1, ...],
-        draw: InputTensor[dtype=DType.int32, rank=1, ...],
-        temperature: InputTensor[dtype=DType.float32, rank=1, ...],
+        timestamps: InputTensor[dtype=DType.int32, rank=1, ...],
+        draws: InputTensor[dtype=DType.int32, rank=2, ...],
+        factors: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
         var items = logits.dim_size(0)
@@ -402,7 +428,6 @@ struct Choose:
         var vocabulary = logits.dim_size(2)
         var wanted = proposals.dim_size(2)
         var capacity = keys.dim_size(1)
-        var suppressed_count = suppressed.dim_size(0)
         var banned_count = banned.dim_size(1)
         var penalized_count = penalized.dim_size(1)
         if items == 0:
@@ -410,15 +435,13 @@ struct Choose:
         comptime if is_cpu[target]():
             var raw_at = floats(logits)
             var scores_at = floats(scores)
-            var suppressed_at = ints(suppressed)
             var ranges_at = ints(ranges)
             var banned_at = ints(banned)
             var penalized_at = ints(penalized)
             var checks_at = ints(checks)
-            var numbers_at = ints(numbers)
-            var penalty_at = floats(penalty)
-            var draw_at = ints(draw)
-            var temperature_at = floats(temperature)
+            var timestamps_at = ints(timestamps)
+            var draws_at = ints(draws)
+            var factors_at = floats(factors)
             var ruled_at = floats(ruled)
             var watched_at = floats(watched)
             var shifts_at = floats(shifts)
@@ -432,15 +455,13 @@ struct Choose:
                     row,
                     raw_at,
                     scores_at,
-                    suppressed_at,
                     ranges_at,
                     banned_at,
                     penalized_at,
                     checks_at,
-                    numbers_at,
-                    penalty_at,
-                    draw_at,
-                    temperature_at,
+                    timestamps_at,
+                    draws_at,
+                    factors_at,
                     ruled_at,
                     watched_at,
                     shifts_at,
@@ -450,7 +471,6 @@ struct Choose:
                     beams,
                     wanted,
                     capacity,
-                    suppressed_count,
                     banned_count,
                     penalized_count,
                 )
@@ -460,8 +480,8 @@ struct Choose:
             def choose(item: Int) {imm}:
                 choose_block(
                     item,
-                    draw_at,
-                    temperature_at,
+                    draws_at,
+                    factors_at,
                     ruled_at,
                     shifts_at,
                     keys_at,
@@ -479,15 +499,13 @@ struct Choose:
             ctx.enqueue_function[survey_kernel](
                 floats(logits),
                 floats(scores),
-                ints(suppressed),
                 ints(ranges),
                 ints(banned),
                 ints(penalized),
                 ints(checks),
-                ints(numbers),
-                floats(penalty),
-                ints(draw),
-                floats(temperature),
+                ints(timestamps),
+                ints(draws),
+                floats(factors),
                 floats(ruled),
                 floats(watched),
                 floats(shifts),
@@ -497,15 +515,14 @@ struct Choose:
                 Int64(beams),
                 Int64(wanted),
                 Int64(capacity),
-                Int64(suppressed_count),
                 Int64(banned_count),
                 Int64(penalized_count),
                 grid_dim=items * beams,
                 block_dim=THREADS,
             )
             ctx.enqueue_function[choose_kernel](
-                ints(draw),
-                floats(temperature),
+                ints(draws),
+                floats(factors),
                 floats(ruled),
                 floats(shifts),
                 floats(keys),

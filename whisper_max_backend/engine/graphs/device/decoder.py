@@ -56,15 +56,13 @@ class DecoderGraphs:
         inputs = [
             *history,
             layers.floats("rows"),  # scores so far
-            layers.integers("suppressed"),
             layers.integers("rows", 4),  # ranges
             layers.integers("rows", "banned"),
             layers.integers("rows", "penalized"),
             layers.integers("rows"),  # check_timestamps
-            layers.integers(2),  # first timestamp, watched id
-            layers.floats(1),  # repetition penalty
-            layers.integers(2),  # top-k, seed
-            layers.floats(1),  # temperature
+            layers.integers(1),  # first timestamp
+            layers.integers("rows", 4),  # watched id, top-k, seed, number within the request
+            layers.floats("rows", 2),  # repetition penalty, temperature
             layers.integers("candidates"),  # only its length counts
             layers.integers("capacity"),  # likewise: how many of each row are looked at
         ]

@@ -1,0 +1,337 @@
+"""Requests of several threads on one device: each is answered as if it were alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from max.driver import CPU
+
+from compat_tests.miniature import ARCHITECTURES, make_model
+from compat_tests.numpy_runtime import random_features
+from whisper_max_backend.engine.checkpoint import Checkpoint, load_checkpoint
+from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.replica import GenerationOptions, Replica
+from whisper_max_backend.engine.runtime import Runtime
+from whisper_max_backend.engine.sharing import SharedRuntime
+from whisper_max_backend.engine.steps import Step
+
+pytestmark = pytest.mark.timeout(900)  # a miniature may have to be compiled
+
+ARCHITECTURE = ARCHITECTURES["one-head"]
+CALLERS = 8
+RUNTIMES: dict[str, Callable[[Checkpoint], Runtime | DeviceRuntime]] = {
+    "gpu graphs": lambda checkpoint: DeviceRuntime(checkpoint, CPU(), "float32"),
+    "cpu": lambda checkpoint: Runtime(checkpoint, compute_type="float32"),
+    "cpu, int8": lambda checkpoint: Runtime(checkpoint, compute_type="int8_float32"),
+}
+PLAIN = GenerationOptions(5, 1, 1, 1, 1, 0, 60, True, False, True, 50, True, [-1], 1, 1, 0)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "beam 5": {},
+    "beam 2": {"beam_size": 2},
+    "greedy": {"beam_size": 1},
+    "greedy, logits": {"beam_size": 1, "return_logits_vocab": True, "max_length": 20},
+    "sampled": {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": 0.8, "seed": 7},
+    "sampled, another seed": {"beam_size": 1, "sampling_topk": 0, "seed": 8},
+    "sampled beams": {"beam_size": 3, "sampling_topk": 0, "sampling_temperature": 0.6, "seed": 5},
+    "sampled among few": {"beam_size": 1, "sampling_topk": 5, "num_hypotheses": 3, "seed": 9},
+    "five samples": {"beam_size": 1, "sampling_topk": 0, "num_hypotheses": 5, "seed": 3},
+    "penalty": {"repetition_penalty": 1.2},
+    "n-grams": {"no_repeat_ngram_size": 2, "patience": 2},
+    "nothing suppressed": {"suppress_tokens": [], "suppress_blank": False},
+    "much suppressed": {"suppress_tokens": [-1, *range(30, 90)]},
+    "no speech probability left out": {"return_no_speech_prob": False},
+    "short": {"max_length": 8},
+    "long": {"max_length": 200, "suppress_tokens": [-1, 256 + 1]},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What one caller asks."""
+
+    options: GenerationOptions
+    prompts: list[list[int]]
+    features: np.ndarray
+
+    def answer(self, replica: Replica) -> list[tuple[Any, ...]]:
+        """Tokens, scores, probability and logits of every item."""
+        results = replica.generate(self.features, self.prompts, self.options)
+        return [
+            (
+                result.sequences_ids,
+                result.scores,
+                result.no_speech_prob,
+                [np.array(step) for steps in result.logits for step in steps],
+            )
+            for result in results
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The same model for one request at a time, and for several."""
+
+    alone: Replica
+    shared: Replica
+    runtime: SharedRuntime
+    checkpoint: Checkpoint
+    exact: bool  # whether a row's numbers do not depend on the other rows
+
+    def request(self, number: int, batch: int = 1, frames: int = 200, **options: Any) -> Request:
+        """With audio of its own; odd numbers are without timestamps."""
+        v = self.checkpoint.vocabulary
+        prompt = [v.sot, v.to_id("<|en|>"), v.to_id("<|transcribe|>")]
+        prompt += [v.no_timestamps] if number % 2 else []
+        features = random_features((batch, ARCHITECTURE.n_mels, frames), number)
+        return Request(dataclasses.replace(PLAIN, **options), [prompt] * batch, features)
+
+    def same(self, expected: Sequence[tuple[Any, ...]], found: Sequence[tuple[Any, ...]]) -> None:
+        """Tokens are equal; numbers as well, or to what summing in another order changes."""
+        assert len(found) == len(expected)
+        for (ids, scores, silence, logits), (ids_, scores_, silence_, logits_) in zip(
+            expected, found, strict=True
+        ):
+            assert ids_ == ids
+            assert len(logits_) == len(logits)
+            if self.exact:
+                assert (scores_, silence_) == (scores, silence)
+            assert scores_ == pytest.approx(scores, rel=1e-5)
+            assert silence_ == pytest.approx(silence, rel=1e-4)
+            for one, other in zip(logits, logits_, strict=True):
+                np.testing.assert_allclose(other, one, rtol=1e-4, atol=0 if self.exact else 1e-4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path: Path = make_model(tmp_path_factory.mktemp("one-head"), ARCHITECTURE)
+    return load_checkpoint(str(path))
+
+
+@pytest.fixture(scope="module", params=list(RUNTIMES))
+def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Pair:
+    make = RUNTIMES[request.param]
+    runtime = SharedRuntime(make(checkpoint))
+    vocabulary, config = checkpoint.vocabulary, checkpoint.config
+    return Pair(
+        Replica(make(checkpoint), vocabulary, config),
+        Replica(runtime, vocabulary, config),
+        runtime,
+        checkpoint,
+        # Up to FEW_ROWS rows, a GPU's graphs add a window's frames up in several parts.
+        exact=request.param != "gpu graphs",
+    )
+
+
+@pytest.fixture
+def executed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
+    """Steps that were executed together."""
+    runs: list[list[Step]] = []
+    decoder = pair.runtime.decoder._decoder
+    execute = decoder.step_together
+
+    def watched(steps: Sequence[Step]) -> Any:
+        runs.append(list(steps))
+        return execute(steps)
+
+    monkeypatch.setattr(decoder, "step_together", watched)
+    return runs
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(pair: Pair) -> Iterator[None]:
+    """After each test, nobody has a part of the caches, and nobody is waited for."""
+    yield
+    decoder = pair.runtime.decoder
+    assert decoder._joined == set()
+    assert decoder._steps._joined == 0
+    assert decoder._steps._waiting == []
+    assert all(room.empty for room in decoder._decoder.caches._rooms.values())  # type: ignore[attr-defined]
+
+
+def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the calls return, all begun at the same time in threads of their own."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait(60)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [one.result(600) for one in [pool.submit(run, call) for call in calls]]
+
+
+def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
+    """Callers with one kind of request: their steps are shared, their answers their own."""
+    requests = [pair.request(i) for i in range(CALLERS)]
+    expected = [request.answer(pair.alone) for request in requests]
+    found = at_once([partial(request.answer, pair.shared) for request in requests])
+    for one, other in zip(expected, found, strict=True):
+        pair.same(one, other)
+    assert len({str(answer[0][0]) for answer in expected}) > CALLERS / 2
+    steps = sum(map(len, executed))
+    assert max(map(len, executed)) >= CALLERS / 2  # a CPU has two kinds, for what is suppressed
+    assert len(executed) < steps / 2
+
+
+def test_positions_differ(
+    pair: Pair, executed: list[list[Step]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that come later join at the next step; short ones leave, the long one goes on."""
+    endless = [-1, pair.checkpoint.vocabulary.eot]
+    lengths = (200, 22, 24, 30)
+    requests = [
+        pair.request(2 * i, max_length=length, suppress_tokens=endless)
+        for i, length in enumerate(lengths)
+    ]
+    expected = [request.answer(pair.alone) for request in requests]
+    under_way = threading.Event()
+    decoder = pair.runtime.decoder
+    next_step = decoder._decoder.next_step
+
+    def held(*args: Any) -> Step:
+        """The first request waits at its eleventh token until the others have joined."""
+        step = next_step(*args)
+        if step.positions[0] == 10 and not under_way.is_set():
+            under_way.set()
+            deadline = time.monotonic() + 60
+            while len(decoder._joined) < len(requests):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        return step
+
+    monkeypatch.setattr(decoder._decoder, "next_step", held)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        pending = [pool.submit(requests[0].answer, pair.shared)]
+        assert under_way.wait(60)
+        pending += [pool.submit(request.answer, pair.shared) for request in requests[1:]]
+        for one, other in zip(expected, pending, strict=True):
+            pair.same(one, other.result(600))
+    positions = [{int(step.positions[0]) for step in steps} for steps in executed]
+    assert sum(len(different) > 1 for different in positions) >= 5
+    assert max(map(len, executed)) == len(requests)
+    assert len(executed[-1]) == 1  # the long one, alone again
+
+
+def test_mixed_requests(pair: Pair) -> None:
+    """Every caller with other options, batch and length; then all of them again."""
+    requests = [
+        pair.request(i, batch=1 + i % 3, frames=200 if i % 5 else 120, **options)
+        for i, options in enumerate(OPTIONS.values())
+    ]
+    expected = [request.answer(pair.alone) for request in requests]
+    for _ in range(2):
+        found = at_once([partial(request.answer, pair.shared) for request in requests])
+        for one, other in zip(expected, found, strict=True):
+            pair.same(one, other)
+
+
+def test_other_work_between(pair: Pair) -> None:
+    """Languages, alignments and encodings are asked for while others decode."""
+    v = pair.checkpoint.vocabulary
+    requests = [pair.request(i) for i in range(3)]
+    features = random_features((2, ARCHITECTURE.n_mels, 200), 40)
+
+    def language(replica: Replica) -> Any:
+        return replica.detect_language(features)
+
+    def alignment(replica: Replica) -> Any:
+        results = replica.align(features, [v.sot], [[40, 41, 42], [50]], [200, 150], 7)
+        return [(result.alignments, result.text_token_probs) for result in results]
+
+    def encoding(replica: Replica) -> Any:
+        return np.array(replica.encode(features, to_cpu=True))
+
+    def repeat(other: Callable[[Replica], Any]) -> list[Any]:
+        return [other(pair.shared) for _ in range(5)]
+
+    others = [language, alignment, encoding]
+    expected = [other(pair.alone) for other in others]
+    answers = [request.answer(pair.alone) for request in requests]
+    found = at_once(
+        [partial(request.answer, pair.shared) for request in requests]
+        + [partial(repeat, other) for other in others]
+    )
+    for one, other in zip(answers, found, strict=False):
+        pair.same(one, other)
+    for language_, alignment_, encoding_ in zip(*found[len(requests) :], strict=True):
+        assert language_ == expected[0]
+        assert alignment_ == expected[1]
+        np.testing.assert_allclose(encoding_, expected[2], rtol=1e-5, atol=1e-5)
+
+
+def test_errors_are_their_callers_own(pair: Pair) -> None:
+    """A prompt that leaves no position, an option that is refused: others notice nothing."""
+    good = [pair.request(i) for i in range(4)]
+    expected = [request.answer(pair.alone) for request in good]
+    v = pair.checkpoint.vocabulary
+    full = dataclasses.replace(
+        pair.request(0, suppress_tokens=[-1, v.eot]),
+        prompts=[[v.to_id("<|startofprev|>"), *[40] * 440, *pair.request(0).prompts[0]]],
+    )
+    full = dataclasses.replace(full, options=dataclasses.replace(full.options, max_length=2000))
+    refused = pair.request(1, beam_size=1, sampling_topk=10**6)
+    errors: list[tuple[Request, type[Exception], str]] = [
+        (full, RuntimeError, "No position encodings"),
+        (refused, ValueError, "sampling_topk"),
+    ]
+
+    def fail(request: Request, error: type[Exception], message: str) -> None:
+        for _ in range(3):
+            with pytest.raises(error, match=message):
+                request.answer(pair.shared)
+
+    found = at_once(
+        [partial(request.answer, pair.shared) for request in good]
+        + [partial(fail, *error) for error in errors]
+    )
+    for one, other in zip(expected, found, strict=False):
+        pair.same(one, other)
+
+
+def test_a_failing_execution(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the device refuses steps together, they are executed alone; where it refuses one
+    request's, that one fails."""
+    requests = [pair.request(i) for i in range(4)]
+    expected = [request.answer(pair.alone) for request in requests]
+    decoder = pair.runtime.decoder._decoder
+    execute = decoder.step_together
+
+    def refusing(steps: Sequence[Step]) -> Any:
+        if len(steps) > 1:
+            raise RuntimeError("out of memory")
+        if steps[0].beams == 4:
+            raise RuntimeError("launch failed")
+        return execute(steps)
+
+    monkeypatch.setattr(decoder, "step_together", refusing)
+
+    def fails() -> None:
+        with pytest.raises(RuntimeError, match="launch failed"):
+            pair.request(9, beam_size=4).answer(pair.shared)
+
+    calls = [partial(request.answer, pair.shared) for request in requests]
+    found = at_once([*calls, fails])
+    for one, other in zip(expected, found, strict=False):
+        pair.same(one, other)
+
+
+def test_many_callers_again_and_again(pair: Pair) -> None:
+    """More threads than are waited for at a time, coming and going."""
+    options = list(OPTIONS.values())
+    requests = [pair.request(i, **options[i % len(options)]) for i in range(12)]
+    expected = [request.answer(pair.alone) for request in requests]
+
+    def caller(first: int) -> None:
+        for index in range(first, first + 6):
+            pair.same(expected[index % 12], requests[index % 12].answer(pair.shared))
+
+    at_once([partial(caller, first) for first in range(12)])
