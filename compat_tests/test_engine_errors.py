@@ -67,7 +67,7 @@ CONSTRUCTIONS: dict[str, tuple[dict[str, Any], int]] = {
     "device of another type": ({"device": 0}, 0),
     "compute type": ({"compute_type": "int4"}, 26),
     "float16 on a CPU": ({"compute_type": "float16"}, 500),
-    "bfloat16 on a CPU": ({"compute_type": "bfloat16"}, 500),
+    "int8_bfloat16 on a CPU": ({"compute_type": "int8_bfloat16"}, 500),
     "int8_float16 on a CPU": ({"compute_type": "int8_float16"}, 500),
     "compute type of another type": ({"compute_type": 8}, 0),
     "device index": ({"device_index": 1}, 27),

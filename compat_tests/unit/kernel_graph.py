@@ -15,13 +15,17 @@ from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from max.graph.dim import DimLike
 
 from whisper_max_backend.engine.artifacts import compiled
+from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.engine.graphs.layers import new_graph
 from whisper_max_backend.engine.graphs.packing import CONVERSIONS
-from whisper_max_backend.engine.packing import PANEL
+from whisper_max_backend.engine.packing import PANEL, TILE_BYTES
 from whisper_max_backend.engine.session import Model, Session
 
 STORAGES = (DType.float32, DType.float16, DType.bfloat16, DType.int8)
 """What matrices may be kept in."""
+
+HALVES = TILE_BYTES // 2
+"""Numbers of bfloat16 that the depth of a panel is a multiple of."""
 
 _CPU = DeviceRef.CPU()
 
@@ -217,8 +221,18 @@ def normal(*shape: int, scale: float = 1, mean: float = 0) -> np.ndarray:
 
 def packed(weight: np.ndarray) -> np.ndarray:
     """A dense weight [outputs, inputs] of floats as the bytes of its panels (matrix.mojo)."""
+    return _panels(weight, weight.shape[1], 1)
+
+
+def packed_bfloat16(weight: np.ndarray) -> np.ndarray:
+    """The same of the bits of bfloat16 (uint16), whose depth is padded; in pairs for tiles."""
+    depth = -(-weight.shape[1] // HALVES) * HALVES
+    return _panels(weight, depth, 2 if has_tiles() else 1)
+
+
+def _panels(weight: np.ndarray, depth: int, group: int) -> np.ndarray:
     outputs, inputs = weight.shape
     count = -(-outputs // PANEL)
-    padded = np.pad(weight, ((0, count * PANEL - outputs), (0, 0)))
-    ordered = np.ascontiguousarray(padded.reshape(count, PANEL, inputs).swapaxes(1, 2))
-    return ordered.reshape(-1).view(np.uint8)
+    padded = np.pad(weight, ((0, count * PANEL - outputs), (0, depth - inputs)))
+    grouped = padded.reshape(count, PANEL, depth // group, group)
+    return np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(-1).view(np.uint8)

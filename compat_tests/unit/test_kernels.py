@@ -14,7 +14,9 @@ import pytest
 from max.driver import Buffer
 from max.dtype import DType
 
-from compat_tests.unit.kernel_graph import Kernels, normal, packed
+from compat_tests.miniature import to_bfloat16
+from compat_tests.unit.kernel_graph import Kernels, normal, packed, packed_bfloat16
+from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.engine.graphs.packing import CONVERSIONS
 from whisper_max_backend.engine.packing import matrix_bytes
 
@@ -77,7 +79,7 @@ def test_pack(kernels: Kernels, kind: str, storage: str, shape: tuple[int, int])
         given = weight = weight.clip(-128, 127).astype(kind)
     scaled = weight.astype(np.float32) * scale[:, None]
     if storage == "bfloat16":
-        expected = packed((scaled.view(np.uint32) >> 16).astype(np.uint16))
+        expected = packed_bfloat16(to_bfloat16(scaled))
     else:
         expected = packed(scaled.astype(storage))
     panels = np.full(expected.shape, 0x7F, np.uint8)
@@ -88,7 +90,7 @@ def test_pack(kernels: Kernels, kind: str, storage: str, shape: tuple[int, int])
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
 def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
-    """Matrices of smaller floats are widened, not computed with."""
+    """Matrices of smaller floats are widened; the tile unit computes in bfloat16, exactly."""
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
     half = weight.astype(np.float16)
@@ -96,11 +98,13 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
     cases = {
         "float32": (weight, packed(weight.astype(np.float32))),
         "float16": (half, packed(half)),
-        "bfloat16": (bfloat16, packed((bfloat16.view(np.uint32) >> 16).astype(np.uint16))),
+        "bfloat16": (bfloat16, packed_bfloat16(to_bfloat16(bfloat16))),
     }
+    rounded = (to_bfloat16(x).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     for storage, (values, panels) in cases.items():
+        given = rounded if storage == "bfloat16" and has_tiles() else x
         (y,) = kernels(f"project_{storage}", x, panels, shapes=[outputs])
-        assert_close(y, x @ values.astype(np.float64).T)
+        assert_close(y, given @ values.astype(np.float64).T)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)

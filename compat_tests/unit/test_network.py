@@ -13,6 +13,7 @@ import pytest
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.unit.float64_network import Network, random_checkpoint
 from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
+from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.engine.decoder_protocol import Sampling
 from whisper_max_backend.engine.packing import packed_weights
 from whisper_max_backend.engine.prebuild import storages
@@ -20,7 +21,7 @@ from whisper_max_backend.engine.rules import Constraints
 from whisper_max_backend.engine.runtime import Runtime
 from whisper_max_backend.engine.steps import DecoderState
 
-TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "int8": 0.04}
+TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "bfloat16": 0.02, "int8": 0.04}
 """Largest relative error, by what matrices are kept in; float16 is widened, so it costs nothing."""
 
 
@@ -57,15 +58,18 @@ def shape(request: pytest.FixtureRequest) -> Dimensions:
     return SHAPES[request.param]
 
 
-@pytest.fixture(params=["float32", "float16", "int8"])
+@pytest.fixture(params=["float32", "float16", "bfloat16", "int8"])
 def storage(request: pytest.FixtureRequest) -> str:
+    if request.param == "bfloat16" and not has_tiles():
+        pytest.skip("this processor has no tile unit, which computes in bfloat16")
     return str(request.param)
 
 
 def loaded(shape: Dimensions, storage: str, threads: int = 3) -> tuple[Runtime, Network]:
     """A random model, and the same in float64."""
     checkpoint = random_checkpoint(shape, "float16" if storage == "float16" else "float32")
-    compute_type = "int8_float32" if storage == "int8" else "float32"
+    compute_types = {"int8": "int8_float32", "bfloat16": "bfloat16"}
+    compute_type = compute_types.get(storage, "float32")
     runtime = Runtime(checkpoint, compute_type=compute_type, threads=threads)
     return runtime, Network(checkpoint)
 
