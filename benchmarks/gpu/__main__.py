@@ -230,6 +230,8 @@ class _Run:
             lambda: cases.batched(model, name, peers, minutes=minutes, tokens=tokens),
             lambda: cases.long_file(model, name, minutes=minutes / 2, tokens=tokens),
             lambda: cases.callers(model, name, tokens),
+            # The last: what a device makes of a capture that it refuses, is not known.
+            lambda: cases.step(model, name, limits, replay=True),
         ]
         for case in timed:
             with self._told(name):

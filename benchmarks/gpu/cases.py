@@ -53,7 +53,9 @@ class RandomModel:
         self.device = device
         self.dtype = dtype
         checkpoint = random_model(dimensions)
-        self.runtime = SharedRuntime(DeviceRuntime(checkpoint, device, dtype.name))
+        runtime = DeviceRuntime(checkpoint, device, dtype.name)
+        self.replays = runtime.decoder.replays
+        self.runtime = SharedRuntime(runtime)
         self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
         self.vocabulary = checkpoint.vocabulary
 
@@ -142,9 +144,17 @@ def encoder(model: RandomModel, name: str, limits: Limits, batch: int = 1) -> Ro
     return row
 
 
-def step(model: RandomModel, name: str, limits: Limits, beams: int = 5, steps: int = 40) -> Row:
-    """A decoder step, against the bandwidth."""
+def step(
+    model: RandomModel,
+    name: str,
+    limits: Limits,
+    replay: bool = False,
+    beams: int = 5,
+    steps: int = 40,
+) -> Row:
+    """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
     decoder = model.runtime.decoder
+    model.replays.wanted = replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
     state = decoder.start(encoded, rows_per_item=beams)
     decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
@@ -158,7 +168,10 @@ def step(model: RandomModel, name: str, limits: Limits, beams: int = 5, steps: i
         times.append(time.perf_counter() - start)
     decoder.finish(state)
     seconds = float(np.median(times[3:]))
-    row = _row(f"{name}, decoder step, beam {beams}", seconds, None)
+    row = _row(f"{name}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
+    if replay:
+        row["refused"] = not model.replays.wanted  # the log says why
+    model.replays.wanted = False
     size = int(model.dtype.size_in_bytes)
     needed = step_bytes(model.dimensions, size)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
