@@ -80,11 +80,12 @@ def test_steps_that_cannot_be_captured(
     """MAX captures nothing on a CPU: the log says so once, and the tokens are the same."""
     monkeypatch.setenv(VARIABLE_OF_REPLAYS, "1")
     model = DeviceWhisper(engines.ours._path, compute_type="float32")
+    models: list[Any] = [model, engines.reference]
     caplog.clear()
     for _ in range(2):
         actual, expected = (
             one.generate(storage(engines.features()), [engines.prompt()], max_length=24)
-            for one in (model, engines.reference)
+            for one in models
         )
         assert actual[0].sequences_ids == expected[0].sequences_ids
     assert [record.getMessage()[:27] for record in caplog.records] == [
