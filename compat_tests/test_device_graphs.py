@@ -38,6 +38,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
 from whisper_max_backend.engine import devices
 from whisper_max_backend.engine.device_runtime import DeviceRuntime
 from whisper_max_backend.engine.randomness import set_random_seed
+from whisper_max_backend.engine.replays import VARIABLE as VARIABLE_OF_REPLAYS
 from whisper_max_backend.engine.whisper import Whisper
 
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
@@ -71,6 +72,25 @@ def test_draws_are_those_of_the_cpu(engines: Engines, options: dict[str, Any]) -
         set_random_seed(11)
         found.append(model.generate(features, [engines.prompt()] * 3, **options))
     assert_same_results(*found)
+
+
+def test_steps_that_cannot_be_captured(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MAX captures nothing on a CPU: the log says so once, and the tokens are the same."""
+    monkeypatch.setenv(VARIABLE_OF_REPLAYS, "1")
+    model = DeviceWhisper(engines.ours._path, compute_type="float32")
+    models: list[Any] = [model, engines.reference]
+    caplog.clear()
+    for _ in range(2):
+        actual, expected = (
+            one.generate(storage(engines.features()), [engines.prompt()], max_length=24)
+            for one in models
+        )
+        assert actual[0].sequences_ids == expected[0].sequences_ids
+    assert [record.getMessage()[:27] for record in caplog.records] == [
+        "device graphs are not used:"
+    ]
 
 
 def test_several_devices(

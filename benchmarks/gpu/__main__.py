@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
+from benchmarks.gpu import HOST_TARGET
+
 RESULTS = Path(__file__).parents[1] / "results"
 _ROOT = Path(__file__).parents[2]
 PACKAGES = ("max", "numpy", "faster-whisper", "ctranslate2", "torch", "transformers")
-HOST_TARGET = "x86-64-v3"
-"""What the host's part of artifacts is compiled for: every machine with a GPU runs it."""
 SIDE = 8192
 """Of the square matrices that the matrix rate is measured with."""
 SIZES = ("base", "large-v3", "large-v3-turbo")
@@ -40,7 +40,7 @@ SIZES = ("base", "large-v3", "large-v3-turbo")
 @click.option(
     "--model",
     type=click.Path(path_type=Path, exists=True),
-    help="A real model's directory, for the end-to-end case.",
+    help="A real model's directory, for the end-to-end cases; base, where the test extra is.",
 )
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(
@@ -148,6 +148,7 @@ class _Run:
             "kernels": [],
             "tokens": [],
             "limits": {},
+            "peers": [],
             "cases": [],
         }
         name = re.sub(r"[^a-z0-9]+", "-", str(described.get("name", "cpu")).lower()).strip("-")
@@ -166,9 +167,8 @@ class _Run:
             for name in self.names:
                 with self._told(name):
                     self._time(name)
-        if self.model is not None:
-            with self._told("transcription"):
-                self._transcribe(self.model)
+        with self._told("transcription"):
+            self._transcribe(self.model or _base())
         click.echo(f"kept in {self.path}")
         return not self.failed
 
@@ -208,20 +208,30 @@ class _Run:
     def _time(self, name: str) -> None:
         from benchmarks.gpu import cases
         from benchmarks.gpu.models import SIZES as DIMENSIONS
+        from benchmarks.gpu.peers import PEERS, ask
 
         limits = cases.Limits(
             self.kept["limits"]["operations_per_s"], self.kept["limits"]["bytes_per_s"]
         )
-        model = cases.RandomModel(DIMENSIONS[name], self.dtype, self.place)
         small = self.place.is_host
-        tokens = 10 if small else 100
+        tokens, minutes = (10, 1) if small else (100, 10)
+        device = "cpu" if small else "cuda"
+        counts = ["--tokens", str(tokens), "--batch", str(cases.BATCH)]
+        peers = {p: ask(p, "--size", name, "--device", device, *counts) for p in PEERS}
+        self._keep("peers", {"size": name, **peers})
+        with self._told(f"memory of {name}"):
+            self._keep("cases", cases.memory(name, small, tokens))
+        model = cases.RandomModel(DIMENSIONS[name], self.dtype, self.place)
         timed: list[Callable[[], dict[str, Any]]] = [
             lambda: cases.step(model, name, limits),
             lambda: cases.encoder(model, name, limits),
             lambda: cases.encoder(model, name, limits, batch=8),
-            lambda: cases.window(model, name, tokens),
-            lambda: cases.batched(model, name, minutes=1 if small else 10, tokens=tokens),
+            lambda: cases.window(model, name, peers, tokens),
+            lambda: cases.batched(model, name, peers, minutes=minutes, tokens=tokens),
+            lambda: cases.long_file(model, name, minutes=minutes / 2, tokens=tokens),
             lambda: cases.callers(model, name, tokens),
+            # The last: what a device makes of a capture that it refuses, is not known.
+            lambda: cases.step(model, name, limits, replay=True),
         ]
         for case in timed:
             with self._told(name):
@@ -231,8 +241,10 @@ class _Run:
         from benchmarks.gpu.cases import transcription
 
         audio = _ROOT / "whisper_max_backend" / "assets" / "jfk.flac"
-        device = "cpu" if self.place.is_host else "cuda"
-        self._keep("cases", transcription(model, audio, device, self.dtype.name))
+        small = self.place.is_host
+        device, minutes = ("cpu", 0.5) if small else ("cuda", 10)
+        for row in transcription(model, audio, device, self.dtype.name, minutes):
+            self._keep("cases", row)
 
     def _keep(self, part: str, row: dict[str, Any]) -> None:
         self.kept[part].append(row)
@@ -252,6 +264,13 @@ class _Run:
             self.kept.setdefault("failures", []).append({"part": name, "error": repr(error)})
             self._write()
             click.echo(f"{name} failed: {error!r}", err=True)
+
+
+def _base() -> Path:
+    """The real base model of the test extra."""
+    from compat_tests.models import model_directory
+
+    return model_directory("base")
 
 
 def _versions() -> dict[str, str | None]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +17,23 @@ from max.driver import Device
 from max.dtype import DType
 
 from benchmarks.gpu.machine import Watch, median_seconds
-from benchmarks.gpu.models import encoder_operations, random_model, step_bytes
+from benchmarks.gpu.models import encoder_operations, random_features, random_model, step_bytes
+from benchmarks.gpu.peers import ask, median_seconds_of
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions
 from whisper_max_backend.engine.decoder_protocol import Sampling
 from whisper_max_backend.engine.device_runtime import DeviceRuntime
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
 from whisper_max_backend.engine.rules import Rules
+from whisper_max_backend.engine.sharing import SharedRuntime
 
 STATES_PER_SECOND = 50
 """Of the encoder."""
 CALLERS = 8
+BATCH = 32
+_ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
+Peers = Mapping[str, Mapping[str, Any]]
+"""What peers took: seconds by case, or an error."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,6 @@ class Limits:
 
     operations: float
     bytes: float
-
-
-def random_features(d: Dimensions, windows: int) -> np.ndarray:
-    """Features in the range of log-mel spectrograms."""
-    shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
-    return np.random.default_rng().uniform(-1, 1, shape).astype(np.float32)
 
 
 class RandomModel:
@@ -50,12 +53,18 @@ class RandomModel:
         self.device = device
         self.dtype = dtype
         checkpoint = random_model(dimensions)
-        self.runtime = DeviceRuntime(checkpoint, device, dtype.name)
+        runtime = DeviceRuntime(checkpoint, device, dtype.name)
+        self.replays = runtime.decoder.replays
+        self.runtime = SharedRuntime(runtime)
         self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
         self.vocabulary = checkpoint.vocabulary
 
-    def generate(self, windows: int, tokens: int, beams: int, features: np.ndarray) -> int:
+    def generate(
+        self, windows: int, tokens: int, beams: int, features: np.ndarray | None = None
+    ) -> int:
         """Encodes and decodes; returns how many tokens were said."""
+        if features is None:
+            features = random_features(self.dimensions, windows)
         v = self.vocabulary
         prompt = [v.sot, v.sot + 1, v.no_timestamps]
         options = GenerationOptions(
@@ -82,15 +91,21 @@ class RandomModel:
         return sum(said)
 
 
-def window(model: RandomModel, name: str, tokens: int = 100, rounds: int = 3) -> Row:
+def window(model: RandomModel, name: str, peers: Peers, tokens: int = 100, rounds: int = 3) -> Row:
     """One window, beam 5."""
     features = random_features(model.dimensions, 1)
     seconds = median_seconds(lambda: model.generate(1, tokens, 5, features), model.device, rounds)
-    return _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, model.window)
+    row = _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, model.window)
+    return _beside(row, peers, "window")
 
 
 def batched(
-    model: RandomModel, name: str, batch: int = 32, minutes: float = 10, tokens: int = 100
+    model: RandomModel,
+    name: str,
+    peers: Peers,
+    batch: int = BATCH,
+    minutes: float = 10,
+    tokens: int = 100,
 ) -> Row:
     """Many windows, `batch` at a time, greedy."""
     windows = round(minutes * 60 / model.window)
@@ -103,7 +118,20 @@ def batched(
             model.generate(size, tokens, 1, features[:size])
         seconds = time.perf_counter() - start
     label = f"{name}, {minutes:g} minutes, batches of {batch}, {tokens} tokens a window"
-    return _row(label, seconds, 60 * minutes, watch)
+    return _beside(_row(label, seconds, 60 * minutes, watch), peers, "batch", windows / batch)
+
+
+def long_file(model: RandomModel, name: str, minutes: float = 5, tokens: int = 100) -> Row:
+    """One window after another, beam 5: how busy the device is."""
+    features = random_features(model.dimensions, 1)
+    windows = round(minutes * 60 / model.window)
+    model.generate(1, tokens, 5, features)
+    with Watch() as watch:
+        start = time.perf_counter()
+        for _ in range(windows):
+            model.generate(1, tokens, 5, features)
+        seconds = time.perf_counter() - start
+    return _row(f"{name}, {minutes:g} minutes, beam 5", seconds, 60 * minutes, watch)
 
 
 def encoder(model: RandomModel, name: str, limits: Limits, batch: int = 1) -> Row:
@@ -116,9 +144,17 @@ def encoder(model: RandomModel, name: str, limits: Limits, batch: int = 1) -> Ro
     return row
 
 
-def step(model: RandomModel, name: str, limits: Limits, beams: int = 5, steps: int = 40) -> Row:
-    """A decoder step, against the bandwidth."""
+def step(
+    model: RandomModel,
+    name: str,
+    limits: Limits,
+    replay: bool = False,
+    beams: int = 5,
+    steps: int = 40,
+) -> Row:
+    """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
     decoder = model.runtime.decoder
+    model.replays.wanted = replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
     state = decoder.start(encoded, rows_per_item=beams)
     decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
@@ -130,12 +166,28 @@ def step(model: RandomModel, name: str, limits: Limits, beams: int = 5, steps: i
         start = time.perf_counter()
         decoder.step(state, tokens, scores, idle, beams, 2 * beams, Sampling())
         times.append(time.perf_counter() - start)
+    decoder.finish(state)
     seconds = float(np.median(times[3:]))
-    row = _row(f"{name}, decoder step, beam {beams}", seconds, None)
+    row = _row(f"{name}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
+    if replay:
+        row["refused"] = not model.replays.wanted  # the log says why
+    model.replays.wanted = False
     size = int(model.dtype.size_in_bytes)
     needed = step_bytes(model.dimensions, size)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
     return row
+
+
+def memory(name: str, on_cpu: bool, tokens: int) -> Row:
+    """What a model takes on the device that nobody else is on, measured in its own process."""
+    device = "cpu" if on_cpu else "gpu"
+    command = [sys.executable, "-m", "benchmarks.gpu.memory", name, "--device", device]
+    command += ["--tokens", str(tokens)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
+    if result.returncode != 0:
+        raise RuntimeError(result.stderr.strip()[-500:])
+    row = _row(f"{name}, device memory of a window, beam 5", None, None)
+    return {**row, **json.loads(result.stdout.strip().splitlines()[-1])}
 
 
 def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:
@@ -160,24 +212,32 @@ def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:
 
 
 def transcription(
-    folder: Path, audio: Path, device: str, compute_type: str, rounds: int = 5
-) -> Row:
-    """A real model on real speech, beam 5, end to end; stock faster-whisper where it can run."""
-    from faster_whisper import WhisperModel as Stock
+    folder: Path, audio: Path, device: str, compute_type: str, minutes: float
+) -> Iterator[Row]:
+    """A real model on real speech, beam 5, end to end: beside faster-whisper, and a long file."""
     from faster_whisper.audio import decode_audio
 
     from whisper_max_backend import WhisperModel
 
+    given = ["--model", str(folder), "--audio", str(audio), "--device", device]
+    peers = {"faster_whisper": ask("faster_whisper", *given)}
     samples = decode_audio(str(audio))
-    seconds = len(samples) / 16000
-    loaded = WhisperModel(str(folder), device=device, compute_type=compute_type)
-    row = _row(f"{folder.name}, {seconds:.0f} s, beam 5", _median(loaded, samples, rounds), seconds)
-    try:
-        stock = Stock(str(folder), device=device, compute_type="float16")
-        row["ratio_to_faster_whisper"] = _median(stock, samples, rounds) / row["seconds"]
-    except (RuntimeError, ValueError) as error:
-        row["faster_whisper"] = f"cannot run: {error}"
-    return row
+    short = len(samples) / 16000
+    model = WhisperModel(str(folder), device=device, compute_type=compute_type)
+
+    def call(samples: np.ndarray) -> None:
+        segments, _ = model.transcribe(samples, language="en", beam_size=5, temperature=0.0)
+        list(segments)
+
+    seconds = median_seconds_of(lambda: call(samples), rounds=5)
+    row = _row(f"real weights, {short:.0f} s, beam 5", seconds, short)
+    yield _beside(row, peers, "transcription")
+    long = np.resize(samples, int(minutes * 60 * 16000))
+    with Watch() as watch:
+        start = time.perf_counter()
+        call(long)
+        seconds = time.perf_counter() - start
+    yield _row(f"real weights, {minutes:g} minutes, beam 5", seconds, 60 * minutes, watch)
 
 
 def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
@@ -199,29 +259,22 @@ def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
         yield {"case": f"{name}, float32, beam {beams}", "same_tokens": found[0] == found[1]}
 
 
-def _median(model: Any, samples: np.ndarray, rounds: int) -> float:
-    def call() -> None:
-        segments, _ = model.transcribe(samples, language="en", beam_size=5, temperature=0.0)
-        list(segments)
-
-    return _median_of(call, rounds)
-
-
-def _median_of(call: Callable[[], None], rounds: int) -> float:
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+def _beside(row: Row, peers: Peers, case: str, times: float = 1) -> Row:
+    """With the ratio to each peer's seconds for the case, `times` over; or why there is none."""
+    for peer, answer in peers.items():
+        row[f"ratio_to_{peer}"] = answer[case] * times / row["seconds"] if case in answer else None
+        if "error" in answer:
+            row[peer] = f"cannot run: {answer['error']}"
+    return row
 
 
-def _row(case: str, seconds: float, audio: float | None, watch: Watch | None = None) -> Row:
+def _row(case: str, seconds: float | None, audio: float | None, watch: Watch | None = None) -> Row:
     return {
         "case": case,
         "seconds": seconds,
-        "rtf": seconds / audio if audio else None,
+        "rtf": seconds / audio if seconds and audio else None,
         "ratio_to_faster_whisper": None,
+        "ratio_to_transformers": None,
         "utilisation": watch.utilisation if watch else None,
         "peak_memory_mib": watch.peak_mib if watch else None,
         "achieved_over_limit": None,

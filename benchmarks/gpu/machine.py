@@ -115,10 +115,11 @@ def _torch_rate(side: int) -> float | None:
 
 
 class Watch:
-    """Utilisation and memory while a block of code runs, as nvidia-smi tells them; None without."""
+    """Utilisation and memory of the first GPU while a block of code runs; None where none tells."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[int, int]] = []
+        self.samples: list[tuple[float, int]] = []
+        self._look = _looker()
         self._stop = threading.Event()
 
     def __enter__(self) -> Watch:
@@ -133,7 +134,7 @@ class Watch:
     @property
     def utilisation(self) -> float | None:
         """Mean share of the time in which the device had work."""
-        return statistics.mean(u for u, _ in self.samples) / 100 if self.samples else None
+        return statistics.mean(u for u, _ in self.samples) if self.samples else None
 
     @property
     def peak_mib(self) -> int | None:
@@ -141,12 +142,42 @@ class Watch:
         return max(m for _, m in self.samples) if self.samples else None
 
     def _run(self) -> None:
-        while not self._stop.wait(0.05):
-            line = _smi(_SAMPLE)
-            if line is None:
+        while not self._stop.wait(0.02):
+            sample = self._look()
+            if sample is None:
                 return
-            used, memory = line.split(",")
-            self.samples.append((int(used.split()[0]), int(memory.split()[0])))
+            self.samples.append(sample)
+
+
+def memory_used() -> int | None:
+    """MiB taken on the first GPU, by anyone; None where none tells."""
+    sample = _looker()()
+    return sample[1] if sample else None
+
+
+def _looker() -> Callable[[], tuple[float, int] | None]:
+    """Tells utilisation and MiB taken: nvidia-ml-py, else nvidia-smi, else nobody."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    except Exception:  # neither the package nor a driver has to be there
+        return _look_by_smi
+
+    def look() -> tuple[float, int]:
+        used = pynvml.nvmlDeviceGetMemoryInfo(gpu).used >> 20
+        return pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100, used
+
+    return look
+
+
+def _look_by_smi() -> tuple[float, int] | None:
+    line = _smi(_SAMPLE)
+    if line is None:
+        return None
+    used, memory = line.split(",")
+    return int(used.split()[0]) / 100, int(memory.split()[0])
 
 
 def _smi(query: str) -> str | None:

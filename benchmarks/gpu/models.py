@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
+from ctranslate2.specs import model_spec, whisper_spec
 
 from compat_tests.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
@@ -48,6 +50,28 @@ def random_model(dimensions: Dimensions) -> Checkpoint:
     tokens = vocabulary_tokens(Architecture(n_languages=99))
     filler = [f"[{index}]" for index in range(dimensions.n_vocab - len(tokens))]
     return Checkpoint(dimensions, _Random(dimensions), Vocabulary(filler + tokens), {}, "float16")
+
+
+def random_features(d: Dimensions, windows: int) -> np.ndarray:
+    """Features in the range of log-mel spectrograms, float32 ``[windows, n_mels, frames]``."""
+    shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
+    return np.random.default_rng().uniform(-1, 1, shape).astype(np.float32)
+
+
+def save_model(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes a model for CTranslate2, in float16."""
+    d, vocabulary = checkpoint.dimensions, checkpoint.vocabulary
+    spec = whisper_spec.WhisperSpec(d.n_audio_layer, d.n_audio_head, d.n_text_layer, d.n_text_head)
+    names = {name: name for name in checkpoint.weights}
+    names["decoder/projection/weight"] = "decoder/embeddings/weight"
+    for name, source in names.items():
+        scope, attribute = name.rsplit("/", 1)
+        values = checkpoint.weights[source].astype(np.float16)
+        setattr(model_spec.index_spec(spec, scope), attribute, values)
+    spec.register_vocabulary([vocabulary.to_token(i) for i in range(vocabulary.size)])
+    spec.validate()
+    spec.optimize("float16")
+    spec.save(str(folder))
 
 
 def encoder_operations(d: Dimensions) -> float:

@@ -14,12 +14,11 @@ from .decoder import Decoder
 from .decoder_protocol import Candidates, Float32Array, Int32Array
 from .device_weights import DeviceWeights
 from .graphs.device.layers import FEW_ROWS
+from .replays import Replays
 from .rules import stacked
 from .session import Model
+from .staging import parts, staged
 from .steps import DecoderState, Step, joined, shared_out
-
-_UNIT = 64
-"""Bytes at whose multiples the arrays of an upload begin."""
 
 
 class DeviceDecoder(Decoder):
@@ -56,6 +55,7 @@ class DeviceDecoder(Decoder):
         self._memory_weights = weights.memory
         self._weights = weights.decoder
         self._lengths: dict[int, Buffer] = {}
+        self.replays = Replays(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
@@ -71,7 +71,7 @@ class DeviceDecoder(Decoder):
         """Executes the steps of one or several requests, of one kind and in the same room."""
         first = steps[0]
         constraints = [step.constraints for step in steps]
-        uploaded = self._upload(
+        arrays = [
             *self._arrays(
                 [step.state for step in steps],
                 [step.tokens for step in steps],
@@ -86,15 +86,16 @@ class DeviceDecoder(Decoder):
             np.array([first.state.first_timestamp], np.int32),
             joined([_draws(step) for step in steps]),
             joined([_factors(step) for step in steps]),
-        )
-        history, rest = uploaded[:4], uploaded[4:]
-        rows = sum(step.rows for step in steps)
-        model = self._models["step_few" if rows <= FEW_ROWS else "step"]
-        proposals, watched, ruled = model.execute(
-            *self._pass(first.state, history),
-            *rest,
-            self._length(first.candidates),
-            self._length(self._capacity(first)),
+        ]
+        lengths = [self._length(first.candidates), self._length(self._capacity(first))]
+        name = "step_few" if sum(step.rows for step in steps) <= FEW_ROWS else "step"
+        room = first.state.part.room
+        proposals, watched, ruled = self.replays.execute(
+            self._models[name],
+            (name, self.kind(first)),
+            arrays,
+            (room.memory, room.cache),
+            lambda uploaded: [*self._pass(first.state, uploaded[:4]), *uploaded[4:], *lengths],
         )
         ids, origins, bits = proposals.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
@@ -197,19 +198,7 @@ class DeviceDecoder(Decoder):
 
     def _upload(self, *arrays: np.ndarray) -> list[Buffer]:
         """The arrays, of 32-bit numbers, on the device, after one transfer."""
-        starts = np.cumsum([0, *(-(-array.nbytes // _UNIT) * _UNIT for array in arrays)])
-        staged = np.empty(max(int(starts[-1]), _UNIT), np.uint8)
-        for array, start in zip(arrays, starts, strict=False):
-            staged[start : start + array.nbytes] = (
-                np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            )
-        whole = Buffer.from_numpy(staged).to(self._device)
-        return [
-            whole[int(start) : int(start) + array.nbytes].view(
-                DType.from_numpy(array.dtype), array.shape
-            )
-            for array, start in zip(arrays, starts, strict=False)
-        ]
+        return parts(Buffer.from_numpy(staged(arrays)).to(self._device), arrays)
 
     def _length(self, count: int) -> Buffer:
         """An input of which only the length counts."""

@@ -31,6 +31,7 @@ class Model:
     """A loaded graph."""
 
     def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
         self._execute: Callable[[list[Buffer]], list[Buffer]] = loaded._execute_device_tensors
 
     def execute(self, *inputs: Buffer | np.ndarray | np.generic) -> list[Buffer]:
@@ -41,6 +42,28 @@ class Model:
                 for value in inputs
             ]
         )
+
+    def capture(self, key: int, *inputs: Buffer) -> list[Buffer]:
+        """Executes the graph and keeps the execution as a device graph; returns its results."""
+        results: list[Buffer] = self._with_all_of_max().capture(key, *inputs)
+        return results
+
+    def replay(self, key: int, *inputs: Buffer) -> None:
+        """Executes what was captured, from and to the same buffers."""
+        self._with_all_of_max().replay(key, *inputs)
+
+    def debug_verify_replay(self, key: int, *inputs: Buffer) -> None:
+        """Raises RuntimeError where a replay would launch something else than an execution."""
+        self._with_all_of_max().debug_verify_replay(key, *inputs)
+
+    def release_captured_graph(self, key: int) -> None:
+        """Forgets what was captured."""
+        self._with_all_of_max().release_captured_graph(key)
+
+    def _with_all_of_max(self) -> Any:
+        import max.engine  # noqa: F401  adds these methods to what is loaded
+
+        return self._loaded
 
 
 class Session:

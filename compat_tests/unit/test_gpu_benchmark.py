@@ -1,0 +1,66 @@
+"""The benchmark of a GPU: its peers, its rows and its watch, at miniature sizes on the CPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import cases, machine, peers
+
+SMALL = ("--size", "miniature", "--device", "cpu", "--tokens", "4", "--batch", "2", "--rounds", "1")
+
+
+def test_a_peer_tells_seconds_by_case() -> None:
+    answer = peers.ask("faster_whisper", *SMALL)
+    assert set(answer) == {"window", "batch"}, answer
+    assert all(seconds > 0 for seconds in answer.values())
+
+
+def test_a_peer_that_cannot_run_says_why() -> None:
+    answer = peers.ask("faster_whisper", "--size", "miniature", "--device", "no device")
+    assert list(answer) == ["error"]
+    assert "no device" in answer["error"]
+
+
+def test_a_peer_that_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a library does that finds another missing."""
+    result = SimpleNamespace(returncode=-6, stdout="", stderr="loading\nInvalid handle\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: result)
+    assert peers.ask("transformers") == {"error": "ended with status -6: Invalid handle"}
+
+
+def test_rows_tell_the_ratio_or_why_there_is_none() -> None:
+    answers: dict[str, dict[str, Any]] = {
+        "faster_whisper": {"window": 3.0},
+        "transformers": {"error": "no torch"},
+    }
+    row: dict[str, Any] = cases._beside({"seconds": 0.5}, answers, "window", times=2)
+    assert row == {
+        "seconds": 0.5,
+        "ratio_to_faster_whisper": 12.0,
+        "ratio_to_transformers": None,
+        "transformers": "cannot run: no torch",
+    }
+
+
+def test_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean use and most memory of what was seen; None where nobody tells."""
+    looks = iter([(0.5, 100), (1.0, 300), (0.9, 200)])
+    seen: list[Any] = []
+
+    def look() -> tuple[float, int] | None:
+        seen.append(next(looks, None))
+        return seen[-1]
+
+    monkeypatch.setattr(machine, "_looker", lambda: look)
+    with machine.Watch() as watch:
+        while len(seen) < 4:
+            watch._stop.wait(0.01)
+    assert watch.utilisation == pytest.approx(0.8)
+    assert watch.peak_mib == 300
+    monkeypatch.setattr(machine, "_looker", lambda: lambda: None)
+    with machine.Watch() as watch:
+        pass
+    assert (watch.utilisation, watch.peak_mib) == (None, None)

@@ -1,0 +1,178 @@
+"""Captured executions, on a stand-in for a model whose device captures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from max.driver import CPU, Buffer
+
+from whisper_max_backend.engine import replays as module
+from whisper_max_backend.engine.replays import Replays
+from whisper_max_backend.engine.staging import parts, staged
+
+KEPT = (Buffer.from_numpy(np.full(1, 100, np.int32)), Buffer.from_numpy(np.zeros(1, np.int32)))
+OTHER = (Buffer.from_numpy(np.full(1, 500, np.int32)), KEPT[1])
+
+
+class Model:
+    """Adds up its inputs; a replay does so with the buffers of the capture."""
+
+    def __init__(self, refuses: str = "", wrong: bool = False) -> None:
+        self.refuses = refuses
+        self.wrong = wrong
+        self.calls: list[str] = []
+        self.graphs: dict[int, tuple[list[Buffer], list[Buffer]]] = {}
+
+    def _sum(self, inputs: Sequence[Buffer]) -> np.ndarray:
+        return np.array([sum(int(one.to_numpy().sum()) for one in inputs)], np.int32)
+
+    def _tell(self, call: str) -> None:
+        self.calls.append(call)
+        if call == self.refuses:
+            raise RuntimeError(f"{call} is not supported")
+
+    def execute(self, *inputs: Buffer) -> list[Buffer]:
+        self._tell("execute")
+        return [Buffer.from_numpy(self._sum(inputs))]
+
+    def capture(self, number: int, *inputs: Buffer) -> list[Buffer]:
+        self._tell("capture")
+        outputs = [Buffer.from_numpy(np.zeros(1, np.int32))]
+        self.graphs[number] = list(inputs), outputs
+        return outputs
+
+    def debug_verify_replay(self, number: int, *inputs: Buffer) -> None:
+        self._tell("verify")
+        assert all(a is b for a, b in zip(self.graphs[number][0], inputs, strict=True))
+
+    def replay(self, number: int, *inputs: Buffer) -> None:
+        self._tell("replay")
+        captured, outputs = self.graphs[number]
+        assert all(a is b for a, b in zip(captured, inputs, strict=True))
+        outputs[0].to_numpy()[:] = self._sum(captured) + self.wrong
+
+    def release_captured_graph(self, number: int) -> None:
+        self._tell("release")
+        self.graphs.pop(number, None)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
+    monkeypatch.setenv(module.VARIABLE, "1")
+    return Replays(CPU())
+
+
+def run(replays: Replays, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT) -> int:
+    (output, *_) = replays.execute(model, kind, arrays, kept, lambda given: [*kept, *given])
+    return int(output.to_numpy()[0])
+
+
+def numbers(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def test_arrays_in_one_piece() -> None:
+    arrays = [numbers(1, 2, 3), np.ones((2, 40), np.float32), np.zeros((0, 3), np.int32)]
+    arrays.append(np.arange(6, dtype=np.int32).reshape(2, 3).T)
+    for array, part in zip(arrays, parts(Buffer.from_numpy(staged(arrays)), arrays), strict=True):
+        np.testing.assert_array_equal(part.to_numpy(), array)
+    assert staged([]).size > 0
+
+
+def test_off_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(module.VARIABLE, raising=False)
+    model = Model()
+    replays = Replays(CPU())
+    assert [run(replays, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
+    assert model.calls == ["execute"] * 4
+
+
+def test_the_second_is_captured_and_the_third_replayed(replays: Replays) -> None:
+    model = Model()
+    assert [run(replays, model, numbers(i), numbers(1, 2)) for i in range(5)] == [
+        103,
+        104,
+        105,
+        106,
+        107,
+    ]
+    assert model.calls == ["execute", "execute", "capture", "verify", *["replay"] * 4]
+
+
+def test_each_shape_and_kind_has_its_own(replays: Replays) -> None:
+    model = Model()
+    for i in range(5):
+        assert run(replays, model, numbers(i)) == 100 + i
+        assert run(replays, model, numbers(i, 10)) == 110 + i
+        assert run(replays, model, numbers(i), kind="other") == 100 + i
+    assert model.calls.count("capture") == len(model.graphs) == 3
+    assert model.calls.count("execute") == 6
+
+
+def test_other_buffers_are_captured_anew(replays: Replays) -> None:
+    """What holds the old ones is let go of."""
+    model = Model()
+    for i in range(4):
+        assert run(replays, model, numbers(i)) == 100 + i
+    for i in range(4):
+        assert run(replays, model, numbers(i), kept=OTHER) == 500 + i
+    assert model.calls.count("capture") == 2
+    assert len(model.graphs) == len(replays._captured) == 1
+
+
+def test_no_more_than_so_many_are_kept(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were not used for the longest time go."""
+    monkeypatch.setattr(module, "MOST", 2)
+    model = Model()
+    for kind in ("a", "b", "a", "c"):
+        for i in range(3):
+            assert run(replays, model, numbers(i), kind=kind) == 100 + i
+    assert len(model.graphs) == 2
+    calls = len(model.calls)
+    assert run(replays, model, numbers(7), kind="a") == 107
+    assert model.calls[calls:] == ["replay"]
+
+
+def test_shapes_that_never_come_again(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 1)
+    model = Model()
+    for length in range(1, 200):
+        run(replays, model, np.zeros(length, np.int32))
+    assert len(replays._seen) <= 64
+    assert set(model.calls) == {"execute"}
+
+
+@pytest.mark.parametrize("refuses", ["capture", "verify", "replay"])
+def test_a_refusal_is_told_once(
+    replays: Replays, refuses: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From then on everything is executed, and nothing is held on to."""
+    model = Model(refuses)
+    for kind in ("", "other"):
+        for i in range(4):
+            assert run(replays, model, numbers(i), kind=kind) == 100 + i
+    (record,) = caplog.records
+    assert f"{refuses} is not supported" in record.getMessage()
+    assert model.calls.count("execute") == 8
+    assert model.graphs == {}
+    assert not replays._captured
+
+
+def test_a_replay_that_gives_other_results(
+    replays: Replays, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(wrong=True)
+    assert [run(replays, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
+    assert "other results" in caplog.text
+    assert model.graphs == {}
+
+
+def test_errors_of_the_model_itself_are_raised(replays: Replays) -> None:
+    model = Model("execute")
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="execute is not supported"):
+            run(replays, model, numbers(1))
+    assert replays.wanted

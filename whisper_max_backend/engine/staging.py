@@ -1,0 +1,40 @@
+"""Arrays that go to a device in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from max.driver import Buffer
+from max.dtype import DType
+
+_UNIT = 64
+"""Bytes at whose multiples the arrays begin."""
+
+
+def staged(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The bytes of all arrays, of 32-bit numbers."""
+    whole = np.empty(max(_UNIT, sum(_room(array) for array in arrays)), np.uint8)
+    for array, start in _places(arrays):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        whole[start : start + array.nbytes] = flat
+    return whole
+
+
+def parts(whole: Buffer, arrays: Sequence[np.ndarray]) -> list[Buffer]:
+    """The arrays within a buffer that has, or will have, what `staged` made of them."""
+    return [
+        whole[start : start + array.nbytes].view(DType.from_numpy(array.dtype), array.shape)
+        for array, start in _places(arrays)
+    ]
+
+
+def _room(array: np.ndarray) -> int:
+    return -(-array.nbytes // _UNIT) * _UNIT
+
+
+def _places(arrays: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    start = 0
+    for array in arrays:
+        yield array, start
+        start += _room(array)
