@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Generator
 from datetime import date, datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from whisper_max_backend.engine.cpu_target import describe_kernels
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")
+PEERS = ("openvino-genai", "pywhispercpp", "transformers", "torch", "openai-whisper")
 WIDTH = 120
 """Columns that the table needs."""
 
@@ -49,6 +50,7 @@ class Recorder:
             "versions": {
                 "python": platform.python_version(),
                 **{package: version(package) for package in PACKAGES},
+                **{package: version(package) for package in PEERS if installed(package)},
             },
             "load_average": {"before": os.getloadavg()},
             "benchmarks": self.rows,
@@ -85,8 +87,20 @@ def main(arguments: list[str]) -> int:
     console = Console()
     console.width = max(console.width, WIDTH)
     console.print(table(recorder.kept))
+    for row in recorder.rows:
+        if "programs" in row:
+            console.print(table_of_programs(row))
     print(f"kept in {recorder.path}")
     return int(code)
+
+
+def installed(package: str) -> bool:
+    """Whether there is a distribution of this name."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def table(kept: dict[str, Any]) -> Table:
@@ -115,6 +129,23 @@ def table(kept: dict[str, Any]) -> Table:
             limit(row),
         )
         group = row["group"]
+    return result
+
+
+def table_of_programs(row: dict[str, Any]) -> Table:
+    """Every program in one case, slowest last; below, those that are absent with the reason."""
+    absent = "\n".join(f"{name}: {reason}" for name, reason in row["absent"].items())
+    result = Table(title=escape(row["name"].removeprefix("test_")), caption=escape(absent))
+    result.add_column("program")
+    for column in ("time", "of ours", "words unlike ours"):
+        result.add_column(column, justify="right")
+    for program in sorted(row["programs"], key=lambda program: program["seconds"]):
+        result.add_row(
+            program["name"],
+            seconds(program["seconds"]),
+            f"{program['ratio']:.2f}",
+            f"{program['words_unlike_ours']:.1%}",
+        )
     return result
 
 

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import faster_whisper
-import numpy as np
 import pytest
 
 import whisper_max_backend
 from benchmarks.conftest import Pair
 from benchmarks.paired import Timed, compare
-from compat_tests.recordings import audio_file, load
+from benchmarks.speech import RATE, speech
+from compat_tests.recordings import audio_file
 from whisper_max_backend.engine.cpu_target import describe_kernels
-
-RATE = 16_000
 
 FIRST_TEXT = """
 import sys
@@ -32,13 +30,6 @@ print(next(iter(segments)).text)
 
 GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}
 """How many times as fast as the reference a transcription has to be."""
-
-
-def speech(name: str) -> Any:
-    """A recording by its name; `ten` is the first one ten times, each followed by half a second."""
-    if name != "ten":
-        return load(name)
-    return np.tile(np.pad(load("jfk"), (0, RATE // 2)), 10)
 
 
 def compare_texts(

@@ -1,0 +1,54 @@
+"""faster-whisper, and this package, which has its interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+
+from benchmarks.peers import Model, Transcribe
+
+LABELS = {"whisper_max_backend": "ours", "faster_whisper": "faster-whisper"}
+
+
+@dataclass(frozen=True)
+class FasterWhisper:
+    """`module` is either's name; no threads means as many as it takes by itself."""
+
+    module: str
+    compute_type: str
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        threads = f", {self.threads} thread" if self.threads else ""
+        return f"{LABELS[self.module]} {self.compute_type}{threads}"
+
+    def why_absent(self) -> str:
+        if self.module != "whisper_max_backend":
+            return ""
+        from whisper_max_backend.plugins import backends
+
+        offered = backends()["max"].probe().runs("cpu", self.compute_type)
+        return "" if offered else f"{self.compute_type} is not offered on this processor"
+
+    def load(self, model: Model) -> Transcribe:
+        loaded = import_module(self.module).WhisperModel(
+            str(model.folder),
+            device="cpu",
+            compute_type=self.compute_type,
+            cpu_threads=self.threads,
+        )
+
+        def transcribe(samples: np.ndarray, beams: int) -> str:
+            segments, _ = loaded.transcribe(
+                samples,
+                language="en",
+                beam_size=beams,
+                temperature=0.0,
+                condition_on_previous_text=False,
+            )
+            return "".join(segment.text for segment in segments)
+
+        return transcribe
