@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import re
 import sys
 from collections.abc import Generator
-from datetime import date, datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_benchmark.utils import get_commit_info
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.limits import cores, processor
-from whisper_max_backend.engine.cpu_target import describe_kernels
+from benchmarks.results import about_this_run, results_path, save
 
-RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")
-PEERS = ("openvino-genai", "pywhispercpp", "transformers", "torch", "openai-whisper")
 WIDTH = 120
 """Columns that the table needs."""
 
@@ -33,30 +22,9 @@ class Recorder:
     """Keeps what every benchmark has found as soon as it has: a run may be cut short."""
 
     def __init__(self) -> None:
-        brand = processor()
-        commit = get_commit_info()
         self.rows: list[dict[str, Any]] = []
-        self.kept: dict[str, Any] = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "commit": commit.get("id"),
-            "uncommitted_changes": commit.get("dirty"),
-            "machine": {
-                "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()} cores".lower()).strip("-"),
-                "processor": brand,
-                "cores": cores(),
-                "system": platform.system(),
-                "kernels": describe_kernels(),
-            },
-            "versions": {
-                "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
-                **{package: version(package) for package in PEERS if installed(package)},
-            },
-            "load_average": {"before": os.getloadavg()},
-            "benchmarks": self.rows,
-        }
-        name = f"{date.today().isoformat()}-cpu-{self.kept['machine']['name']}.json"
-        self.path = RESULTS / name
+        self.kept: dict[str, Any] = {**about_this_run(), "benchmarks": self.rows}
+        self.path = results_path("cpu")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -71,9 +39,7 @@ class Recorder:
                     **benchmark.extra_info,
                 }
             )
-            self.kept["load_average"]["after"] = os.getloadavg()
-            RESULTS.mkdir(exist_ok=True)
-            self.path.write_text(json.dumps(self.kept, indent=1) + "\n")
+            save(self.kept, "cpu", self.path)
         return (yield)
 
 
@@ -92,15 +58,6 @@ def main(arguments: list[str]) -> int:
             console.print(table_of_programs(row))
     print(f"kept in {recorder.path}")
     return int(code)
-
-
-def installed(package: str) -> bool:
-    """Whether there is a distribution of this name."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def table(kept: dict[str, Any]) -> Table:

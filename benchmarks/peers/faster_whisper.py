@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -33,13 +34,17 @@ class FasterWhisper:
         offered = backends()["max"].probe().runs("cpu", self.compute_type)
         return "" if offered else f"{self.compute_type} is not offered on this processor"
 
-    def load(self, model: Model) -> Transcribe:
-        loaded = import_module(self.module).WhisperModel(
+    def open(self, model: Model) -> Any:
+        """The program's own object."""
+        return import_module(self.module).WhisperModel(
             str(model.folder),
             device="cpu",
             compute_type=self.compute_type,
             cpu_threads=self.threads,
         )
+
+    def load(self, model: Model) -> Transcribe:
+        loaded = self.open(model)
 
         def transcribe(samples: np.ndarray, beams: int) -> str:
             segments, _ = loaded.transcribe(
