@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.plot import plot
 from benchmarks.results import about_this_run, results_path, save
 
 WIDTH = 120
@@ -56,7 +57,9 @@ def main(arguments: list[str]) -> int:
     for row in recorder.rows:
         if "programs" in row:
             console.print(table_of_programs(row))
-    print(f"kept in {recorder.path}")
+    picture = recorder.path.with_suffix(".svg")
+    plot(recorder.kept, picture)
+    print(f"kept in {recorder.path}, drawn in {picture}")
     return int(code)
 
 
@@ -78,8 +81,7 @@ def table(kept: dict[str, Any]) -> Table:
         result.add_row(
             row["group"] if row["group"] != group else "",
             escape(row["name"].removeprefix("test_")),
-            seconds(row["ours_s"]),
-            seconds(row["reference_s"]),
+            *(amount(row, side) for side in ("ours", "reference")),
             str(row.get("reference_threads", "")),
             f"{row['ratio']:.2f}",
             f"{1 / speed:.0f}" if speed else "",
@@ -104,6 +106,13 @@ def table_of_programs(row: dict[str, Any]) -> Table:
             f"{program['words_unlike_ours']:.1%}",
         )
     return result
+
+
+def amount(row: dict[str, Any], side: str) -> str:
+    """What a side needed: time, or memory."""
+    if f"{side}_bytes" in row:
+        return f"{row[f'{side}_bytes'] / 1e6:.0f} MB"
+    return seconds(row[f"{side}_s"])
 
 
 def seconds(time: float) -> str:

@@ -55,8 +55,9 @@ class Text:
 
 
 def words(text: str) -> str:
-    """A text as it is compared: no case, no punctuation, digits up to ten in letters."""
-    text = re.sub(r"[-/.]", " ", text.lower())
+    """A text as it is compared: no case, no punctuation, digits up to ten and keys by name."""
+    text = re.sub(r"\(.*?\)|\[.*?\]|<.*?>", " ", text.lower())  # what is heard and not said
+    text = re.sub(r"[-/.]", " ", text.replace("#", " pound ").replace("*", " star "))
     found = (re.sub(r"[^\w']", "", word) for word in text.split())
     return " ".join(
         _DIGITS[int(word)] if word.isdecimal() and int(word) <= 10 else word

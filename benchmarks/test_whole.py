@@ -102,6 +102,21 @@ def test_load(benchmark: Any, pair: Pair) -> None:
     compare(benchmark, lambda: load_with(whisper_max_backend), stock)
 
 
+@pytest.mark.benchmark(group="peak memory")
+@pytest.mark.parametrize("recording", ["jfk", "ten"])
+def test_memory(benchmark: Any, pair: Pair, recording: str) -> None:
+    """The most that a new process had resident when it has loaded a model and transcribed."""
+
+    def peak(module: str, threads: int) -> int:
+        arguments = [module, pair.path, recording, str(threads), pair.compute_type]
+        command = [sys.executable, "-m", "benchmarks.peak", *arguments]
+        return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    ours = benchmark.pedantic(lambda: peak("whisper_max_backend", 0))
+    reference = min(peak("faster_whisper", threads) for threads in pair.stock)
+    benchmark.extra_info.update(ours_bytes=ours, reference_bytes=reference, ratio=reference / ours)
+
+
 @pytest.mark.benchmark(group="start to first text")
 def test_start(benchmark: Any, pair: Pair) -> None:
     """A new process: imports, model, decoding of the file, first segment."""
