@@ -14,19 +14,9 @@ import whisper_max_backend
 from benchmarks.conftest import Pair
 from benchmarks.paired import Timed, compare
 from benchmarks.speech import RATE, speech
+from benchmarks.start import first_text
 from compat_tests.recordings import audio_file
 from whisper_max_backend.engine.cpu_target import describe_kernels
-
-FIRST_TEXT = """
-import sys
-module = __import__(sys.argv[1])
-model = module.WhisperModel(
-    sys.argv[2], device="cpu", compute_type=sys.argv[5], cpu_threads=int(sys.argv[4])
-)
-segments, _ = model.transcribe(sys.argv[3], language="en", temperature=0.0)
-print(next(iter(segments)).text)
-"""
-
 
 GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}
 """How many times as fast as the reference a transcription has to be."""
@@ -121,21 +111,15 @@ def test_memory(benchmark: Any, pair: Pair, recording: str) -> None:
 def test_start(benchmark: Any, pair: Pair) -> None:
     """A new process: imports, model, decoding of the file, first segment."""
 
-    def first_text(module: str, threads: int) -> str:
-        arguments = [module, pair.path, str(audio_file("jfk.flac")), str(threads)]
-        arguments.append(pair.compute_type)
-        command = [sys.executable, "-u", "-c", FIRST_TEXT, *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            text = process.stdout.readline()
-            process.kill()  # how long a process takes to end is not measured
-        return text
+    def text(module: str, threads: int) -> str:
+        file = str(audio_file("jfk.flac"))
+        return first_text(module, pair.path, file, str(threads), pair.compute_type)[0]
 
     def ours() -> str:
-        return first_text("whisper_max_backend", 0)
+        return text("whisper_max_backend", 0)
 
     def reference() -> str:
-        return first_text("faster_whisper", pair.threads)
+        return text("faster_whisper", pair.threads)
 
     texts = ours(), reference()
     benchmark.extra_info["same_text"] = texts[0] == texts[1]
