@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.plot import plot
-from benchmarks.results import about_this_run, results_path, save
+from benchmarks.record import describe_run, keep, result_path
 
 WIDTH = 120
 """Columns that the table needs."""
@@ -24,8 +24,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.kept: dict[str, Any] = {**about_this_run(), "benchmarks": self.rows}
-        self.path = results_path("cpu")
+        self.kept: dict[str, Any] = {**describe_run(), "benchmarks": self.rows}
+        self.path = result_path("cpu", self.kept)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -40,7 +40,7 @@ class Recorder:
                     **benchmark.extra_info,
                 }
             )
-            save(self.kept, "cpu", self.path)
+            keep(self.kept, self.path)
         return (yield)
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import FasterWhisper
-from benchmarks.results import about_this_run, save
+from benchmarks.record import describe_run, keep, result_path
 from benchmarks.transcribed import Transcribed, transcribed_speech
 from compat_tests.models import model_directory
 
@@ -168,7 +168,7 @@ def main(name: str, recordings: int | None, output: Path | None) -> None:
         speech = speech[:: max(1, len(speech) // recordings)][:recordings]
     figures, absent, texts = measure(Model(name, model_directory(name)), speech, console.print)
     kept = {
-        **about_this_run(),
+        **describe_run(),
         "model": name,
         "speech": {
             "recordings": len(speech),
@@ -187,7 +187,9 @@ def main(name: str, recordings: int | None, output: Path | None) -> None:
         },
     }
     console.print(table(kept))
-    print(f"kept in {save(kept, f'accuracy-{name}', output)}")
+    path = output or result_path(f"accuracy-{name}", kept)
+    keep(kept, path)
+    print(f"kept in {path}")
     for promise in kept["broken"]:
         print(f"does not hold: {promise}")
     sys.exit(1 if kept["broken"] else 0)

@@ -12,7 +12,7 @@ from statistics import median
 import click
 from rich.console import Console
 
-from benchmarks.results import about_this_run, save
+from benchmarks.record import describe_run, keep, result_path
 from benchmarks.start import first_text
 from compat_tests.models import model_directory
 from compat_tests.recordings import audio_file
@@ -56,7 +56,7 @@ def main(name: str, compute_type: str, rounds: int, output: Path | None) -> None
             later.append(first_text(*arguments, python=python, variables=variables)[1])
     difference = median(empty) - median(later)
     kept = {
-        **about_this_run(),
+        **describe_run(),
         "model": name,
         "compute_type": compute_type,
         "wheel_bytes": size,
@@ -69,7 +69,9 @@ def main(name: str, compute_type: str, rounds: int, output: Path | None) -> None
         f"process start to text: {median(empty):.2f} s with empty caches, {median(later):.2f} s "
         f"later, {difference:+.2f} s (at most {LIMIT:.0f} s)"
     )
-    print(f"kept in {save(kept, f'installed-{name}', output)}")
+    path = output or result_path(f"installed-{name}", kept)
+    keep(kept, path)
+    print(f"kept in {path}")
     if compiled:
         print("does not hold: graphs were compiled that the wheel should have brought")
     sys.exit(1 if compiled or difference > LIMIT else 0)

@@ -20,7 +20,7 @@ from rich.table import Table
 import whisper_max_backend
 from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import FasterWhisper
-from benchmarks.results import about_this_run, save
+from benchmarks.record import describe_run, keep, result_path
 from benchmarks.speech import RATE
 from compat_tests.models import model_directory
 from compat_tests.recordings import load
@@ -195,7 +195,7 @@ def main(
 ) -> None:
     """Time for each minute and memory over time; 1 if the one grows or the other is not flat."""
     console = Console()
-    kept = {**about_this_run(), "model": name}
+    kept = {**describe_run(), "model": name}
     module = "faster_whisper" if stock else whisper_max_backend.__name__
     side, model = FasterWhisper(module, compute_type), Model(name, model_directory(name))
     runs: list[Run] = []
@@ -205,7 +205,9 @@ def main(
             runs.append(measure(side, model, way, 60 * length))
     kept |= {"side": side.name, "long": [asdict(run) for run in runs], "broken": broken(runs)}
     console.print(table(runs))
-    print(f"kept in {save(kept, f'long-{name}', output)}")
+    path = output or result_path(f"long-{name}", kept)
+    keep(kept, path)
+    print(f"kept in {path}")
     for promise in broken(runs):
         print(f"does not hold: {promise}")
     sys.exit(1 if kept["broken"] else 0)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.conftest import MODELS, need_model
 from benchmarks.paired import PAUSE, record
-from benchmarks.peers import Model, peers
+from benchmarks.peers import Model, peers, versions
 from benchmarks.peers.faster_whisper import FasterWhisper
 from benchmarks.peers.process import Heard, PeerFailed, PeerProcess
 from benchmarks.speech import RATE, speech
@@ -110,5 +110,6 @@ def test_peers(benchmark: Any, sides: Sides, recording: str, beams: int) -> None
         audio_seconds=len(speech(recording)) / RATE,
         programs=rows,
         absent=dict(sides.absent),
+        versions=versions(),
     )
     assert all(one.text for results in heard.values() for one in results)

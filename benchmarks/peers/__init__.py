@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,8 @@ import numpy as np
 
 Transcribe = Callable[[np.ndarray, int], str]
 """From float32 ``[samples]`` at 16 kHz and a number of beams to the text."""
+
+_PACKAGES = ("openvino-genai", "pywhispercpp", "transformers", "torch", "openai-whisper")
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,20 @@ def peers() -> list[Peer]:
 
 def missing(*packages: str) -> str:
     """What `Peer.why_absent` says where packages are not installed; "" where all are."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    absent = []
-    for package in packages:
-        try:
-            version(package)
-        except PackageNotFoundError:
-            absent.append(package)
+    absent = [package for package in packages if _version(package) is None]
     if not absent:
         return ""
     return f"not installed: {', '.join(absent)} (pip install -e '.[peers]')"
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {package: _version(package) for package in _PACKAGES}
+    return {package: one for package, one in found.items() if one is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

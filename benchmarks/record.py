@@ -1,0 +1,55 @@
+"""What is kept of a measurement beside its figures, and where."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from datetime import date, datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pytest_benchmark.utils import get_commit_info
+
+from benchmarks.limits import cores, processor
+from whisper_max_backend.engine.cpu_target import describe_kernels
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")
+
+
+def describe_run() -> dict[str, Any]:
+    """When, of which commit, on which machine, with which versions, under which load."""
+    brand = processor()
+    commit = get_commit_info()
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit.get("id"),
+        "uncommitted_changes": commit.get("dirty"),
+        "machine": {
+            "name": re.sub(r"[^a-z0-9]+", "-", f"{brand} {cores()} cores".lower()).strip("-"),
+            "processor": brand,
+            "cores": cores(),
+            "system": platform.system(),
+            "kernels": describe_kernels(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "load_average": {"before": os.getloadavg()},
+    }
+
+
+def result_path(kind: str, described: dict[str, Any]) -> Path:
+    """Where a measurement of this kind is kept, by day and machine."""
+    return RESULTS / f"{date.today().isoformat()}-{kind}-{described['machine']['name']}.json"
+
+
+def keep(described: dict[str, Any], path: Path) -> None:
+    """Writes what there is so far: a run may be cut short."""
+    described["load_average"]["after"] = os.getloadavg()
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(described, indent=1) + "\n")
