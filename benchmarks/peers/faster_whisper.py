@@ -29,10 +29,13 @@ class FasterWhisper:
     def why_absent(self) -> str:
         if self.module != "whisper_max_backend":
             return ""
-        from whisper_max_backend.plugins import backends
+        from whisper_max_backend.engine.precision import select
 
-        offered = backends()["max"].probe().runs("cpu", self.compute_type)
-        return "" if offered else f"{self.compute_type} is not offered on this processor"
+        try:
+            select(self.compute_type, "float16", "cpu", "cpu")
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def open(self, model: Model) -> Any:
         """The program's own object."""
