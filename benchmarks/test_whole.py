@@ -8,37 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import faster_whisper
-import numpy as np
 import pytest
 
 import whisper_max_backend
 from benchmarks.conftest import Pair
 from benchmarks.paired import Timed, compare
-from compat_tests.recordings import audio_file, load
+from benchmarks.speech import RATE, speech
+from benchmarks.start import first_text
+from compat_tests.recordings import audio_file
 from whisper_max_backend.engine.cpu_target import describe_kernels
-
-RATE = 16_000
-
-FIRST_TEXT = """
-import sys
-module = __import__(sys.argv[1])
-model = module.WhisperModel(
-    sys.argv[2], device="cpu", compute_type=sys.argv[5], cpu_threads=int(sys.argv[4])
-)
-segments, _ = model.transcribe(sys.argv[3], language="en", temperature=0.0)
-print(next(iter(segments)).text)
-"""
-
 
 GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}
 """How many times as fast as the reference a transcription has to be."""
-
-
-def speech(name: str) -> Any:
-    """A recording by its name; `ten` is the first one ten times, each followed by half a second."""
-    if name != "ten":
-        return load(name)
-    return np.tile(np.pad(load("jfk"), (0, RATE // 2)), 10)
 
 
 def compare_texts(
@@ -111,25 +92,34 @@ def test_load(benchmark: Any, pair: Pair) -> None:
     compare(benchmark, lambda: load_with(whisper_max_backend), stock)
 
 
+@pytest.mark.benchmark(group="peak memory")
+@pytest.mark.parametrize("recording", ["jfk", "ten"])
+def test_memory(benchmark: Any, pair: Pair, recording: str) -> None:
+    """The most that a new process had resident when it has loaded a model and transcribed."""
+
+    def peak(module: str, threads: int) -> int:
+        arguments = [module, pair.path, recording, str(threads), pair.compute_type]
+        command = [sys.executable, "-m", "benchmarks.peak", *arguments]
+        return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    ours = benchmark.pedantic(lambda: peak("whisper_max_backend", 0))
+    reference = min(peak("faster_whisper", threads) for threads in pair.stock)
+    benchmark.extra_info.update(ours_bytes=ours, reference_bytes=reference, ratio=reference / ours)
+
+
 @pytest.mark.benchmark(group="start to first text")
 def test_start(benchmark: Any, pair: Pair) -> None:
     """A new process: imports, model, decoding of the file, first segment."""
 
-    def first_text(module: str, threads: int) -> str:
-        arguments = [module, pair.path, str(audio_file("jfk.flac")), str(threads)]
-        arguments.append(pair.compute_type)
-        command = [sys.executable, "-u", "-c", FIRST_TEXT, *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            text = process.stdout.readline()
-            process.kill()  # how long a process takes to end is not measured
-        return text
+    def text(module: str, threads: int) -> str:
+        file = str(audio_file("jfk.flac"))
+        return first_text(module, pair.path, file, str(threads), pair.compute_type)[0]
 
     def ours() -> str:
-        return first_text("whisper_max_backend", 0)
+        return text("whisper_max_backend", 0)
 
     def reference() -> str:
-        return first_text("faster_whisper", pair.threads)
+        return text("faster_whisper", pair.threads)
 
     texts = ours(), reference()
     benchmark.extra_info["same_text"] = texts[0] == texts[1]

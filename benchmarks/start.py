@@ -1,0 +1,44 @@
+"""How long a new process needs until its first text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent / "first_text.py"
+# Else modules of an editable installation would be translated anew at every start.
+_TRANSLATED_ANEW = "PYTHONDONTWRITEBYTECODE"
+
+
+def first_text(
+    *arguments: str, python: str | None = None, variables: Mapping[str, str] | None = None
+) -> tuple[str, float]:
+    """The text that the script prints, and seconds from the start of its process.
+
+    How long the process takes to end is not measured.
+
+    Args:
+        arguments: Of `first_text.py`.
+        python: Another interpreter, which sees nothing but what is installed with it.
+        variables: Of the environment, besides those that there are.
+
+    Raises:
+        RuntimeError: It prints none; why is on standard error.
+    """
+    environment = {**os.environ, **(variables or {})}
+    environment.pop(_TRANSLATED_ANEW, None)
+    interpreter = [python, "-E"] if python else [sys.executable]
+    command = [*interpreter, str(SCRIPT), *arguments]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        text = process.stdout.readline()
+        seconds = time.perf_counter() - started
+        process.kill()
+    if not text:
+        raise RuntimeError(f"no text from {' '.join(arguments)}")
+    return text, seconds
