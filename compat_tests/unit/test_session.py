@@ -1,0 +1,57 @@
+"""Loading what is compiled, by MAX's core alone or by all of it, and MAX's thread beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from max.driver import CPU
+
+from whisper_max_backend.engine import session
+from whisper_max_backend.engine.artifacts import compiled
+from whisper_max_backend.engine.shared import shared_artifact, shared_models
+
+
+def warp(model: Any) -> list[int]:
+    """The path through a matrix of one cell, and its length."""
+    one = np.ones(1, np.float32)
+    path, length = model.execute(
+        one.reshape(1, 1, 1), np.array([[0, 1, 1]], np.int32), one, np.ones(1, np.int32)
+    )
+    return [*path.to_numpy()[0, 0].tolist(), int(length.to_numpy()[0])]
+
+
+def test_all_of_max_loads_the_same_where_its_core_has_other_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = warp(shared_models()["time_warping"])
+    monkeypatch.setattr(session, "_Compiled", None)
+    whole = session.Session([CPU()])
+    models = whole.init_all(compiled(**shared_artifact(whole)))
+    assert warp(models["time_warping"]) == expected
+
+
+def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
+    shared_models()  # compiled by now
+    script = (
+        "import sys; from whisper_max_backend.engine.shared import shared_models; shared_models();"
+        "print('max.graph' in sys.modules, 'max.engine' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_the_thread_that_max_starts_gives_way_and_no_other() -> None:
+    shared_models()
+    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    lowered = set()
+    for task in Path("/proc/self/task").iterdir():
+        if os.getpriority(os.PRIO_PROCESS, int(task.name)) == 19 != own:
+            lowered.add((task / "comm").read_text())
+    assert lowered == {Path("/proc/self/comm").read_text()} or own == 19
