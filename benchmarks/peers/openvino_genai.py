@@ -23,7 +23,7 @@ class OpenVINO:
         return f"OpenVINO GenAI {self._precision()}".rstrip()
 
     def why_absent(self) -> str:
-        return missing("openvino-genai") or missing("optimum-intel")
+        return missing("openvino-genai")
 
     def load(self, model: Model) -> Transcribe:
         import openvino_genai
@@ -54,6 +54,8 @@ class OpenVINO:
 
 
 def _export(source: Path, target: Path) -> None:
+    if reason := missing("optimum-intel"):
+        raise RuntimeError(reason)
     from optimum.exporters.openvino import main_export
 
     main_export(
