@@ -9,7 +9,7 @@ only the core beneath it. Its names are private to MAX, so where this release ha
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,16 +32,16 @@ class Model:
 
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
-        self._execute: Callable[[list[Buffer]], list[Buffer]] = loaded._execute_device_tensors
 
     def execute(self, *inputs: Buffer | np.ndarray | np.generic) -> list[Buffer]:
         """The graph's results. Arrays are taken as they lie in the host's memory."""
-        return self._execute(
+        results: list[Buffer] = self._loaded._execute_device_tensors(
             [
                 value if isinstance(value, Buffer) else Buffer.from_numpy(np.asarray(value))
                 for value in inputs
             ]
         )
+        return results
 
     def capture(self, key: int, *inputs: Buffer) -> list[Buffer]:
         """Executes the graph and keeps the execution as a device graph; returns its results."""
