@@ -53,11 +53,11 @@ def _accepted(device: str) -> tuple[str, ...]:
     """The compute types that a model on this device may be asked for."""
     from ..engine import precision
 
-    able = precision.capabilities(device)
+    able, kernels = precision.capabilities(device), precision.kernels(device)
     accepted = []
     for name in _COMPUTE_TYPES:
         with suppress(ValueError):
-            precision.resolve(name, "float32", able, device)
+            precision.resolve(name, "float32", able, device, kernels)
             accepted.append(name)
     return tuple(accepted)
 
