@@ -253,9 +253,9 @@ def test_positions_differ(
     decoder = pair.runtime.decoder
     next_step = decoder._decoder.next_step
 
-    def held(*args: Any) -> Step:
+    def held(*args: Any, **options: Any) -> Step:
         """The first request waits at its eleventh token until the others have joined."""
-        step = next_step(*args)
+        step = next_step(*args, **options)
         if step.positions[0] == 10 and not under_way.is_set():
             under_way.set()
             deadline = time.monotonic() + 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from max.driver import Buffer, Device
@@ -106,24 +107,12 @@ class Decoder:
         ids = np.full((rows, 1, 1), token, np.int32)
         return self._probabilities(state, position, ids, self.n_vocab)[:, 0]
 
-    def step(
-        self,
-        state: DecoderState,
-        tokens: Int32Array,
-        scores: Float32Array,
-        constraints: Constraints,
-        beams: int,
-        candidates: int,
-        sampling: Sampling,
-        return_logits: bool = False,
-        watch: int = -1,
-    ) -> Candidates:
+    def step(self, state: DecoderState, *asked: Any, **options: Any) -> Candidates:
         """Appends a token to every row and proposes continuations of every item.
 
         See `decoder_protocol.Decoder.step`.
         """
-        asked = (scores, constraints, beams, candidates, sampling, return_logits, watch)
-        return self.step_together([self.next_step(state, tokens, *asked)])[0]
+        return self.step_together([self.next_step(state, *asked, **options)])[0]
 
     def next_step(
         self,

@@ -14,9 +14,8 @@ import numpy as np
 from max.driver import Buffer
 
 from .caches import SharedCaches
-from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
+from .decoder_protocol import Candidates, Float32Array, Int32Array
 from .gathering import Gathering
-from .rules import Constraints
 from .steps import DecoderState, Step
 
 if TYPE_CHECKING:
@@ -106,24 +105,12 @@ class SharedDecoder:
         with self._turn:
             return self._decoder.prefill_probability(state, position, token)
 
-    def step(
-        self,
-        state: DecoderState,
-        tokens: Int32Array,
-        scores: Float32Array,
-        constraints: Constraints,
-        beams: int,
-        candidates: int,
-        sampling: Sampling,
-        return_logits: bool = False,
-        watch: int = -1,
-    ) -> Candidates:
+    def step(self, state: DecoderState, *asked: Any, **options: Any) -> Candidates:
         """See `Decoder.step`; executed together with those of other threads."""
         if state not in self._joined:
             self._joined.add(state)
             self._steps.join()
-        asked = (scores, constraints, beams, candidates, sampling, return_logits, watch)
-        return self._steps.call(self._decoder.next_step(state, tokens, *asked))
+        return self._steps.call(self._decoder.next_step(state, *asked, **options))
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]
