@@ -16,6 +16,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.host.info import is_cpu
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
+from std.memory.alloc import unsafe_alloc
 from std.sys import simd_width_of
 
 from .log_mel_frames import (
@@ -29,6 +30,7 @@ from .log_mel_frames import (
 )
 from .log_mel_gpu import log_mel_gpu
 from .rfft400 import BINS, COLUMNS, Complex, LENGTH, ROWS, bin_of, dft5, dft16
+from .tensors import Ints
 
 # On the CPU: a lane is a frame, a group is as many frames as a vector has lanes.
 
@@ -113,7 +115,7 @@ def group_of_frames[
     features: Floats,
     waveform: Floats,
     filters: Floats,
-    bounds: Pointer[Int32, MutAnyOrigin],
+    bounds: Ints,
     window: Floats,
     turns: Floats,
     mels: Int,
@@ -197,17 +199,19 @@ def log_mel_cpu(
     comptime FRAMES_PER_TASK = WIDTH * GROUPS_PER_TASK
     var tasks_per_item = ceildiv(frames, FRAMES_PER_TASK)
     var tasks = items * tasks_per_item
-    var peaks = List[Float32](length=tasks, fill=LEAST_LOG)
-    var bounds = List[Int32](length=2 * mels, fill=0)
+    # Not lists: those end with the last use of their name, and the threads have a pointer.
+    var peaks = unsafe_alloc[Float32](tasks)
+    var bounds = unsafe_alloc[Int32](2 * mels)
     for mel in range(mels):
         var weights = filters.unsafe_offset(mel * BINS)
+        var begin = 0
+        var end = 0
         for k in range(BINS):
             if weights[unsafe_offset=k] != 0:
-                if bounds[2 * mel + 1] == 0:
-                    bounds[2 * mel] = Int32(k)
-                bounds[2 * mel + 1] = Int32(k + 1)
-    var peaks_at = peaks.unsafe_ptr().as_unsafe_any_origin()
-    var bounds_at = bounds.unsafe_ptr().as_unsafe_any_origin()
+                begin = k if end == 0 else begin
+                end = k + 1
+        bounds[unsafe_offset=2 * mel] = Int32(begin)
+        bounds[unsafe_offset=2 * mel + 1] = Int32(end)
 
     def analyse(task: Int) {imm}:
         var item = task // tasks_per_item
@@ -219,7 +223,7 @@ def log_mel_cpu(
                 features.unsafe_offset(item * mels * frames),
                 waveform.unsafe_offset(item * samples),
                 filters,
-                bounds_at,
+                bounds,
                 window,
                 turns,
                 mels,
@@ -230,7 +234,7 @@ def log_mel_cpu(
             )
             peak = max(peak, found)
             bad += found - found
-        peaks_at[unsafe_offset=task] = peak + bad
+        peaks[unsafe_offset=task] = peak + bad
 
     if tasks == 1:
         analyse(0)
@@ -240,9 +244,12 @@ def log_mel_cpu(
     var peak = LEAST_LOG
     var bad = Float32(0)
     for task in range(tasks):
-        peak = max(peak, peaks[task])
-        bad += peaks[task] - peaks[task]
+        var found = peaks[unsafe_offset=task]
+        peak = max(peak, found)
+        bad += found - found
     peak += bad
+    peaks.unsafe_free()
+    bounds.unsafe_free()
     var size = items * mels * frames
 
     def clamp(task: Int) {imm}:
