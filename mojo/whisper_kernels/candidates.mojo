@@ -8,7 +8,9 @@ without replacement from the softmax (Kool et al., 2019); the noise is a hash of
 
 from std.math import log
 
+from .embedding import TASK_COLUMNS
 from .matrix import F32, LANES
+from .tally import TEXT, TIMESTAMPS, Tallies
 from .tensors import Floats, Ints
 
 
@@ -129,7 +131,14 @@ struct Sampling(ImplicitlyCopyable):
         return self.sampled() and 0 < self.topk < count
 
     def survey(
-        self, logits: Floats, vocabulary: Int, shift: Float32, row: Int, beams: Int, mut best: Best
+        self,
+        logits: Floats,
+        vocabulary: Int,
+        tallies: Tallies,
+        shift: Float32,
+        row: Int,
+        beams: Int,
+        mut best: Best,
     ):
         """Offers the continuations of one row; a place counts through an item's beams."""
         var place = row % beams * vocabulary
@@ -137,7 +146,14 @@ struct Sampling(ImplicitlyCopyable):
             var stream = hashed[1](self.seed ^ UInt32(row + 1))
             scan_sampled(logits, vocabulary, shift, self.temperature, stream, place, best)
         else:
-            scan(logits, vocabulary, shift, place, best)
+            var text = tallies.of(row, TEXT)
+            var timestamps = tallies.of(row, TIMESTAMPS)
+            for part in range(tallies.parts):
+                var top = max(text.tops[unsafe_offset=part], timestamps.tops[unsafe_offset=part])
+                if best.admits(top + shift):
+                    var low = part * TASK_COLUMNS
+                    var count = min(TASK_COLUMNS, vocabulary - low)
+                    scan(logits.unsafe_offset(low), count, shift, place + low, best)
 
     def draw(self, best: Best, item: Int, mut drawn: Best):
         """Offers an item's best with noise."""

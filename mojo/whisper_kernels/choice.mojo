@@ -1,9 +1,10 @@
 """The end of a step: logits, the rules, and the continuations of every item.
 
-Logits are made, ruled and surveyed by the same threads while they are in the cache; what leaves
-are a few candidates.
+Logits are made, ruled and summed up part by part by the same threads while they are in the cache;
+what leaves are a few candidates.
 """
 
+from std.math import ceildiv, exp
 from std.memory.alloc import unsafe_alloc
 
 import extensibility
@@ -11,12 +12,12 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from .candidates import Best, Sampling, write
-from .embedding import TASK_PANELS, vocabulary_task
+from .embedding import TASK_COLUMNS, vocabulary_task
 from .matrix import Matrix, Rows
 from .parallel import Member, Phases, together
-from .rules import Rules
-from .softmax import log_sum_exp
+from .rules import Rules, ban
 from .strips import Strips
+from .tally import TEXT, TIMESTAMPS, UNRULED, Tallies
 from .tensors import Floats, Ints, first, floats, ints, numbers
 
 
@@ -48,6 +49,12 @@ def choose[
     var counts = unsafe_alloc[Int32](rows)
     var keys = unsafe_alloc[Float32](rows * capacity)
     var places = unsafe_alloc[Int32](rows * capacity)
+    var parts = ceildiv(vocabulary, TASK_COLUMNS)
+    var tops = unsafe_alloc[Float32](Tallies.floats(rows, parts))
+    var sums = unsafe_alloc[Float32](Tallies.floats(rows, parts))
+    var tallies = Tallies(tops, sums, parts)
+    var stamps = min(rules.first_timestamp, vocabulary)
+    var watching = rules.watched_id >= 0
     var phases = Phases(3)
 
     def body(_worker: Int) {imm}:
@@ -57,17 +64,40 @@ def choose[
 
         def project(task: Int) {imm}:
             vocabulary_task(strips, embeddings, task, logits)
+            var low = task * TASK_COLUMNS
+            var high = min(vocabulary, low + TASK_COLUMNS)
+            var middle = min(max(low, stamps), high)
+            if watching:
+                for row in range(rows):
+                    var line = logits.unsafe_offset(row * vocabulary)
+                    tallies.of(row, UNRULED).note(task, line.unsafe_offset(low), high - low)
+                    if low <= rules.watched_id < high:
+                        watched[unsafe_offset=row] = line[unsafe_offset=rules.watched_id]
+            rules.apply(logits, rows, vocabulary, low, high)
+            for row in range(rows):
+                var line = logits.unsafe_offset(row * vocabulary)
+                tallies.of(row, TEXT).note(task, line.unsafe_offset(low), middle - low)
+                tallies.of(row, TIMESTAMPS).note(task, line.unsafe_offset(middle), high - middle)
 
-        member.run((embeddings.panels() + TASK_PANELS - 1) // TASK_PANELS, project)
+        member.run(parts, project)
 
         def survey(row: Int) {imm}:
             var line = logits.unsafe_offset(row * vocabulary)
-            watched[unsafe_offset=row] = rules.apply(row, line, vocabulary)
-            var shift = scores[unsafe_offset=row] - log_sum_exp(line, vocabulary)
+            var probability = Float32(0)
+            if watching:
+                var total = tallies.of(row, UNRULED).log_sum_exp()
+                probability = exp(watched[unsafe_offset=row] - total)
+            watched[unsafe_offset=row] = probability
+            var text = tallies.of(row, TEXT)
+            if rules.checks[unsafe_offset=row] != 0:
+                if tallies.of(row, TIMESTAMPS).log_sum_exp() > text.top():
+                    ban(line, 0, stamps)
+                    text.forget()
+            var shift = scores[unsafe_offset=row] - tallies.ruled(row).log_sum_exp()
             var best = Best(
                 keys.unsafe_offset(row * capacity), places.unsafe_offset(row * capacity), capacity
             )
-            sampling.survey(line, vocabulary, shift, row, beams, best)
+            sampling.survey(line, vocabulary, tallies, shift, row, beams, best)
             shifts[unsafe_offset=row] = shift
             counts[unsafe_offset=row] = Int32(best.count)
 
@@ -109,6 +139,8 @@ def choose[
     counts.unsafe_free()
     keys.unsafe_free()
     places.unsafe_free()
+    tops.unsafe_free()
+    sums.unsafe_free()
 
 
 @extensibility.register("whisper.choose")

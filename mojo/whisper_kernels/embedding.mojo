@@ -10,8 +10,9 @@ from .parallel import Member, Phases, parallel, together
 from .strips import Strips
 from .tensors import Floats, first, floats, numbers
 
-comptime TASK_PANELS = 16
+comptime TASK_PANELS = 64
 """Panels of the vocabulary that one task takes."""
+comptime TASK_COLUMNS = TASK_PANELS * PANEL
 
 
 def embed[

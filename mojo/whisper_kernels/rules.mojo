@@ -5,10 +5,6 @@ ApplyTimestampRules in `models/whisper.cc`). Which ids are concerned is decided
 outside; here they are applied, in the reference's order.
 """
 
-from std.math import exp
-
-from .extremes import largest
-from .softmax import log_sum_exp
 from .tensors import Floats, Ints
 
 comptime BANNED = Float32.MIN_FINITE
@@ -20,19 +16,13 @@ def ban(row: Floats, low: Int, high: Int):
         row[unsafe_offset=id] = BANNED
 
 
-def ban_listed(row: Floats, listed: Ints, count: Int):
-    """Bans the ids of a list in which negative entries are padding."""
-    for i in range(count):
-        var id = Int(listed[unsafe_offset=i])
-        if id >= 0:
-            row[unsafe_offset=id] = BANNED
-
-
-def penalize(row: Floats, previous: Ints, count: Int, penalty: Float32):
+def penalize(
+    row: Floats, previous: Ints, count: Int, penalty: Float32, low: Int, high: Int
+):
     """Divides positive logits of distinct earlier ids by `penalty`, multiplies negative ones."""
     for i in range(count):
         var id = Int(previous[unsafe_offset=i])
-        if id >= 0:
+        if low <= id < high:
             var value = row[unsafe_offset=id]
             row[unsafe_offset=id] = value * penalty if value < 0 else value / penalty
 
@@ -59,28 +49,32 @@ struct Rules(ImplicitlyCopyable):
     """Whose probability before the rules is wanted, or -1."""
     var penalty: Float32
 
-    def apply(self, index: Int, row: Floats, vocabulary: Int) -> Float32:
-        """Applies them to a row of logits, in place; returns the watched probability, or 0."""
-        var probability = Float32(0)
-        if self.watched_id >= 0:
-            var watched = row[unsafe_offset=self.watched_id]
-            probability = exp(watched - log_sum_exp(row, vocabulary))
-        penalize(
-            row,
-            self.penalized.unsafe_offset(index * self.penalized_count),
-            self.penalized_count,
-            self.penalty,
-        )
-        ban_listed(row, self.suppressed, self.suppressed_count)
-        ban_listed(
-            row, self.banned.unsafe_offset(index * self.banned_count), self.banned_count
-        )
-        for i in range(2):
-            var bounds = self.ranges.unsafe_offset(4 * index + 2 * i)
-            ban(row, Int(bounds[unsafe_offset=0]), Int(bounds[unsafe_offset=1]))
-        if self.checks[unsafe_offset=index] != 0:
-            var start = self.first_timestamp
-            var timestamps = log_sum_exp(row.unsafe_offset(start), vocabulary - start)
-            if timestamps > largest(row, start):
-                ban(row, 0, start)
-        return probability
+    def apply(self, logits: Floats, rows: Int, vocabulary: Int, low: Int, high: Int):
+        """Applies them to the logits `[low, high)` of all rows, but for the check of timestamps."""
+        for index in range(rows):
+            penalize(
+                logits.unsafe_offset(index * vocabulary),
+                self.penalized.unsafe_offset(index * self.penalized_count),
+                self.penalized_count,
+                self.penalty,
+                low,
+                high,
+            )
+        for i in range(self.suppressed_count):
+            var id = Int(self.suppressed[unsafe_offset=i])
+            if low <= id < high:
+                for index in range(rows):
+                    logits[unsafe_offset=index * vocabulary + id] = BANNED
+        for index in range(rows):
+            var row = logits.unsafe_offset(index * vocabulary)
+            for i in range(self.banned_count):
+                var id = Int(self.banned[unsafe_offset=index * self.banned_count + i])
+                if low <= id < high:
+                    row[unsafe_offset=id] = BANNED
+            for i in range(2):
+                var bounds = self.ranges.unsafe_offset(4 * index + 2 * i)
+                ban(
+                    row,
+                    max(low, Int(bounds[unsafe_offset=0])),
+                    min(high, Int(bounds[unsafe_offset=1])),
+                )
