@@ -83,11 +83,9 @@ class Whisper:
         self._path = os.fspath(model_path)
         # Read once, so that the model can be loaded again.
         self._files = None if files is None else file_contents(files)
-        self._device_name = device
         self._device = resolve_device(device)
         self._device_index = device_indices(device_index, self._device)
         requested_for(compute_type, device)  # a wrong name is told before anything is loaded
-        self._compute_type = compute_type
         self._workers_per_device = requests.count("inter_threads", inter_threads)
         if self._workers_per_device == 0:
             raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
@@ -393,9 +391,7 @@ class Whisper:
             return DeviceRuntime(checkpoint, open_gpu(device_index), self._precision.running)
         from .runtime import Runtime
 
-        return Runtime(
-            checkpoint, self._device, device_index, self._precision.running, self._threads
-        )
+        return Runtime(checkpoint, self._precision.running, self._threads)
 
 
 @functools.cache
