@@ -169,9 +169,7 @@ def test_generation_is_the_reference_generation(
         assert result.logits == wanted.logits == []
 
 
-def test_prompts_of_ids_are_taken_in_any_sequence(
-    pair: tuple[Whisper, Any], features: np.ndarray, directory: Path
-):
+def test_prompts_of_ids_are_taken_in_any_sequence(pair: tuple[Whisper, Any], features: np.ndarray):
     ours, reference = pair
     tokens = [SOT, EN, TRANSCRIBE, PLAIN]
     ids = [ours._vocabulary.to_id(token) for token in tokens]

@@ -69,7 +69,7 @@ class Gate:
 
 
 @pytest.fixture
-def gated(directory: Path, features: np.ndarray) -> Iterator[tuple[Whisper, Gate]]:
+def gated(directory: Path) -> Iterator[tuple[Whisper, Gate]]:
     model = NumpyWhisper(str(directory), max_queued_batches=1)
     gate = Gate(model)
     yield model, gate
