@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,12 @@ STATES_PER_SECOND = 50
 """Of the encoder."""
 CALLERS = 8
 BATCH = 32
-_PLAIN = GenerationOptions(
-    beam_size=1,
-    patience=1,
-    num_hypotheses=1,
-    length_penalty=1,
-    repetition_penalty=1,
-    no_repeat_ngram_size=0,
-    max_length=96,
-    return_scores=False,
-    return_logits_vocab=False,
-    return_no_speech_prob=False,
-    max_initial_timestamp_index=50,
-    suppress_blank=False,
-    suppress_tokens=[-1],
-    sampling_topk=1,
-    sampling_temperature=1,
-    seed=0,
-)
 Row = dict[str, Any]
 Peers = Mapping[str, Mapping[str, Any]]
 """What peers took: seconds by case, or an error."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Limits:
     """What the device was measured to do: operations and bytes a second."""
 
@@ -86,8 +68,11 @@ class RandomModel:
         """Encodes and decodes; returns how many tokens were said."""
         if features is None:
             features = random_features(self.dimensions, windows)
-        options = dataclasses.replace(
-            _PLAIN, beam_size=beams, max_length=2 * tokens, suppress_tokens=[self.vocabulary.eot]
+        options = GenerationOptions(
+            beam_size=beams,
+            max_length=2 * tokens,
+            suppress_blank=False,
+            suppress_tokens=[self.vocabulary.eot],
         )
         prompts = [prompt_of(self.vocabulary)] * windows
         results = self.replica.generate(features, prompts, options)
@@ -244,14 +229,13 @@ def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
         found = []
         for runtime in runtimes:
             replica = Replica(runtime, v, checkpoint.config)
-            options = dataclasses.replace(
-                _PLAIN,
+            options = GenerationOptions(
                 beam_size=beams,
                 repetition_penalty=1.1,
                 no_repeat_ngram_size=3,
+                max_length=96,
                 return_scores=True,
                 return_no_speech_prob=True,
-                suppress_blank=True,
             )
             results = replica.generate(features, [[v.sot]] * 3, options)
             found.append([result.sequences_ids for result in results])

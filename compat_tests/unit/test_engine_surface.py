@@ -7,6 +7,7 @@ test here, not graphs. Workers and queues are tested in test_engine_workers.py.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.numpy_runtime import both, random_features, storage
 from whisper_max_backend.engine.randomness import request_seed, set_random_seed
+from whisper_max_backend.engine.replica import GenerationOptions
 from whisper_max_backend.engine.results import EncoderOutput, WhisperGenerationResult
 from whisper_max_backend.engine.whisper import Whisper
 
@@ -84,6 +86,15 @@ def test_signatures_are_the_reference_signatures(method: str):
         for parameter in parameters
     ]
     assert ours == reference_parameters(method)
+
+
+def test_options_have_the_defaults_of_generate():
+    parameters = inspect.signature(Whisper.generate).parameters
+    options = dataclasses.asdict(GenerationOptions())
+    assert options.pop("seed") == 0
+    expected = {name: parameters[name].default for name in options}
+    expected["suppress_tokens"] = tuple(expected["suppress_tokens"])
+    assert options == expected
 
 
 def test_nothing_public_is_missing():
