@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.peers import Model
-from benchmarks.peers.faster_whisper import FasterWhisper
-from benchmarks.record import describe_run, keep, result_path
+from benchmarks.peers.faster_whisper import OPTIONS, FasterWhisper
+from benchmarks.record import describe_run, finish, result_path
 from benchmarks.transcribed import Transcribed, transcribed_speech
 from compat_tests.models import model_directory
 
@@ -105,12 +104,7 @@ def _transcribe(side: FasterWhisper, model: Model, recordings: Sequence[Transcri
     loaded = side.open(model)
     heard = []
     for recording in track(recordings, description=side.name, transient=True):
-        segments, _ = loaded.transcribe(
-            recording.samples,
-            language="en",
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
+        segments, _ = loaded.transcribe(recording.samples, **OPTIONS)
         found = list(segments)
         tokens = tuple(token for segment in found for token in segment.tokens)
         heard.append(Text("".join(segment.text for segment in found), tokens))
@@ -187,12 +181,7 @@ def main(name: str, recordings: int | None, output: Path | None) -> None:
         },
     }
     console.print(table(kept))
-    path = output or result_path(f"accuracy-{name}", kept)
-    keep(kept, path)
-    print(f"kept in {path}")
-    for promise in kept["broken"]:
-        print(f"does not hold: {promise}")
-    sys.exit(1 if kept["broken"] else 0)
+    finish(kept, output or result_path(f"accuracy-{name}", kept))
 
 
 if __name__ == "__main__":

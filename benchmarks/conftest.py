@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -11,9 +12,10 @@ import faster_whisper
 import pytest
 
 from benchmarks.limits import cores
-from benchmarks.paired import fastest
+from benchmarks.paired import Timed, fastest
 from compat_tests.models import model_directory
 from compat_tests.recordings import load
+from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
 
 MODELS = ("tiny.en", "base")
 COMPUTE_TYPES = ("float32", "int8")
@@ -36,6 +38,15 @@ class Pair:
     def reference(self) -> Any:
         """The stock model at its best."""
         return self.stock[self.threads]
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """Of the model."""
+        return load_checkpoint(self.path).dimensions
+
+    def fastest_stock(self, call: Callable[[Any], Any]) -> Timed:
+        """A call of the stock model, with as many threads as serve this call best."""
+        return fastest({threads: partial(call, model) for threads, model in self.stock.items()})
 
 
 @cache

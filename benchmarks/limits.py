@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.timing import times
 
 _SIDE = 1536
 _READ_BYTES = 1 << 28
@@ -46,10 +47,4 @@ def read_limit() -> float:
 
 
 def _shortest(call: Callable[[], Any]) -> float:
-    call()
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times(call, rounds=7))

@@ -20,7 +20,7 @@ from rich.table import Table
 import whisper_max_backend
 from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import FasterWhisper
-from benchmarks.record import describe_run, keep, result_path
+from benchmarks.record import describe_run, finish, result_path
 from benchmarks.speech import RATE
 from compat_tests.models import model_directory
 from compat_tests.recordings import load
@@ -205,12 +205,7 @@ def main(
             runs.append(measure(side, model, way, 60 * length))
     kept |= {"side": side.name, "long": [asdict(run) for run in runs], "broken": broken(runs)}
     console.print(table(runs))
-    path = output or result_path(f"long-{name}", kept)
-    keep(kept, path)
-    print(f"kept in {path}")
-    for promise in broken(runs):
-        print(f"does not hold: {promise}")
-    sys.exit(1 if kept["broken"] else 0)
+    finish(kept, output or result_path(f"long-{name}", kept))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ import json
 import os
 import platform
 import re
+import sys
 from datetime import date, datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_benchmark.utils import get_commit_info
 
@@ -46,6 +47,15 @@ def describe_run() -> dict[str, Any]:
 def result_path(kind: str, described: dict[str, Any]) -> Path:
     """Where a measurement of this kind is kept, by day and machine."""
     return RESULTS / f"{date.today().isoformat()}-{kind}-{described['machine']['name']}.json"
+
+
+def finish(described: dict[str, Any], path: Path) -> NoReturn:
+    """Keeps a measurement, tells where, and which promises are ``broken``; with 1 if any is."""
+    keep(described, path)
+    print(f"kept in {path}")
+    for promise in described["broken"]:
+        print(f"does not hold: {promise}")
+    sys.exit(1 if described["broken"] else 0)
 
 
 def keep(described: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,16 @@ from faster_whisper import feature_extractor as reference
 from faster_whisper.transcribe import get_ctranslate2_storage
 
 from benchmarks.conftest import Pair
+from benchmarks.dimensions import encoder_operations, step_bytes
 from benchmarks.limits import multiply_limit, read_limit
-from benchmarks.paired import Timed, compare, fastest, record, take_turns
+from benchmarks.paired import Timed, compare, record, take_turns
+from benchmarks.speech import RATE
 from compat_tests.recordings import load
 from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
-RATE = 16_000
 FEW, MANY = 4, 36
 """Tokens of two runs, whose difference is that of so many steps."""
-
-SHAPES = {"tiny.en": (384, 4), "base": (512, 6)}
-"""Width, and layers of the encoder as of the decoder."""
 
 WEIGHT_BYTES = {"float32": 2, "int8": 1}
 """Of a weight that a decoder step reads: the models' files hold float16, which stays so."""
@@ -58,7 +55,7 @@ def test_log_mel(benchmark: Any, seconds: int) -> None:
 def test_encoder(benchmark: Any, pair: Pair, batch: int) -> None:
     features = windows(batch)
     window = windows(1)
-    best = fastest({n: partial(m.model.encode, window) for n, m in pair.stock.items()}).threads
+    best = pair.fastest_stock(lambda model: model.model.encode(window)).threads
     assert best is not None
     stock = pair.stock[best].model
     compare(
@@ -68,7 +65,7 @@ def test_encoder(benchmark: Any, pair: Pair, batch: int) -> None:
         audio_seconds=30 * batch,
         rounds=5,
     )
-    achieved = batch * encoder_operations(pair) / benchmark.extra_info["ours_s"]
+    achieved = batch * encoder_operations(pair.dimensions) / benchmark.extra_info["ours_s"]
     if pair.compute_type != "float32" and has_tiles():
         # NumPy's product tells nothing of what the tile unit can do.
         benchmark.extra_info.update(operations_per_s=achieved)
@@ -77,15 +74,6 @@ def test_encoder(benchmark: Any, pair: Pair, batch: int) -> None:
     benchmark.extra_info.update(
         gflops=achieved / 1e9, limit_gflops=limit / 1e9, of_limit=achieved / limit
     )
-
-
-def encoder_operations(pair: Pair, frames: int = 3000) -> float:
-    """Floating-point operations of one window: products only, a multiplication and an addition."""
-    state, layers = SHAPES[pair.name]
-    positions = frames // 2
-    convolutions = frames * 3 * pair.ours.model.n_mels * state + positions * 3 * state * state
-    layer = positions * (12 * state * state + 2 * positions * state)
-    return 2.0 * (convolutions + layers * layer)
 
 
 @pytest.mark.benchmark(group="decoder step")
@@ -107,11 +95,10 @@ def test_decoder_step(benchmark: Any, pair: Pair, beams: int) -> None:
         assert len(result.sequences_ids[0]) == tokens
         return result.sequences_ids
 
-    sides = (pair.ours, *pair.stock.values())
-    encoded_on = {id(model): model.model.encode(features) for model in sides}
+    encoded_on = encoded_by_all(pair, features)
     if pair.compute_type == "float32":
         assert generate(pair.ours, MANY) == generate(pair.reference, MANY)
-    long = fastest({n: partial(generate, m, MANY) for n, m in pair.stock.items()})
+    long = pair.fastest_stock(lambda model: generate(model, MANY))
     assert long.threads is not None
     stock = pair.stock[long.threads]
     short, ours_short = Timed(lambda: generate(stock, FEW)), Timed(lambda: generate(pair.ours, FEW))
@@ -126,7 +113,9 @@ def test_decoder_step(benchmark: Any, pair: Pair, beams: int) -> None:
         threads=long.threads,
         ratio_of_minima=(long.least - short.least) / (ours_long.least - ours_short.least),
     )
-    achieved, limit = step_bytes(pair) / step, read_limit()
+    kind = pair.compute_type
+    needed = step_bytes(pair.dimensions, WEIGHT_BYTES[kind], MEMORY_BYTES[kind])
+    achieved, limit = needed / step, read_limit()
     benchmark.extra_info.update(
         gigabytes_per_s=achieved / 1e9,
         limit_gigabytes_per_s=limit / 1e9,
@@ -134,13 +123,10 @@ def test_decoder_step(benchmark: Any, pair: Pair, beams: int) -> None:
     )
 
 
-def step_bytes(pair: Pair, positions: int = 1500) -> float:
-    """Bytes that a step has to read: weights, embeddings, the window's keys and values."""
-    state, layers = SHAPES[pair.name]
-    weights = layers * 14 * state * state + pair.ours.hf_tokenizer.get_vocab_size() * state
-    memory = layers * 2 * positions * state
-    kind = pair.compute_type
-    return float(WEIGHT_BYTES[kind] * weights + MEMORY_BYTES[kind] * memory)
+def encoded_by_all(pair: Pair, features: Any) -> dict[int, Any]:
+    """What each model's own encoder makes of the features, by the model's `id`."""
+    models = (pair.ours, *pair.stock.values())
+    return {id(model): model.model.encode(features) for model in models}
 
 
 def prompt_of(model: Any) -> list[int]:
@@ -166,10 +152,9 @@ def test_alignment(benchmark: Any, pair: Pair) -> None:
     def align(model: Any) -> Any:
         return model.model.align(encoded_on[id(model)], prompt[:-1], [text], 3000)[0].alignments
 
-    sides = (pair.ours, *pair.stock.values())
-    encoded_on = {id(model): model.model.encode(features) for model in sides}
+    encoded_on = encoded_by_all(pair, features)
     if pair.compute_type == "float32":
         assert align(pair.ours) == align(pair.reference)
-    stock = fastest({n: partial(align, m) for n, m in pair.stock.items()})
+    stock = pair.fastest_stock(align)
     compare(benchmark, lambda: align(pair.ours), stock, audio_seconds=30)
     benchmark.extra_info["tokens"] = len(text)

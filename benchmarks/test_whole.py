@@ -13,6 +13,7 @@ import pytest
 import whisper_max_backend
 from benchmarks.conftest import Pair
 from benchmarks.paired import Timed, compare
+from benchmarks.peers.faster_whisper import heard
 from benchmarks.speech import RATE, speech
 from benchmarks.start import first_text
 from compat_tests.recordings import audio_file
@@ -22,6 +23,17 @@ GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}
 """How many times as fast as the reference a transcription has to be."""
 
 
+def check_texts(
+    benchmark: Any, pair: Pair, ours: Callable[[], str], reference: Callable[[], str]
+) -> None:
+    """Both give a text, in float32 the same."""
+    texts = ours(), reference()
+    benchmark.extra_info["same_text"] = texts[0] == texts[1]
+    assert all(texts)
+    if pair.compute_type == "float32":
+        assert texts[0] == texts[1]
+
+
 def compare_texts(
     benchmark: Any,
     pair: Pair,
@@ -29,11 +41,8 @@ def compare_texts(
     reference: Callable[[], str],
     seconds: float,
 ) -> None:
-    """Both give the same text in float32, and the reference needs so much longer."""
-    texts = ours(), reference()
-    benchmark.extra_info["same_text"] = texts[0] == texts[1]
-    if pair.compute_type == "float32":
-        assert texts[0] == texts[1]
+    """As `check_texts`, and the reference needs so much longer."""
+    check_texts(benchmark, pair, ours, reference)
     stock = Timed(reference, pair.threads)
     ratio = compare(benchmark, ours, stock, audio_seconds=seconds)
     assert ratio >= GOAL[pair.compute_type], f"{ratio:.2f} times as fast as stock faster-whisper"
@@ -44,22 +53,11 @@ def compare_texts(
 @pytest.mark.parametrize("recording", ["jfk", "ten", "two_minutes"])
 def test_transcribe(benchmark: Any, pair: Pair, recording: str, beams: int) -> None:
     audio = speech(recording)
-
-    def text(model: Any) -> str:
-        segments, _ = model.transcribe(
-            audio,
-            language="en",
-            beam_size=beams,
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
-        return "".join(segment.text for segment in segments)
-
     compare_texts(
         benchmark,
         pair,
-        lambda: text(pair.ours),
-        lambda: text(pair.reference),
+        lambda: heard(pair.ours, audio, beams),
+        lambda: heard(pair.reference, audio, beams),
         len(audio) / RATE,
     )
 
@@ -121,9 +119,5 @@ def test_start(benchmark: Any, pair: Pair) -> None:
     def reference() -> str:
         return text("faster_whisper", pair.threads)
 
-    texts = ours(), reference()
-    benchmark.extra_info["same_text"] = texts[0] == texts[1]
-    assert all(texts)
-    if pair.compute_type == "float32":
-        assert texts[0] == texts[1]
+    check_texts(benchmark, pair, ours, reference)
     compare(benchmark, ours, Timed(reference, pair.threads))

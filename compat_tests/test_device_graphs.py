@@ -28,6 +28,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_detect_language,
     test_encode,
     test_encoded_once_or_twice,
+    test_encoder_outputs_longer_than_a_window,
     test_generate,
     test_logits,
     test_previous_text,

@@ -146,6 +146,19 @@ def test_encoded_once_or_twice(engines: Engines) -> None:
         assert actual[0].sequences_ids == expected[0].sequences_ids
 
 
+def test_encoder_outputs_longer_than_a_window(engines: Engines) -> None:
+    """What a caller brings may be longer than the model's encoder makes it."""
+    shape = (2, 4 * engines.architecture.n_audio_ctx, engines.architecture.n_state)
+    states = storage(np.random.default_rng().normal(0, 1, shape).astype(np.float32))
+    prompts = [engines.prompt()] * 2
+    for _ in range(3):  # another request would find what this one has overwritten
+        expected, actual = (
+            model.generate(states, prompts, max_length=MAX_LENGTH, return_scores=True)
+            for model in (engines.reference, engines.ours)
+        )
+        assert_same_results(expected, actual)
+
+
 GENERATE: dict[str, dict[str, Any]] = {
     "beam-5": {},
     "greedy": {"beam_size": 1},

@@ -85,7 +85,7 @@ RUNTIMES: dict[str, Callable[[Checkpoint], Runtime | DeviceRuntime]] = {
     "cpu": lambda checkpoint: Runtime(checkpoint, compute_type="float32"),
     "cpu, int8": lambda checkpoint: Runtime(checkpoint, compute_type="int8_float32"),
 }
-PLAIN = GenerationOptions(5, 1, 1, 1, 1, 0, 60, True, False, True, 50, True, [-1], 1, 1, 0)
+PLAIN = GenerationOptions(max_length=60, return_scores=True, return_no_speech_prob=True)
 OPTIONS: dict[str, dict[str, Any]] = {
     "beam 5": {},
     "beam 2": {"beam_size": 2},

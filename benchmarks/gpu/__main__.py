@@ -10,16 +10,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.gpu import HOST_TARGET
+from benchmarks.gpu import HOST_TARGET, ROOT
+from benchmarks.peers import version_of
 
-RESULTS = Path(__file__).parents[1] / "results"
-_ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("max", "numpy", "faster-whisper", "ctranslate2", "torch", "transformers")
 SIDE = 8192
 """Of the square matrices that the matrix rate is measured with."""
@@ -60,7 +59,9 @@ def main(
 
     names = ["miniature"] if device == "cpu" else [name for name in sizes.split(",") if name]
     if target:
-        _virtual(target)
+        from compat_tests.gpu_target import pretend_gpu
+
+        pretend_gpu(target)
     if device == "gpu":
         set_virtual_cpu_target(HOST_TARGET)
         if not target and accelerator_count() == 0:
@@ -73,15 +74,6 @@ def main(
         return
     run = _Run(place, names, model, results)
     sys.exit(0 if run.all() else 1)
-
-
-def _virtual(target: str) -> None:
-    """Makes MAX believe in a GPU of this architecture."""
-    from max import driver
-
-    driver.set_virtual_device_count(1)
-    driver.set_virtual_device_api("hip" if target.startswith("gfx") else "cuda")
-    driver.set_virtual_device_target_arch(target)
 
 
 def _compile(place: Any, names: list[str]) -> None:
@@ -144,7 +136,10 @@ class _Run:
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "device": described,
             "type": self.dtype.name,
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version_of(package) for package in PACKAGES},
+            },
             "kernels": [],
             "tokens": [],
             "limits": {},
@@ -240,7 +235,7 @@ class _Run:
     def _transcribe(self, model: Path) -> None:
         from benchmarks.gpu.cases import transcription
 
-        audio = _ROOT / "whisper_max_backend" / "assets" / "jfk.flac"
+        audio = ROOT / "whisper_max_backend" / "assets" / "jfk.flac"
         small = self.place.is_host
         device, minutes = ("cpu", 0.5) if small else ("cuda", 10)
         for row in transcription(model, audio, device, self.dtype.name, minutes):
@@ -271,16 +266,6 @@ def _base() -> Path:
     from compat_tests.models import model_directory
 
     return model_directory("base")
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 if __name__ == "__main__":

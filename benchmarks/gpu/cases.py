@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,13 @@ import numpy as np
 from max.driver import Device
 from max.dtype import DType
 
+from benchmarks import timing
+from benchmarks.dimensions import encoder_operations, step_bytes
+from benchmarks.gpu import ROOT
 from benchmarks.gpu.machine import Watch, median_seconds
-from benchmarks.gpu.models import encoder_operations, random_features, random_model, step_bytes
-from benchmarks.gpu.peers import ask, median_seconds_of
+from benchmarks.gpu.models import prompt_of, random_features, random_model
+from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
+from benchmarks.speech import RATE
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions
 from whisper_max_backend.engine.decoder_protocol import Sampling
 from whisper_max_backend.engine.device_runtime import DeviceRuntime
@@ -30,7 +34,6 @@ STATES_PER_SECOND = 50
 """Of the encoder."""
 CALLERS = 8
 BATCH = 32
-_ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
 Peers = Mapping[str, Mapping[str, Any]]
 """What peers took: seconds by case, or an error."""
@@ -65,27 +68,14 @@ class RandomModel:
         """Encodes and decodes; returns how many tokens were said."""
         if features is None:
             features = random_features(self.dimensions, windows)
-        v = self.vocabulary
-        prompt = [v.sot, v.sot + 1, v.no_timestamps]
         options = GenerationOptions(
             beam_size=beams,
-            patience=1,
-            num_hypotheses=1,
-            length_penalty=1,
-            repetition_penalty=1,
-            no_repeat_ngram_size=0,
             max_length=2 * tokens,
-            return_scores=False,
-            return_logits_vocab=False,
-            return_no_speech_prob=False,
-            max_initial_timestamp_index=50,
             suppress_blank=False,
-            suppress_tokens=[v.eot],
-            sampling_topk=1,
-            sampling_temperature=1,
-            seed=0,
+            suppress_tokens=[self.vocabulary.eot],
         )
-        results = self.replica.generate(features, [prompt] * windows, options)
+        prompts = [prompt_of(self.vocabulary)] * windows
+        results = self.replica.generate(features, prompts, options)
         said = [len(result.sequences_ids[0]) for result in results]
         assert said == [tokens] * windows, said
         return sum(said)
@@ -112,11 +102,12 @@ def batched(
     sizes = [min(batch, windows - start) for start in range(0, windows, batch)]
     features = random_features(model.dimensions, batch)
     model.generate(sizes[0], tokens, 1, features[: sizes[0]])
-    with Watch() as watch:
-        start = time.perf_counter()
+
+    def call() -> None:
         for size in sizes:
             model.generate(size, tokens, 1, features[:size])
-        seconds = time.perf_counter() - start
+
+    seconds, watch = _watched(call)
     label = f"{name}, {minutes:g} minutes, batches of {batch}, {tokens} tokens a window"
     return _beside(_row(label, seconds, 60 * minutes, watch), peers, "batch", windows / batch)
 
@@ -126,11 +117,12 @@ def long_file(model: RandomModel, name: str, minutes: float = 5, tokens: int = 1
     features = random_features(model.dimensions, 1)
     windows = round(minutes * 60 / model.window)
     model.generate(1, tokens, 5, features)
-    with Watch() as watch:
-        start = time.perf_counter()
+
+    def call() -> None:
         for _ in range(windows):
             model.generate(1, tokens, 5, features)
-        seconds = time.perf_counter() - start
+
+    seconds, watch = _watched(call)
     return _row(f"{name}, {minutes:g} minutes, beam 5", seconds, 60 * minutes, watch)
 
 
@@ -150,7 +142,7 @@ def step(
     limits: Limits,
     replay: bool = False,
     beams: int = 5,
-    steps: int = 40,
+    steps: int = 37,
 ) -> Row:
     """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
     decoder = model.runtime.decoder
@@ -161,19 +153,18 @@ def step(
     state.reorder(np.zeros(beams, np.int32))
     idle = Rules().constraints([[]] * beams, [0] * beams)
     tokens, scores = np.full(beams, 5, np.int32), np.zeros(beams, np.float32)
-    times = []
-    for _ in range(steps):
-        start = time.perf_counter()
+
+    def call() -> None:
         decoder.step(state, tokens, scores, idle, beams, 2 * beams, Sampling())
-        times.append(time.perf_counter() - start)
+
+    seconds = statistics.median(timing.times(call, steps, warm_up=3))
     decoder.finish(state)
-    seconds = float(np.median(times[3:]))
     row = _row(f"{name}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
     if replay:
         row["refused"] = not model.replays.wanted  # the log says why
     model.replays.wanted = False
     size = int(model.dtype.size_in_bytes)
-    needed = step_bytes(model.dimensions, size)
+    needed = step_bytes(model.dimensions, size, size)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
     return row
 
@@ -183,7 +174,7 @@ def memory(name: str, on_cpu: bool, tokens: int) -> Row:
     device = "cpu" if on_cpu else "gpu"
     command = [sys.executable, "-m", "benchmarks.gpu.memory", name, "--device", device]
     command += ["--tokens", str(tokens)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if result.returncode != 0:
         raise RuntimeError(result.stderr.strip()[-500:])
     row = _row(f"{name}, device memory of a window, beam 5", None, None)
@@ -198,14 +189,9 @@ def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:
         return model.generate(1, tokens, 5, features)
 
     call(0)
-    start = time.perf_counter()
-    for index in range(CALLERS):
-        call(index)
-    one = time.perf_counter() - start
-    with Watch() as watch, ThreadPoolExecutor(CALLERS) as pool:
-        start = time.perf_counter()
-        list(pool.map(call, range(CALLERS)))
-        seconds = time.perf_counter() - start
+    one = timing.once(lambda: list(map(call, range(CALLERS))))
+    with ThreadPoolExecutor(CALLERS) as pool:
+        seconds, watch = _watched(lambda: list(pool.map(call, range(CALLERS))))
     row = _row(f"{name}, {CALLERS} callers, a window each", seconds, CALLERS * model.window, watch)
     row["throughput_over_one_caller"] = one / seconds
     return row
@@ -222,21 +208,13 @@ def transcription(
     given = ["--model", str(folder), "--audio", str(audio), "--device", device]
     peers = {"faster_whisper": ask("faster_whisper", *given)}
     samples = decode_audio(str(audio))
-    short = len(samples) / 16000
+    short = len(samples) / RATE
     model = WhisperModel(str(folder), device=device, compute_type=compute_type)
-
-    def call(samples: np.ndarray) -> None:
-        segments, _ = model.transcribe(samples, language="en", beam_size=5, temperature=0.0)
-        list(segments)
-
-    seconds = median_seconds_of(lambda: call(samples), rounds=5)
+    seconds = median_seconds_of(lambda: transcribe(model, samples), rounds=5)
     row = _row(f"real weights, {short:.0f} s, beam 5", seconds, short)
     yield _beside(row, peers, "transcription")
-    long = np.resize(samples, int(minutes * 60 * 16000))
-    with Watch() as watch:
-        start = time.perf_counter()
-        call(long)
-        seconds = time.perf_counter() - start
+    long = np.resize(samples, int(minutes * 60 * RATE))
+    seconds, watch = _watched(lambda: transcribe(model, long))
     yield _row(f"real weights, {minutes:g} minutes, beam 5", seconds, 60 * minutes, watch)
 
 
@@ -252,11 +230,23 @@ def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
         for runtime in runtimes:
             replica = Replica(runtime, v, checkpoint.config)
             options = GenerationOptions(
-                beams, 1, 1, 1, 1.1, 3, 96, True, False, True, 50, True, [-1], 1, 1, 0
+                beam_size=beams,
+                repetition_penalty=1.1,
+                no_repeat_ngram_size=3,
+                max_length=96,
+                return_scores=True,
+                return_no_speech_prob=True,
             )
             results = replica.generate(features, [[v.sot]] * 3, options)
             found.append([result.sequences_ids for result in results])
         yield {"case": f"{name}, float32, beam {beams}", "same_tokens": found[0] == found[1]}
+
+
+def _watched(call: Callable[[], Any]) -> tuple[float, Watch]:
+    """Seconds of one call, and what the device did meanwhile."""
+    with Watch() as watch:
+        seconds = timing.once(call)
+    return seconds, watch
 
 
 def _beside(row: Row, peers: Peers, case: str, times: float = 1) -> Row:

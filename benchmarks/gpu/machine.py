@@ -6,7 +6,6 @@ import shutil
 import statistics
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, ops
 
 from benchmarks.limits import multiply_limit
+from benchmarks.timing import times
 from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.device_weights import on_device
 from whisper_max_backend.engine.session import Session
@@ -39,14 +39,7 @@ def describe(device: Device) -> dict[str, Any]:
 
 def median_seconds(call: Callable[[], Any], device: Device, rounds: int = 7) -> float:
     """Median time of a call, the device's work included, after one that is not counted."""
-    times = []
-    for _ in range(rounds + 1):
-        device.synchronize()
-        start = time.perf_counter()
-        call()
-        device.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median(times(call, rounds, settle=device.synchronize))
 
 
 def product_artifact(
@@ -104,14 +97,8 @@ def _torch_rate(side: int) -> float | None:
     if not torch.cuda.is_available():
         return None
     a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(11):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        a @ b
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return float(2 * side**3 / statistics.median(times[1:]))
+    taken = times(lambda: a @ b, rounds=10, settle=torch.cuda.synchronize)
+    return float(2 * side**3 / statistics.median(taken))
 
 
 class Watch:

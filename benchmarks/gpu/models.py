@@ -52,6 +52,11 @@ def random_model(dimensions: Dimensions) -> Checkpoint:
     return Checkpoint(dimensions, _Random(dimensions), Vocabulary(filler + tokens), {}, "float16")
 
 
+def prompt_of(vocabulary: Vocabulary) -> list[int]:
+    """The start of a transcript in the first language, without timestamps."""
+    return [vocabulary.sot, vocabulary.sot + 1, vocabulary.no_timestamps]
+
+
 def random_features(d: Dimensions, windows: int) -> np.ndarray:
     """Features in the range of log-mel spectrograms, float32 ``[windows, n_mels, frames]``."""
     shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
@@ -72,18 +77,3 @@ def save_model(checkpoint: Checkpoint, folder: Path) -> None:
     spec.validate()
     spec.optimize("float16")
     spec.save(str(folder))
-
-
-def encoder_operations(d: Dimensions) -> float:
-    """Floating-point operations of a window's encoding: products only, two each."""
-    frames, width = d.n_audio_ctx, d.n_audio_state
-    convolutions = 2 * frames * 3 * d.n_mels * width + frames * 3 * width * width
-    layer = 12 * frames * width * width + 2 * frames * frames * width
-    return 2.0 * (convolutions + d.n_audio_layer * layer)
-
-
-def step_bytes(d: Dimensions, size: int, windows: int = 1) -> float:
-    """Bytes that a decoder step must read: weights once, keys and values of every window once."""
-    width = d.n_text_state
-    weights = d.n_text_layer * 14 * width * width + d.n_vocab * width
-    return float(size * (weights + windows * d.n_text_layer * d.n_audio_ctx * 2 * width))

@@ -7,10 +7,10 @@ it may end its process, and what it leaves on the device is gone with it.
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.gpu.models import SIZES, random_features, random_model, save_model
+from benchmarks.dimensions import transformers_names
+from benchmarks.gpu import ROOT
+from benchmarks.gpu.models import SIZES, prompt_of, random_features, random_model, save_model
+from benchmarks.timing import times
 from whisper_max_backend.engine.checkpoint import Dimensions
 
 SECONDS = 900
 """After which a peer is given up."""
 BEAMS = 5
-_ROOT = Path(__file__).parents[2]
 
 
 class FasterWhisper:
@@ -35,9 +37,8 @@ class FasterWhisper:
 
         self._storage = ctranslate2.StorageView.from_array
         checkpoint = random_model(dimensions)
-        v = checkpoint.vocabulary
-        self._prompt = [v.sot, v.sot + 1, v.no_timestamps]
-        self._eot = v.eot
+        self._prompt = prompt_of(checkpoint.vocabulary)
+        self._eot = checkpoint.vocabulary.eot
         with tempfile.TemporaryDirectory() as folder:
             save_model(checkpoint, Path(folder))
             compute_type = "float32" if device == "cpu" else "float16"
@@ -65,24 +66,13 @@ class Transformers:
         import torch
         from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-        d = dimensions
         if device != "cpu" and not torch.cuda.is_available():
             raise RuntimeError("this PyTorch finds no GPU")
         self._torch = torch
         self._device = device
         self._dtype = torch.float32 if device == "cpu" else torch.bfloat16
         config = WhisperConfig(
-            vocab_size=d.n_vocab,
-            num_mel_bins=d.n_mels,
-            encoder_layers=d.n_audio_layer,
-            encoder_attention_heads=d.n_audio_head,
-            decoder_layers=d.n_text_layer,
-            decoder_attention_heads=d.n_text_head,
-            encoder_ffn_dim=4 * d.n_audio_state,
-            decoder_ffn_dim=4 * d.n_text_state,
-            d_model=d.n_audio_state,
-            max_source_positions=d.n_audio_ctx,
-            max_target_positions=d.n_text_ctx,
+            **transformers_names(dimensions),
             pad_token_id=0,
             bos_token_id=0,
             eos_token_id=0,
@@ -127,7 +117,7 @@ def ask(peer: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.gpu.peers", peer, *arguments]
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, cwd=_ROOT, check=False
+            command, capture_output=True, text=True, timeout=SECONDS, cwd=ROOT, check=False
         )
     except subprocess.TimeoutExpired:
         return {"error": f"did not end within {SECONDS} s"}
@@ -199,23 +189,19 @@ def _transcription(model: str, audio: str, device: str, rounds: int) -> float:
     compute_type = "float32" if device == "cpu" else "float16"
     loaded = WhisperModel(model, device=device, compute_type=compute_type)
     samples = decode_audio(audio)
+    return median_seconds_of(lambda: transcribe(loaded, samples), rounds)
 
-    def call() -> None:
-        segments, _ = loaded.transcribe(samples, language="en", beam_size=5, temperature=0.0)
-        list(segments)
 
-    return median_seconds_of(call, rounds)
+def transcribe(model: Any, samples: np.ndarray) -> None:
+    """With stock faster-whisper's model or with ours, to the end."""
+    segments, _ = model.transcribe(samples, language="en", beam_size=BEAMS, temperature=0.0)
+    list(segments)
 
 
 def median_seconds_of(call: Callable[[], Any], rounds: int) -> float:
     """Median time of a call that ends when its work is done, after two that are not counted:
     what compiles, does so at the first two."""
-    times = []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[2:]))
+    return statistics.median(times(call, rounds, warm_up=2))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def peers() -> list[Peer]:
 
 def missing(*packages: str) -> str:
     """What `Peer.why_absent` says where packages are not installed; "" where all are."""
-    absent = [package for package in packages if _version(package) is None]
+    absent = [package for package in packages if version_of(package) is None]
     if not absent:
         return ""
     return f"not installed: {', '.join(absent)} (pip install -e '.[peers]')"
@@ -70,11 +70,12 @@ def missing(*packages: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of the packages that are installed."""
-    found = {package: _version(package) for package in _PACKAGES}
+    found = {package: version_of(package) for package in _PACKAGES}
     return {package: one for package, one in found.items() if one is not None}
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

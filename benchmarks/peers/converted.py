@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer
 
+from benchmarks.dimensions import transformers_names
 from benchmarks.peers import Model
 from compat_tests.miniature_formats import HUGGING_FACE, OPENAI, split
 from whisper_max_backend.engine.artifacts import cache_folder
@@ -77,11 +78,7 @@ def _save_hugging_face(model: Model, target: Path) -> None:
     config = {
         **{"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"},
         **{"is_encoder_decoder": True, "activation_function": "gelu", "dtype": "float16"},
-        **{"vocab_size": d.n_vocab, "num_mel_bins": d.n_mels, "d_model": d.n_audio_state},
-        **{"encoder_layers": d.n_audio_layer, "decoder_layers": d.n_text_layer},
-        **{"encoder_attention_heads": d.n_audio_head, "decoder_attention_heads": d.n_text_head},
-        **{"encoder_ffn_dim": 4 * d.n_audio_state, "decoder_ffn_dim": 4 * d.n_text_state},
-        **{"max_source_positions": d.n_audio_ctx, "max_target_positions": d.n_text_ctx},
+        **transformers_names(d),
         **special,
     }
     generation = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from benchmarks.peers import Model, Transcribe
 
 LABELS = {"whisper_max_backend": "ours", "faster_whisper": "faster-whisper"}
+OPTIONS = {"language": "en", "temperature": 0.0, "condition_on_previous_text": False}
+"""Of a transcription, as all peers have them."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,10 @@ class FasterWhisper:
     def load(self, model: Model) -> Transcribe:
         loaded = self.open(model)
 
-        def transcribe(samples: np.ndarray, beams: int) -> str:
-            segments, _ = loaded.transcribe(
-                samples,
-                language="en",
-                beam_size=beams,
-                temperature=0.0,
-                condition_on_previous_text=False,
-            )
-            return "".join(segment.text for segment in segments)
+        return functools.partial(heard, loaded)
 
-        return transcribe
+
+def heard(model: Any, samples: np.ndarray, beams: int) -> str:
+    """The text of a loaded model."""
+    segments, _ = model.transcribe(samples, beam_size=beams, **OPTIONS)
+    return "".join(segment.text for segment in segments)

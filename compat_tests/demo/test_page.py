@@ -136,7 +136,7 @@ def _status_code(context: BrowserContext, address: str) -> int:
 
 
 def test_two_backends_agree_and_visitors_are_apart(
-    contexts: list[BrowserContext], server: str, tmp_path: Path
+    contexts: list[BrowserContext], server: str
 ) -> None:
     """The whole way of a visitor; another one sees nothing of it."""
     page = _open(contexts[0], server)

@@ -61,7 +61,7 @@ class DecodingCase:
         state = self.decoder.start(
             self.encoded[: len(prompts)],
             fixed_bans(
-                suppress_tokens,
+                suppress_tokens or (),
                 self.config["suppress_ids"],
                 self.decoder.n_vocab,
                 last_task if timestamps else None,

@@ -172,7 +172,7 @@ def test_older_versions(version, quantization, tmp_path, copy):
     same(load_checkpoint(copy), expected)
 
 
-def test_int16_without_a_scale(copy, tmp_path):
+def test_int16_without_a_scale(copy):
     spec = make_spec(SPECK, quantization="int16")
     (copy / "model.bin").write_bytes(serialized(spec, 6).replace(b"weight_scale", b"weight_scalx"))
     checkpoint = load_checkpoint(copy)

@@ -1,18 +1,14 @@
 """The engine's class offers what the reference's class offers, and answers the same.
 
-Models are miniatures and the engine computes in numpy: arguments, prompts, workers and results
-are under test here, not graphs.
+Models are miniatures and the engine computes in numpy: arguments, prompts and results are under
+test here, not graphs. Workers and queues are tested in test_engine_workers.py.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
-import io
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +17,9 @@ import numpy as np
 import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.numpy_runtime import NumpyWhisper, both, random_features, storage
+from compat_tests.numpy_runtime import both, random_features, storage
 from whisper_max_backend.engine.randomness import request_seed, set_random_seed
+from whisper_max_backend.engine.replica import GenerationOptions
 from whisper_max_backend.engine.results import EncoderOutput, WhisperGenerationResult
 from whisper_max_backend.engine.whisper import Whisper
 
@@ -89,6 +86,15 @@ def test_signatures_are_the_reference_signatures(method: str):
         for parameter in parameters
     ]
     assert ours == reference_parameters(method)
+
+
+def test_options_have_the_defaults_of_generate():
+    parameters = inspect.signature(Whisper.generate).parameters
+    options = dataclasses.asdict(GenerationOptions())
+    assert options.pop("seed") == 0
+    expected = {name: parameters[name].default for name in options}
+    expected["suppress_tokens"] = tuple(expected["suppress_tokens"])
+    assert options == expected
 
 
 def test_nothing_public_is_missing():
@@ -174,9 +180,7 @@ def test_generation_is_the_reference_generation(
         assert result.logits == wanted.logits == []
 
 
-def test_prompts_of_ids_are_taken_in_any_sequence(
-    pair: tuple[Whisper, Any], features: np.ndarray, directory: Path
-):
+def test_prompts_of_ids_are_taken_in_any_sequence(pair: tuple[Whisper, Any], features: np.ndarray):
     ours, reference = pair
     tokens = [SOT, EN, TRANSCRIBE, PLAIN]
     ids = [ours._vocabulary.to_id(token) for token in tokens]
@@ -197,6 +201,14 @@ def test_logits_are_those_of_the_reference(pair: tuple[Whisper, Any], features: 
         for step, wanted_step in zip(result.logits[0], wanted.logits[0], strict=True):
             assert step.shape == wanted_step.shape
             np.testing.assert_allclose(np.array(step), np.array(wanted_step), rtol=1e-3, atol=1e-3)
+
+
+def test_an_english_model_is_transcribed_with_its_start_token(english: Path):
+    ours, reference = both(english)
+    array = random_features((1, 80, 100))
+    for prompt in ([SOT], [SOT, PLAIN]):
+        expected = reference.generate(storage(array), [prompt], max_length=20)
+        assert transcripts(ours.generate(array, [prompt], max_length=20)) == transcripts(expected)
 
 
 def test_several_requests_sample_differently_until_seeded(
@@ -298,6 +310,20 @@ def test_an_empty_batch_has_no_results(pair: tuple[Whisper, Any]):
     assert ours.detect_language(empty) == []
 
 
+def test_asynchronous_requests_keep_what_they_were_given(
+    pair: tuple[Whisper, Any], features: np.ndarray
+):
+    ours, _ = pair
+    prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
+    expected = transcripts(ours.generate(features, prompts, max_length=20))
+    for kind in (np.asarray, storage, DLPack):
+        given = features.copy()
+        waiting: Any = ours.generate(kind(given), prompts, max_length=20, asynchronous=True)
+        given[:] = 0  # the request was posted with the values of then
+        assert transcripts(w.result() for w in waiting) == expected
+        assert all(w.done() for w in waiting)
+
+
 # Languages and alignments
 
 
@@ -337,152 +363,3 @@ def test_alignments_are_those_of_the_reference(
     assert [r.alignments for r in results] == [r.alignments for r in expected]
     for result, wanted in zip(results, expected, strict=True):
         assert result.text_token_probs == pytest.approx(wanted.text_token_probs, rel=1e-4)
-
-
-# Workers, queues, loading
-
-
-def test_asynchronous_requests_keep_what_they_were_given(
-    pair: tuple[Whisper, Any], features: np.ndarray
-):
-    ours, _ = pair
-    prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
-    expected = transcripts(ours.generate(features, prompts, max_length=20))
-    for kind in (np.asarray, storage, DLPack):
-        given = features.copy()
-        waiting: Any = ours.generate(kind(given), prompts, max_length=20, asynchronous=True)
-        given[:] = 0  # the request was posted with the values of then
-        assert transcripts(w.result() for w in waiting) == expected
-        assert all(w.done() for w in waiting)
-
-
-def test_threads_may_share_a_model(directory: Path, features: np.ndarray):
-    ours, _ = both(directory, inter_threads=2)
-    prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
-    expected = transcripts(ours.generate(features, prompts, max_length=20))
-    with ThreadPoolExecutor(8) as threads:
-        results = list(
-            threads.map(lambda _: ours.generate(features, prompts, max_length=20), range(16))
-        )
-    assert all(transcripts(result) == expected for result in results)
-    assert (ours.num_workers, ours.num_queued_batches, ours.num_active_batches) == (2, 0, 0)
-
-
-class Gate:
-    """Holds every encoding until it is opened."""
-
-    def __init__(self, model: Whisper) -> None:
-        self.opened = threading.Event()
-        free = model._workers._free
-        assert free is not None
-        replica = free.get()
-        runtime: Any = replica._runtime
-        runtime.encode = self._wait(runtime.encode)
-        free.put(replica)
-
-    def _wait(self, encode: Any) -> Any:
-        def held(features: np.ndarray) -> np.ndarray:
-            assert self.opened.wait(20)
-            return encode(features)
-
-        return held
-
-
-@pytest.fixture
-def gated(directory: Path, features: np.ndarray) -> Iterator[tuple[Whisper, Gate]]:
-    model = NumpyWhisper(str(directory), max_queued_batches=1)
-    gate = Gate(model)
-    yield model, gate
-    gate.opened.set()
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def test_a_full_queue_blocks_and_is_counted(gated: tuple[Whisper, Gate], features: np.ndarray):
-    model, gate = gated
-    posted: list[Any] = []
-
-    def post() -> None:
-        prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
-        posted.extend(model.generate(features, prompts, max_length=8, asynchronous=True))
-
-    post()
-    until(lambda: model.num_queued_batches == 0)  # the worker has taken it
-    post()
-    assert (model.num_queued_batches, model.num_active_batches) == (1, 2)
-    third = threading.Thread(target=post)
-    third.start()
-    until(lambda: model.num_active_batches == 3)
-    assert len(posted) == 2 * BATCH
-    assert not posted[0].done()
-    model.unload_model()  # not while requests are active
-    assert model.model_is_loaded
-    gate.opened.set()
-    third.join(20)
-    assert all(p.result().sequences for p in posted)
-    assert (model.num_queued_batches, model.num_active_batches) == (0, 0)
-    model.unload_model()
-    assert not model.model_is_loaded
-
-
-def test_workers_end_with_their_model(directory: Path, features: np.ndarray):
-    model = NumpyWhisper(str(directory), inter_threads=2)
-    model.encode(features)
-    threads = list(model._workers._threads._threads)
-    assert threads
-    del model
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def test_a_model_can_be_unloaded_and_loaded_again(directory: Path, features: np.ndarray):
-    ours, reference = both(directory)
-    prompts = [[SOT, EN, TRANSCRIBE]] * BATCH
-    expected = transcripts(ours.generate(features, prompts, max_length=20))
-    for model in (ours, reference):
-        model.unload_model(to_cpu=True)  # it is there already
-        assert model.model_is_loaded
-        model.unload_model()
-        model.unload_model()
-        assert not model.model_is_loaded
-        assert (model.device, model.num_workers, model.device_index) == ("cpu", 1, [0])
-        model.load_model(keep_cache=True)
-        model.load_model()
-        assert model.model_is_loaded
-    assert transcripts(ours.generate(features, prompts, max_length=20)) == expected
-
-
-def test_files_in_memory_are_read_once(directory: Path, features: np.ndarray):
-    contents: dict[str, Any] = {
-        path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()
-    }
-    contents["model.bin"] = io.BytesIO(contents["model.bin"])
-    model = NumpyWhisper(str(directory), files=contents)
-    expected = np.array(model.encode(features))
-    model.unload_model()
-    model.load_model()
-    np.testing.assert_array_equal(np.array(model.encode(features)), expected)
-
-
-def test_paths_may_be_path_objects(directory: Path):
-    assert NumpyWhisper(directory).n_mels == 80
-
-
-def test_a_model_may_be_given_to_a_device_twice(directory: Path):
-    ours, reference = both(directory, device_index=[0, 0], inter_threads=2)
-    assert ours.num_workers == reference.num_workers == 4
-    assert ours.device_index == reference.device_index == [0, 0]
-
-
-def test_an_english_model_is_transcribed_with_its_start_token(english: Path):
-    ours, reference = both(english)
-    array = random_features((1, 80, 100))
-    for prompt in ([SOT], [SOT, PLAIN]):
-        expected = reference.generate(storage(array), [prompt], max_length=20)
-        assert transcripts(ours.generate(array, [prompt], max_length=20)) == transcripts(expected)

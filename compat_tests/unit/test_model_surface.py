@@ -111,9 +111,7 @@ def test_attributes(
     assert vars(pipelines[0]).keys() == vars(pipelines[1]).keys()
 
 
-def test_files_in_memory(
-    directory: Path, numpy_engine: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_in_memory(directory: Path, numpy_engine: None) -> None:
     # The numpy engine's reference needs the directory, so the name is the path.
     files: dict[str, Any] = {path.name: path.read_bytes() for path in directory.iterdir()}
     given = dict(files)

@@ -9,6 +9,8 @@ from typing import Any
 import ctranslate2
 import numpy as np
 import pytest
+from max.driver import Buffer
+from max.dtype import DType
 
 from whisper_max_backend.engine.arrays import ArrayView, EncoderOutput
 from whisper_max_backend.engine.results import (
@@ -75,7 +77,7 @@ def test_asynchronous_results_raise_at_every_call():
 
 
 def max_buffer(array: np.ndarray) -> Any:
-    return pytest.importorskip("max.driver").Buffer.from_numpy(array)
+    return Buffer.from_numpy(array)
 
 
 @pytest.fixture(params=["numpy", "max"])
@@ -163,9 +165,8 @@ def test_single_items_are_not_a_batch(sample: tuple[np.ndarray, EncoderOutput]):
 
 
 def test_bfloat16_is_widened_by_conversion():
-    dtypes = pytest.importorskip("max.dtype").DType
     bits = np.array([[[0x3F80, 0x4049]]], np.uint16)  # 1 and 3.140625
-    output = EncoderOutput(max_buffer(bits).view(dtypes.bfloat16))
+    output = EncoderOutput(max_buffer(bits).view(DType.bfloat16))
     assert output.dtype == ctranslate2.DataType.bfloat16
     assert np.array(output.to("float32")).tolist() == [[[1.0, 3.140625]]]
     with pytest.raises(RuntimeError, match="bfloat16"):

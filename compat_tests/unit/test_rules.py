@@ -169,7 +169,7 @@ def test_no_rules_no_constraints() -> None:
 
 
 def test_fixed_bans() -> None:
-    assert fixed_bans(None, [5], 100) == []
+    assert fixed_bans([], [5], 100) == []
     assert fixed_bans([], [5], 100, no_timestamps=13) == [13]
     assert fixed_bans([7, -1, 7, -2], [5, 3], 100) == [3, 5, 7]
 

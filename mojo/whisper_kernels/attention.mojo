@@ -18,7 +18,7 @@ from std.sys import llvm_intrinsic
 
 from .extremes import largest
 from .gemm import multiply
-from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILE_ROWS, TILES, Matrix, Rows, panel_bytes
+from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILES, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
 from .strips import Strips, grouped
 from .tensors import Bytes, Floats
@@ -129,7 +129,7 @@ struct AttentionScratch[storage: DType]:
         elif Strips[Self.storage].tiled:
             self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
             multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
-            self.weigh_halves(count, frames, stride)
+            self.weigh(count, frames, stride)
             multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
             self.divide(rows, output_stride, count, head_size)
         else:
@@ -155,74 +155,54 @@ struct AttentionScratch[storage: DType]:
             for k in range(whole, head_size):
                 row[unsafe_offset=k] *= factor
 
-    def weigh_halves(mut self, count: Int, frames: Int, stride: Int):
-        """The weights of the scores, `2^(score - largest)`, in bfloat16; notes their sums."""
-        self.weights.rows = count
+    def weigh(mut self, count: Int, frames: Int, stride: Int):
+        """The weights of the scores: `PLANES` rows of integers for each row, with the scales that
+        make them a softmax, or `2^(score - largest)` in bfloat16, whose sums are noted."""
+        comptime planes = PLANES if Strips[Self.storage].quantized else 1
+        comptime each = Strips[Self.storage].rows_each
+        self.weights.rows = planes * count
         self.weights.depth = frames
         for i in range(count):
             var row = self.scores.unsafe_offset(i * stride)
             for k in range(frames, align_up(frames, PANEL)):
                 row[unsafe_offset=k] = Float32.MIN_FINITE
-            var start = i // TILE_ROWS * TILE_ROWS
-            self.sums[unsafe_offset=i] = weigh_row_halves(
-                row, frames, self.weights.strip(start), i - start
-            )
-
-    def weigh(mut self, count: Int, frames: Int, stride: Int):
-        """The softmax of the scores, each row as `PLANES` rows of integers."""
-        self.weights.rows = PLANES * count
-        self.weights.depth = frames
-        for i in range(count):
-            var row = self.scores.unsafe_offset(i * stride)
-            for k in range(frames, align_up(frames, WIDE)):
-                row[unsafe_offset=k] = Float32.MIN_FINITE
-            var first = PLANES * i
-            comptime each = Strips[Self.storage].rows_each
+            var first = planes * i
             var start = first // each * each
             var strip = self.weights.strip(start)
-            var total: Float32
-            comptime if Strips[Self.storage].tiled:
-                total = weigh_tile_row(row, frames, strip, first - start)
+            comptime if Strips[Self.storage].quantized:
+                var height = self.weights.height(start)
+                var scale = 1 / weigh_row(row, frames, strip, first - start, height)
+                comptime for plane in range(PLANES - 1, -1, -1):
+                    self.weights.scales[unsafe_offset=first + plane] = scale
+                    self.weights.zeros[unsafe_offset=first + plane] = 0
+                    scale *= 256
             else:
-                total = weigh_row(
-                    row, frames, strip.unsafe_offset(4 * (first - start)), self.weights.height(start)
+                self.sums[unsafe_offset=i] = weigh_row_halves(row, frames, strip, first - start)
+
+
+def weigh_row(row: Floats, frames: Int, strip: Bytes, index: Int, height: Int) -> Float32:
+    """`FULL * 2^(row - max(row))` as rows of a strip from `index` on, high bytes first; returns the
+    sum. `height` is the strip's, where it is not the tile unit's."""
+    var top = largest(row, frames)
+    var sums = SIMD[DType.int32, WIDE](0)
+    for k in range(0, frames, WIDE):
+        var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
+        var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
+        sums += q
+        comptime if TILES:
+            strip.unsafe_offset(tile_place(index, k)).unsafe_store((q >> 8).cast[DType.uint8]())
+            strip.unsafe_offset(tile_place(index + 1, k)).unsafe_store(q.cast[DType.uint8]())
+        else:
+            var high = grouped(q >> 8)
+            var low = grouped(q)
+            comptime for g in range(WIDE // GROUP):
+                var group = strip.unsafe_bitcast[UInt32]().unsafe_offset(
+                    (k // GROUP + g) * height + index
                 )
-            var scale = 1 / total
-            comptime for plane in range(PLANES - 1, -1, -1):
-                self.weights.scales[unsafe_offset=first + plane] = scale
-                self.weights.zeros[unsafe_offset=first + plane] = 0
-                scale *= 256
-
-
-def weigh_row(row: Floats, frames: Int, strip: Bytes, height: Int) -> Float32:
-    """`FULL * 2^(row - max(row))` as rows of a strip, high bytes first; returns the sum."""
-    var top = largest(row, frames)
-    var sums = SIMD[DType.int32, WIDE](0)
-    for k in range(0, frames, WIDE):
-        var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
-        var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
-        sums += q
-        var high = grouped(q >> 8)
-        var low = grouped(q)
-        comptime for g in range(WIDE // GROUP):
-            var place = strip.unsafe_bitcast[UInt32]().unsafe_offset((k // GROUP + g) * height)
-            comptime if PLANES == 2:
-                place.unsafe_store(SIMD[DType.uint32, 2](high[g], low[g]))
-            else:
-                place[unsafe_offset=0] = low[g]
-    return sums.reduce_add().cast[F32]()
-
-
-def weigh_tile_row(row: Floats, frames: Int, strip: Bytes, index: Int) -> Float32:
-    """As `weigh_row`, as rows `index` and `index + 1` of a strip of the tile unit."""
-    var top = largest(row, frames)
-    var sums = SIMD[DType.int32, WIDE](0)
-    for k in range(0, frames, WIDE):
-        var x = row.unsafe_offset(k).unsafe_load[width=WIDE]() - top
-        var q = (exp2_fast(x) * FULL + 0.5).cast[DType.int32]()
-        sums += q
-        strip.unsafe_offset(tile_place(index, k)).unsafe_store((q >> 8).cast[DType.uint8]())
-        strip.unsafe_offset(tile_place(index + 1, k)).unsafe_store(q.cast[DType.uint8]())
+                comptime if PLANES == 2:
+                    group.unsafe_store(SIMD[DType.uint32, 2](high[g], low[g]))
+                else:
+                    group[unsafe_offset=0] = low[g]
     return sums.reduce_add().cast[F32]()
 
 

@@ -4,11 +4,10 @@ from std.collections import Array
 
 from .matrix import F32
 
-comptime EDGE = Float32(4)
-"""From here on erf is 1 to within float32."""
-comptime DEGREE = 15
-# erf(z) / z as a polynomial in u = z^2 / 8 - 1, the minimax fit over |z| <= EDGE.
-comptime ERF: Array[Float32, DEGREE + 1] = [
+# erf(z) / z as polynomials in u = 2 (z / edge)^2 - 1, the minimax fits over |z| <= edge, from where
+# on erf is taken for 1.
+comptime EDGE = Float64(4)
+comptime ERF: Array[Float32, 16] = [
     0.353530973,
     -0.176576287,
     0.131676614,
@@ -27,24 +26,8 @@ comptime ERF: Array[Float32, DEGREE + 1] = [
     -0.00115934294,
 ]
 
-
-@always_inline
-def gelu[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
-    """The GELU of some numbers, with an absolute error below 1e-6."""
-    var z = (x * 0.70710678).clamp(-EDGE, EDGE)
-    var u = z.fma(z * 0.125, SIMD[F32, width](-1))
-    comptime highest = ERF[DEGREE]
-    var sum = SIMD[F32, width](highest)
-    comptime for i in range(DEGREE):
-        comptime coefficient = ERF[DEGREE - 1 - i]
-        sum = sum.fma(u, SIMD[F32, width](coefficient))
-    return 0.5 * x * z.fma(sum, SIMD[F32, width](1))
-
-
-comptime NEAR_EDGE = Float32(3.2)
-comptime FEW = 8
-# As above, with u = 2 (z / NEAR_EDGE)^2 - 1.
-comptime NEARLY_ERF: Array[Float32, FEW + 1] = [
+comptime NEAR_EDGE = Float64(3.2)
+comptime NEARLY_ERF: Array[Float32, 9] = [
     0.441325754,
     -0.217241436,
     0.154705077,
@@ -58,13 +41,29 @@ comptime NEARLY_ERF: Array[Float32, FEW + 1] = [
 
 
 @always_inline
+def gelu[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
+    """The GELU of some numbers, with an absolute error below 1e-6."""
+    return gelu_by[ERF, EDGE](x)
+
+
+@always_inline
 def nearly_gelu[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
     """The GELU with an absolute error below 6e-5: for what is rounded to bytes or bfloat16 next."""
-    var z = (x * 0.70710678).clamp(-NEAR_EDGE, NEAR_EDGE)
-    var u = z.fma(z * 0.1953125, SIMD[F32, width](-1))
-    comptime highest = NEARLY_ERF[FEW]
+    return gelu_by[NEARLY_ERF, NEAR_EDGE](x)
+
+
+@always_inline
+def gelu_by[
+    terms: Int, width: Int, //, erf: Array[Float32, terms], edge: Float64
+](x: SIMD[F32, width]) -> SIMD[F32, width]:
+    """The GELU by one of the polynomials."""
+    comptime bound = Float32(edge)
+    comptime factor = Float32(2 / (edge * edge))
+    var z = (x * 0.70710678).clamp(-bound, bound)
+    var u = z.fma(z * factor, SIMD[F32, width](-1))
+    comptime highest = erf[terms - 1]
     var sum = SIMD[F32, width](highest)
-    comptime for i in range(FEW):
-        comptime coefficient = NEARLY_ERF[FEW - 1 - i]
+    comptime for i in range(terms - 2, -1, -1):
+        comptime coefficient = erf[i]
         sum = sum.fma(u, SIMD[F32, width](coefficient))
     return 0.5 * x * z.fma(sum, SIMD[F32, width](1))

@@ -16,7 +16,7 @@ from std.math import align_up, ceildiv
 from std.sys import simd_width_of, size_of
 from std.sys.info import CompilationTarget
 
-from .tensors import Bytes, Floats, Numbers
+from .tensors import Bytes, Floats
 
 comptime F32 = DType.float32
 comptime LANES = simd_width_of[F32]()

@@ -6,7 +6,7 @@ that holds position j of row r's history, so that reordering beams rewrites a
 small table of integers and no keys or values.
 """
 
-from std.math import exp, sqrt
+from std.math import sqrt
 
 from .attention import exponentiate
 from .matrix import F32, LANES

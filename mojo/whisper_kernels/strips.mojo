@@ -4,20 +4,17 @@ A product streams two operands: a panel of B, and a strip in which the same colu
 rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 2008). A strip is prepared once for all panels that it meets.
 
-For int8 panels the rows are quantised on the way, each row by itself: `x = scale * (q - zero)`
-with q in 0 ... 255, in bytes or in 16 bits (`INTEGER`), a group in 32 bits. The tile unit has
-strips of its own (tile_rows.mojo).
+For int8 panels the rows are quantised on the way, each row by itself (quantizer.mojo), to bytes or
+16 bits (`INTEGER`), a group in 32 bits. The tile unit has strips of its own (tile_rows.mojo).
 """
 
-from std.math import align_up, ceildiv, round
+from std.math import align_up, ceildiv
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 from std.sys import size_of
 
-from .extremes import extremes
 from .matrix import (
     DOTS,
-    F32,
     GROUP,
     LANES,
     PANEL,
@@ -26,6 +23,7 @@ from .matrix import (
     padded_depth,
     tiled,
 )
+from .quantizer import Quantizer
 from .tensors import Bytes, Floats
 from .tile_rows import quantize_tile_row, round_tile_row
 
@@ -142,41 +140,30 @@ struct Strips[storage: DType]:
         comptime if Self.storage == DType.bfloat16:
             round_tile_row(row, self.depth, scale, strip, index)
         else:
-            var unit: Float32
-            var zero: Float32
+            var quantizer = Quantizer(row, self.depth)
             comptime if Self.tiled:
-                unit, zero = quantize_tile_row(row, self.depth, strip, index)
+                quantize_tile_row(row, self.depth, quantizer, strip, index)
             else:
-                unit, zero = quantize_row(
-                    row, self.depth, strip.unsafe_offset(4 * index), self.height(start)
+                quantize_row(
+                    row, self.depth, quantizer, strip.unsafe_offset(4 * index), self.height(start)
                 )
-            self.scales[unsafe_offset=start + index] = unit * scale
-            self.zeros[unsafe_offset=start + index] = zero
+            self.scales[unsafe_offset=start + index] = quantizer.scale * scale
+            self.zeros[unsafe_offset=start + index] = quantizer.zero
 
 
-def quantize_row(row: Floats, depth: Int, strip: Bytes, height: Int) -> Tuple[Float32, Float32]:
-    """Integers of a row, its groups `height` apart; returns scale and zero."""
+def quantize_row(row: Floats, depth: Int, quantizer: Quantizer, strip: Bytes, height: Int):
+    """Integers of a row, its groups `height` apart."""
     var whole = depth // LANES * LANES
-    var low, high = extremes(row, depth)
-    var scale = max(high - low, Float32(1e-30)) / 255
-    var inverse = 1 / scale
-    var zero = round(-low * inverse)
-    # Truncation of what is not negative, with one half added, rounds to the nearest.
-    var shift = zero + 0.5
     for k in range(0, whole, LANES):
         var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
-        var q = min(x.fma(SIMD[F32, LANES](inverse), SIMD[F32, LANES](shift)), 255)
-        var groups = grouped(q.cast[DType.int32]())
+        var groups = grouped(quantizer.integers(x))
         comptime for g in range(LANES // GROUP):
             strip.unsafe_bitcast[UInt32]()[unsafe_offset=(k // GROUP + g) * height] = groups[g]
     for k in range(whole, align_up(depth, GROUP)):
-        var q = zero
-        if k < depth:
-            q = min(row[unsafe_offset=k] * inverse + shift, 255)
+        var x = row[unsafe_offset=k] if k < depth else 0
         strip.unsafe_bitcast[Scalar[INTEGER]]()[
             unsafe_offset=k // GROUP * GROUP * height + k % GROUP
-        ] = q.cast[DType.int32]().cast[INTEGER]()
-    return (scale, zero)
+        ] = quantizer.integers[1](x).cast[INTEGER]()
 
 
 @always_inline

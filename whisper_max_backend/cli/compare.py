@@ -88,9 +88,6 @@ def compare(
     choices, compared_with = _choices(wanted, against)
     recordings, complete = _recordings(audio, transcripts)
     transcribing = {name: value for name, value in chosen.items() if value not in (None, False)}
-    loading: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
-    if cpu_threads is not None:
-        loading["cpu_threads"] = cpu_threads
     told = Console(stderr=True)
     with told.status("starting") as status:
         sides = measure(
@@ -98,7 +95,7 @@ def compare(
             choices,
             recordings,
             transcribing,
-            loading=loading,
+            loading=options.loading(cpu_threads, local_files_only),
             rounds=rounds,
             against=compared_with,
             tell=status.update,

@@ -68,9 +68,7 @@ def demo(
     from ..demo.server import serve
     from ..plugins import PluginError, backends
 
-    loading: dict[str, object] = {"local_files_only": True} if local_files_only else {}
-    if cpu_threads is not None:
-        loading["cpu_threads"] = cpu_threads
+    loading = options.loading(cpu_threads, local_files_only)
     try:
         choices = usable_choices(backends().values(), names, compute_types)
         serve(models, choices, Limits(max_minutes, max_upload_mb), loading, host, port, share)

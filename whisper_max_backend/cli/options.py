@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 DEFAULT_MODEL = "tiny.en"
@@ -19,3 +21,11 @@ THREADS = click.option(
 LOCAL_FILES_ONLY = click.option(
     "--local-files-only", is_flag=True, help="Fetch no model from the Hugging Face hub."
 )
+
+
+def loading(cpu_threads: int | None, local_files_only: bool) -> dict[str, Any]:
+    """What the two options above are as arguments of `load_model`; only what was asked for."""
+    given: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
+    if cpu_threads is not None:
+        given["cpu_threads"] = cpu_threads
+    return given

@@ -134,9 +134,7 @@ def transcribe(
     for found in failures:
         _report(found.name, found.problem)
     if inputs:
-        loading = {"cpu_threads": cpu_threads} if cpu_threads is not None else {}
-        if local_files_only:
-            loading["local_files_only"] = True
+        loading = options.loading(cpu_threads, local_files_only)
         transcriber = _load(model, backend, device, compute_type, batched, loading)
         failed = _transcribe_all(transcriber, inputs, given, formats, output_dir or Path(), quiet)
         failures += failed

@@ -156,7 +156,7 @@ class SharedCaches:
                 )
             try:
                 self._make_room(room, frames, windows, slots)
-            except Exception as error:
+            except Exception as error:  # MAX has no error of its own for a lack of memory
                 if all(other.empty for other in self._rooms.values()):
                     raise
                 _log.info("a request waits until others are done: no memory for more (%s)", error)

@@ -39,7 +39,10 @@ class Decoder:
         d = dimensions
         self.layout = Layout(
             device,
-            memory=lambda _, windows: (DType.uint8, memory_shape(d, storage.memory, windows)),
+            memory=lambda frames, windows: (
+                DType.uint8,
+                memory_shape(d, storage.memory, frames, windows),
+            ),
             cache=lambda slots: (DType.float32, cache_shape(d, slots)),
         )
         self._private = PrivateCaches(self.layout)

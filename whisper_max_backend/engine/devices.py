@@ -86,7 +86,7 @@ def open_gpu(index: int) -> Device:
 
     try:
         return Accelerator(index)
-    except Exception as error:
+    except Exception as error:  # MAX has no error of its own for it
         raise RuntimeError(
             f"the GPU {index} cannot be used ({error}): MAX needs a current driver of the GPU's "
             'maker; update it, or choose device="cpu"'

@@ -54,9 +54,15 @@ def matrix_bytes(storage: DType, depth: int, columns: int) -> int:
     return -(-columns // PANEL) * panel_bytes(storage, depth)
 
 
-def memory_shape(dimensions: Dimensions, storage: DType, windows: int) -> tuple[int, ...]:
-    """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (attention.mojo)."""
-    heads, frames = dimensions.n_text_head, dimensions.n_audio_ctx
+def memory_shape(
+    dimensions: Dimensions, storage: DType, frames: int, windows: int
+) -> tuple[int, ...]:
+    """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (attention.mojo).
+
+    Windows that are shorter than the model's get as much room as those, so that one buffer serves
+    all; encoder outputs that a caller brings may be longer.
+    """
+    heads, frames = dimensions.n_text_head, max(frames, dimensions.n_audio_ctx)
     head_size = dimensions.n_text_state // heads
     size = matrix_bytes(storage, head_size, frames) + matrix_bytes(storage, frames, head_size)
     return (dimensions.n_text_layer, windows, heads, size)

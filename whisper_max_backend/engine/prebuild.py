@@ -22,7 +22,7 @@ from .storage import Storage
 
 
 def storages() -> tuple[Storage, ...]:
-    """Every way in which this processor keeps the numbers of a model (`packing.storage_for`)."""
+    """Every way in which this processor keeps the numbers of a model (`storage.storage_for`)."""
     halves = (
         Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
         if has_tiles()

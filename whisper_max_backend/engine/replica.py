@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """Options of a request; names and meaning are those of ``Whisper.generate``."""
+    """Options of a request; names, meaning and defaults are those of ``Whisper.generate``."""
 
-    beam_size: int
-    patience: float
-    num_hypotheses: int
-    length_penalty: float
-    repetition_penalty: float
-    no_repeat_ngram_size: int
-    max_length: int
-    return_scores: bool
-    return_logits_vocab: bool
-    return_no_speech_prob: bool
-    max_initial_timestamp_index: int
-    suppress_blank: bool
-    suppress_tokens: Sequence[int]
-    sampling_topk: int
-    sampling_temperature: float
-    seed: int
+    beam_size: int = 5
+    patience: float = 1
+    num_hypotheses: int = 1
+    length_penalty: float = 1
+    repetition_penalty: float = 1
+    no_repeat_ngram_size: int = 0
+    max_length: int = 448
+    return_scores: bool = False
+    return_logits_vocab: bool = False
+    return_no_speech_prob: bool = False
+    max_initial_timestamp_index: int = 50
+    suppress_blank: bool = True
+    suppress_tokens: Sequence[int] = (-1,)
+    sampling_topk: int = 1
+    sampling_temperature: float = 1
+    seed: int = 0
 
 
 class Replica:

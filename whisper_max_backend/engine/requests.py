@@ -213,6 +213,11 @@ def as_features(value: Any) -> Features:
     return np.asarray(array, dtype=np.float32, order="C")
 
 
+def batch_size(features: Features) -> int:
+    """How many windows these are: none of a scalar, which the encoder refuses later."""
+    return int(features.shape[0]) if len(features.shape) > 0 else 0
+
+
 def is_encoded(features: Features, dimensions: Dimensions) -> bool:
     """Whether these are encoder outputs rather than features (``WhisperEncoder::is_encoded``)."""
     shape = features.shape

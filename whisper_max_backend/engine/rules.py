@@ -235,7 +235,7 @@ def make_rules(
 
 
 def fixed_bans(
-    suppress_tokens: Iterable[int] | None,
+    suppress_tokens: Iterable[int],
     default: Sequence[int],
     n_vocab: int,
     no_timestamps: int | None = None,
@@ -249,7 +249,7 @@ def fixed_bans(
     Raises ValueError for an id outside of the vocabulary.
     """
     banned: set[int] = set()
-    for token in suppress_tokens or ():
+    for token in suppress_tokens:
         if token >= n_vocab:
             raise ValueError(
                 f"suppress_tokens contains {token}, but the vocabulary of this model ends at "

@@ -30,8 +30,6 @@ class Runtime:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        device: str = "cpu",
-        device_index: int = 0,
         compute_type: str = "float32",
         threads: int = 0,
     ) -> None:
@@ -39,13 +37,12 @@ class Runtime:
 
         Args:
             checkpoint: Weights and dimensions.
-            device: ``"cpu"``.
-            device_index: Which of several devices of that kind.
-            compute_type: What the kernels compute in: ``"float32"`` or ``"int8_float32"``.
+            compute_type: What the kernels compute in: ``"float32"``, ``"bfloat16"`` or
+                ``"int8_float32"``.
             threads: Threads that compute; 0 for one a core.
         """
         self.dimensions = checkpoint.dimensions
-        self._device: Device = CPU(device_index)
+        self._device: Device = CPU()
         # One pool of threads serves all sessions of a process; a second session that asked for
         # another number would end the process.
         session = Session([self._device])

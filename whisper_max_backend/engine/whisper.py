@@ -15,10 +15,10 @@ from . import requests
 from .arrays import EncoderOutput
 from .checkpoint import Checkpoint, load_checkpoint
 from .devices import device_indices, open_gpu, resolve_device
+from .formats.source import file_contents
 from .precision import requested_for, select
 from .randomness import request_seed
 from .replica import GenerationOptions, Replica
-from .requests import Features
 from .results import (
     WhisperAlignmentResult,
     WhisperGenerationResult,
@@ -81,12 +81,11 @@ class Whisper:
             RuntimeError: The model cannot be read, or there is no GPU.
         """
         self._path = os.fspath(model_path)
-        self._files = _file_contents(files)
-        self._device_name = device
+        # Read once, so that the model can be loaded again.
+        self._files = None if files is None else file_contents(files)
         self._device = resolve_device(device)
         self._device_index = device_indices(device_index, self._device)
         requested_for(compute_type, device)  # a wrong name is told before anything is loaded
-        self._compute_type = compute_type
         self._workers_per_device = requests.count("inter_threads", inter_threads)
         if self._workers_per_device == 0:
             raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
@@ -236,6 +235,7 @@ class Whisper:
             RuntimeError: The model is unloaded, or a prompt is longer than the text context.
         """
         batch = requests.prompt_ids(prompts, self._vocabulary)
+        suppressed = () if suppress_tokens is None else suppress_tokens
         options = GenerationOptions(
             beam_size=requests.count("beam_size", beam_size),
             patience=requests.real("patience", patience),
@@ -251,11 +251,7 @@ class Whisper:
                 "max_initial_timestamp_index", max_initial_timestamp_index
             ),
             suppress_blank=bool(suppress_blank),
-            suppress_tokens=(
-                ()
-                if suppress_tokens is None
-                else requests.integers("suppress_tokens", suppress_tokens)
-            ),
+            suppress_tokens=requests.integers("suppress_tokens", suppressed),
             sampling_topk=requests.count("sampling_topk", sampling_topk),
             sampling_temperature=requests.real("sampling_temperature", sampling_temperature),
             seed=request_seed(),
@@ -265,7 +261,9 @@ class Whisper:
             array = array.copy()  # the caller may change its memory while the request waits
         future = self._workers.post(lambda replica: replica.generate(array, batch, options))
         if asynchronous:
-            return [WhisperGenerationResultAsync(future, i) for i in range(_items(array))]
+            return [
+                WhisperGenerationResultAsync(future, i) for i in range(requests.batch_size(array))
+            ]
         return future.result()
 
     def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
@@ -393,31 +391,7 @@ class Whisper:
             return DeviceRuntime(checkpoint, open_gpu(device_index), self._precision.running)
         from .runtime import Runtime
 
-        return Runtime(
-            checkpoint, self._device, device_index, self._precision.running, self._threads
-        )
-
-
-def _items(features: Features) -> int:
-    return int(features.shape[0]) if len(features.shape) > 0 else 0
-
-
-def _file_contents(files: Mapping[str, Any] | None) -> dict[str, bytes] | None:
-    """The contents of files given in memory, read once so that the model can be loaded again."""
-    if files is None:
-        return None
-    if not isinstance(files, Mapping):
-        raise TypeError(
-            "files argument must be a dictionary mapping file names to the file contents"
-        )
-    contents = {}
-    for name, content in files.items():
-        if hasattr(content, "read"):
-            content = content.read()
-        if not isinstance(content, bytes | bytearray | memoryview):
-            raise TypeError(f"File content must be a file-like or bytes object, got {name!r}")
-        contents[str(name)] = bytes(content)
-    return contents
+        return Runtime(checkpoint, self._precision.running, self._threads)
 
 
 @functools.cache

@@ -22,19 +22,9 @@ class Files:
     """
 
     def __init__(self, path: str, contents: Mapping[str, Any] | None = None) -> None:
-        """`contents` is ctranslate2's `files`: bytes or file-like objects by name.
-
-        TypeError where it is not, as the reference has it.
-        """
+        """`contents` as `file_contents` takes them."""
         self.path = path
-        self._memory: dict[str, bytes] | None = None
-        if contents is not None:
-            if not isinstance(contents, Mapping):
-                raise TypeError(
-                    "files argument must be a dictionary mapping file names to the file contents, "
-                    f"not {type(contents).__name__}"
-                )
-            self._memory = {name: _content(name, value) for name, value in contents.items()}
+        self._memory = None if contents is None else file_contents(contents)
 
     def names(self) -> list[str]:
         """Names of all files, sorted; of the regular files of the directory itself."""
@@ -106,15 +96,27 @@ class Files:
         return value
 
 
+def file_contents(files: Mapping[str, Any]) -> dict[str, bytes]:
+    """The contents of ctranslate2's `files`, bytes or file-like objects by name, each read once.
+
+    TypeError where it is something else, as the reference has it.
+    """
+    if not isinstance(files, Mapping):
+        raise TypeError(
+            "files argument must be a dictionary mapping file names to the file contents, "
+            f"not {type(files).__name__}"
+        )
+    return {str(name): _content(name, value) for name, value in files.items()}
+
+
 def _content(name: str, value: Any) -> bytes:
-    read = getattr(value, "read", None)
-    content = value if read is None else read()
-    if not isinstance(content, bytes):
+    content = value.read() if hasattr(value, "read") else value
+    if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(
             f"File content must be a file-like or bytes object: {name!r} gives "
             f"{type(content).__name__}"
         )
-    return content
+    return bytes(content)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
         def take(count: int) -> list[TensorValue]:
             return [next(values) for _ in range(count)]
 
-        first, second, end = take(2), take(2), []
+        first, second = take(2), take(2)
         own = [take(len(weights.encoder_layer(d, i))) for i in range(d.n_audio_layer)]
         end = take(2)
         (x,) = layers.kernel(
