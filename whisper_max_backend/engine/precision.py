@@ -13,7 +13,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GPU_KERNELS = frozenset({"float32", "float16", "bfloat16"})
+_FLOATS = frozenset({"float32", "float16", "bfloat16"})
+GPU_KERNELS = _FLOATS | {f"int8_{name}" for name in _FLOATS}
 CPU_KERNELS = frozenset({"float32", "int8_float32"})
 TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
 """Compute types that have kernels in this release; the last, on a CPU with a tile unit."""
