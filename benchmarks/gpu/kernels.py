@@ -22,6 +22,8 @@ HEADS, HEAD = 2, 64
 WIDTH = HEADS * HEAD
 HIDDEN = 320
 VOCABULARY = 1003
+DEEP, ODD = 1296, 77
+"""A depth that a warp goes through in rounds of which the last is not whole, and columns."""
 CONTEXT = 96
 SPLITS = 3
 
@@ -113,8 +115,8 @@ def _add_products(
     """Graphs of what reads matrices kept in a type."""
     own = "_int8" if kept == DType.int8 else ""
 
-    def matrix(rows: int) -> list[TensorType]:
-        return Weight("", (rows, WIDTH), matrix=True).types(kept, few.device)
+    def matrix(rows: int, depth: int = WIDTH) -> list[TensorType]:
+        return Weight("", (rows, depth), matrix=True).types(kept, few.device)
 
     linear = [*matrix(HIDDEN), few.floats(HIDDEN)]
     residual = few.floats("items", "queries", HIDDEN)
@@ -123,6 +125,9 @@ def _add_products(
             graph.output(layers.linear(*(v.tensor for v in graph.inputs), activate=True))
         with new_graph(f"added_{name}{own}", [residual, states, *linear], module) as graph:
             graph.output(layers.added(*(v.tensor for v in graph.inputs)))
+    deep = [few.tensor("items", "queries", DEEP), *matrix(ODD, DEEP), few.floats(ODD)]
+    with new_graph(f"deep{own}", deep, module) as graph:
+        graph.output(few.linear(*(v.tensor for v in graph.inputs)))
     embeddings = matrix(VOCABULARY)
     with new_graph(f"logits{own}", [states, *embeddings], module) as graph:
         graph.output(few.logits(*(v.tensor for v in graph.inputs)))
@@ -179,6 +184,7 @@ class _Checks:
         rows = f"{items * queries} rows"
         x, (weight, exact) = self._half(items, queries, WIDTH), self._matrix(kept, HIDDEN, 0.1)
         bias, residual = self._float(HIDDEN), self._float(items, queries, HIDDEN)
+        bias_of_odd = self._float(ODD)
         y = x[1] @ exact.T + bias[1]
         for name in (f"few{own}", f"many{own}"):
             (found,) = self._run(f"linear_{name}", x[0], *weight, bias[0])
@@ -187,6 +193,9 @@ class _Checks:
             )
             (found,) = self._run(f"added_{name}", residual[0], x[0], *weight, bias[0])
             yield self._check(f"added_{name}, {rows}", found, residual[1] + y)
+        deep, (weight, exact) = self._half(items, queries, DEEP), self._matrix(kept, ODD, 0.1, DEEP)
+        (found,) = self._run(f"deep{own}", deep[0], *weight, bias_of_odd[0])
+        yield self._check(f"deep{own}, {rows}", found, deep[1] @ exact.T + bias_of_odd[1])
         weight, exact = self._matrix(kept, VOCABULARY)
         (found,) = self._run(f"logits{own}", x[0], *weight)
         yield self._check(f"logits{own}, {rows}", found, x[1] @ exact.T)
@@ -283,12 +292,14 @@ class _Checks:
         buffer = on_device(values, self.dtype, self.device)
         return buffer, _values(buffer)
 
-    def _matrix(self, kept: DType, rows: int, scale: float = 1) -> tuple[list[Buffer], np.ndarray]:
-        """A matrix ``[rows, WIDTH]`` as inputs of a graph, and exactly in float64."""
+    def _matrix(
+        self, kept: DType, rows: int, scale: float = 1, depth: int = WIDTH
+    ) -> tuple[list[Buffer], np.ndarray]:
+        """A matrix ``[rows, depth]`` as inputs of a graph, and exactly in float64."""
         if kept != DType.int8:
-            buffer, exact = self._half(rows, WIDTH, scale=scale)
+            buffer, exact = self._half(rows, depth, scale=scale)
             return [buffer], exact
-        values = self.rng.integers(-128, 128, (rows, WIDTH)).astype(np.int8)
+        values = self.rng.integers(-128, 128, (rows, depth)).astype(np.int8)
         scales = self.rng.uniform(0.5, 2, rows).astype(np.float32) * np.float32(scale / 74)
         return [self._up(values), self._up(scales)], values * scales[:, None].astype(np.float64)
 
