@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from max.driver import CPU, Buffer
+from max.driver import CPU
 from max.dtype import DType
-from max.graph import DeviceRef, Graph, TensorType
+from max.graph import DeviceRef, Module, TensorType
 
 from compat_tests.device_engine import DeviceWhisper
 from compat_tests.miniature import make_model
@@ -36,6 +36,7 @@ from whisper_max_backend.engine.checkpoint import Checkpoint, load_checkpoint
 from whisper_max_backend.engine.device_weights import device_weights
 from whisper_max_backend.engine.graphs.device.layers import Layers
 from whisper_max_backend.engine.graphs.device.weights import decoder_weights
+from whisper_max_backend.engine.graphs.layers import new_graph
 from whisper_max_backend.engine.session import Session
 
 
@@ -118,25 +119,30 @@ def test_dequantised_on_the_way_to_a_product() -> None:
     x = rng.normal(size=(2, 9, 48)).astype(np.float32)
     weight = rng.integers(-128, 128, (40, 48)).astype(np.int8)
     scales, bias = (rng.normal(size=40).astype(np.float32) for _ in range(2))
-    device = DeviceRef.CPU()
-    layers = Layers(device, "cuda", DType.float32)  # whose products are MAX's
-    inputs = [
-        layers.floats("items", "queries", 48),
-        TensorType(DType.int8, [40, 48], device),
-        layers.floats(40),
-        layers.floats(40),
-    ]
-    with Graph("product", input_types=inputs) as graph:
-        y = layers.linear(*(value.tensor for value in graph.inputs))
-        graph.output(y, layers.added(y, *(value.tensor for value in graph.inputs)))
-    model = Session([CPU()]).load(graph)
-    found = [
-        b.to_numpy() for b in model.execute(*map(Buffer.from_numpy, (x, weight, scales, bias)))
-    ]
+    session = Session([CPU()])
+    model = session.init_all(session.compile(_products(40, 48)))["products"]
+    found = [result.to_numpy() for result in model.execute(x, weight, scales, bias)]
     exact = np.asarray(weight, np.float64) * scales[:, None]
     expected = np.asarray(x, np.float64) @ exact.T + bias
-    for factor, result in zip((1, 2), found, strict=True):
-        np.testing.assert_allclose(result, factor * expected, rtol=1e-4, atol=1e-3)
+    for result, times in zip(found, (1, 2), strict=True):
+        np.testing.assert_allclose(result, times * expected, rtol=1e-4, atol=1e-3)
+
+
+def _products(outputs: int, inputs: int) -> Module:
+    """``x weight^T + bias`` as a GPU makes it of many rows; and that added to itself."""
+    module, device = Module(), DeviceRef.CPU()
+    layers = Layers(device, "cuda", DType.float32)
+    types = [
+        layers.floats("items", "queries", inputs),
+        TensorType(DType.int8, [outputs, inputs], device),
+        layers.floats(outputs),
+        layers.floats(outputs),
+    ]
+    with new_graph("products", types, module) as graph:
+        x, *linear = (value.tensor for value in graph.inputs)
+        y = layers.linear(x, *linear)
+        graph.output(y, layers.added(y, x, *linear))
+    return module
 
 
 @pytest.mark.slow
