@@ -6,7 +6,9 @@ hold, as tightly as in float32, against the reference in float32 over the same r
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_several_threads,
     test_whole_length,
 )
+from whisper_max_backend.engine.artifacts import compiled
 from whisper_max_backend.engine.checkpoint import Checkpoint, load_checkpoint
 from whisper_max_backend.engine.device_weights import device_weights
 from whisper_max_backend.engine.graphs.device.layers import Layers
@@ -120,7 +123,10 @@ def test_dequantised_on_the_way_to_a_product() -> None:
     weight = rng.integers(-128, 128, (40, 48)).astype(np.int8)
     scales, bias = (rng.normal(size=40).astype(np.float32) for _ in range(2))
     session = Session([CPU()])
-    model = session.init_all(session.compile(_products(40, 48)))["products"]
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    build = partial(_products, 40, 48)
+    artifact = compiled("test_products", build, key={"source": source}, session=session)
+    model = session.init_all(artifact)["products"]
     found = [result.to_numpy() for result in model.execute(x, weight, scales, bias)]
     exact = np.asarray(weight, np.float64) * scales[:, None]
     expected = np.asarray(x, np.float64) @ exact.T + bias

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from ctranslate2.specs import model_spec, whisper_spec
+from max.dtype import DType
 
 from compat_tests.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.device_weights import quantized
+from whisper_max_backend.engine.graphs.device.weights import decoder_weights
+from whisper_max_backend.engine.storage import device_types
 from whisper_max_backend.engine.vocabulary import Vocabulary
 
 SIZES = {
@@ -52,6 +57,17 @@ def random_model(dimensions: Dimensions) -> Checkpoint:
     return Checkpoint(dimensions, _Random(dimensions), Vocabulary(filler + tokens), {}, "float16")
 
 
+def int8_model(d: Dimensions) -> Checkpoint:
+    """The same with the decoder's matrices in int8, and their scales as a file has them."""
+    model = random_model(d)
+    weights = dict(model.weights)
+    for weight in decoder_weights(d):
+        if weight.matrix:
+            values, scales = quantized(model, weight)
+            weights |= {weight.name: values, f"{weight.name}_scale": 1 / scales}
+    return dataclasses.replace(model, weights=weights, dtype="int8_float16")
+
+
 def random_features(d: Dimensions, windows: int) -> np.ndarray:
     """Features in the range of log-mel spectrograms, float32 ``[windows, n_mels, frames]``."""
     shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
@@ -82,8 +98,12 @@ def encoder_operations(d: Dimensions) -> float:
     return 2.0 * (convolutions + d.n_audio_layer * layer)
 
 
-def step_bytes(d: Dimensions, size: int, windows: int = 1) -> float:
+def step_bytes(d: Dimensions, compute_type: str, windows: int = 1) -> float:
     """Bytes that a decoder step must read: weights once, keys and values of every window once."""
     width = d.n_text_state
-    weights = d.n_text_layer * 14 * width * width + d.n_vocab * width
-    return float(size * (weights + windows * d.n_text_layer * d.n_audio_ctx * 2 * width))
+    dtype, kept = device_types(compute_type)
+    weights = (d.n_text_layer * 14 * width * width + d.n_vocab * width) * kept.size_in_bytes
+    if kept == DType.int8:
+        weights += 4 * (d.n_text_layer * 11 * width + d.n_vocab)  # a scale for each output
+    memory = windows * d.n_text_layer * d.n_audio_ctx * 2 * width * dtype.size_in_bytes
+    return float(weights + memory)

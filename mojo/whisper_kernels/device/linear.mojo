@@ -5,7 +5,7 @@ piece of the depth, and the pieces are added in shared memory. Weights of int8 a
 registers, and each column's sum is multiplied by its scale.
 """
 
-from std.math import ceildiv
+from std.math import ceildiv, fma
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -33,6 +33,12 @@ comptime STRIDE = LANES + 1
 def piece[kept: DType]() -> Int:
     """Neighbouring inputs that a thread takes at once: 16 bytes of weights of int8 or a half type."""
     return 16 if kept == DType.int8 else 8
+
+
+@always_inline
+def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
+    """Neighbouring numbers at a multiple of 16 bytes; a GPU that is not told so reads each alone."""
+    return place.unsafe_load[width=count, alignment=16]().cast[DType.float32]()
 
 
 @always_inline
@@ -66,18 +72,16 @@ def linear_block[
             comptime for c in range(COLUMNS):
                 # Columns beyond the last repeat it; they are not written.
                 var place = min(column + c, columns - 1) * depth + k
-                weights[c] = (
-                    weight.unsafe_offset(place).unsafe_load[width=PIECE]().cast[DType.float32]()
-                )
+                weights[c] = load[PIECE](weight.unsafe_offset(place))
             comptime for r in range(ROWS):
                 if first_row + r < rows:
-                    var values = (
-                        x.unsafe_offset((first_row + r) * depth + k)
-                        .unsafe_load[width=PIECE]()
-                        .cast[DType.float32]()
-                    )
+                    var values = load[PIECE](x.unsafe_offset((first_row + r) * depth + k))
                     comptime for c in range(COLUMNS):
-                        totals[r * COLUMNS + c] += (values * weights[c]).reduce_add()
+                        # One instruction for each product; there are SUMS chains of them.
+                        comptime for i in range(PIECE):
+                            totals[r * COLUMNS + c] = fma(
+                                values[i], weights[c][i], totals[r * COLUMNS + c]
+                            )
         comptime for i in range(SUMS):
             sums[unsafe_offset=(thread // LANES * SUMS + i) * STRIDE + lane] = totals[i]
 
