@@ -58,6 +58,10 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
 
 
 def device_types(compute_type: str) -> tuple[DType, DType]:
-    """On a GPU: the float type that is computed in, and the type of what every step reads."""
+    """On a GPU: the float type that is computed in, and the type of the matrices of a step.
+
+    int8 is of weights only there: what they are multiplied with stays a float. The encoder and the
+    projections to cross-attention keys and values are read once a window, and stay floats too.
+    """
     floats = DType[compute_type.removeprefix("int8_")]
     return floats, DType.int8 if compute_type.startswith("int8_") else floats

@@ -63,7 +63,15 @@ def embed_kernel[
 ):
     """One block of the grid."""
     embed_block[dtype](
-        Int(block_idx.x), tokens, positions, embeddings, scale, encodings, x, Int(length), Int(width)
+        Int(block_idx.x),
+        tokens,
+        positions,
+        embeddings,
+        scale,
+        encodings,
+        x,
+        Int(length),
+        Int(width),
     )
 
 

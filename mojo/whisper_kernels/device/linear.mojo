@@ -31,13 +31,13 @@ comptime STRIDE = LANES + 1
 
 @always_inline
 def piece[kept: DType]() -> Int:
-    """Neighbouring inputs that a thread takes at once: 16 bytes of weights of int8 or a half type."""
+    """Neighbouring inputs that a thread takes at once: 16 bytes of int8 or of a half type."""
     return 16 if kept == DType.int8 else 8
 
 
 @always_inline
 def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
-    """Neighbouring numbers at a multiple of 16 bytes; a GPU that is not told so reads each alone."""
+    """Numbers from a multiple of 16 bytes; a GPU that is not told so reads each of them alone."""
     return place.unsafe_load[width=count, alignment=16]().cast[DType.float32]()
 
 
