@@ -15,7 +15,7 @@ from max.gpu.host.info import is_cpu
 
 from ..gelu import gelu
 from ..tensors import Floats, Numbers, numbers
-from .team import blocks_on_cpu, shared, step
+from .team import blocks_on_cpu, load, shared, step
 
 comptime LANES = 32
 comptime WARPS = 4
@@ -33,12 +33,6 @@ comptime STRIDE = LANES + 1
 def piece[kept: DType]() -> Int:
     """Neighbouring inputs that a thread takes at once: 16 bytes of int8 or of a half type."""
     return 16 if kept == DType.int8 else 8
-
-
-@always_inline
-def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
-    """Numbers from a multiple of 16 bytes; a GPU that is not told so reads each of them alone."""
-    return place.unsafe_load[width=count, alignment=16]().cast[DType.float32]()
 
 
 @always_inline
