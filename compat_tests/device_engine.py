@@ -10,11 +10,11 @@ from whisper_max_backend.engine.whisper import Whisper
 
 
 class DeviceWhisper(Whisper):
-    """The engine over the graphs of a GPU, in float32 on the CPU."""
+    """The engine over the graphs of a GPU, on the CPU: in float32 or int8_float32."""
 
     @property
     def _shares_steps(self) -> bool:
         return True
 
     def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> DeviceRuntime:
-        return DeviceRuntime(checkpoint, CPU(), "float32")
+        return DeviceRuntime(checkpoint, CPU(), self._precision.running)

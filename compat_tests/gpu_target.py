@@ -28,8 +28,9 @@ DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
 def build(device: DeviceRef, api: str) -> Module:
     """A decoder step, probabilities and log-mel features."""
     module = Module()
-    decoder = DecoderGraphs(module, device, api, DType.bfloat16, DIMENSIONS)
-    decoder.add_step("step_few", decoder.few)
+    for name, kept in (("step_few", DType.bfloat16), ("step_few_int8", DType.int8)):
+        decoder = DecoderGraphs(module, device, api, DType.bfloat16, kept, DIMENSIONS)
+        decoder.add_step(name, decoder.few)
     decoder.add_probabilities()
     add_log_mel(module, device)
     return module
@@ -50,7 +51,8 @@ def main(target: str) -> None:
     session = Session([gpu])
     device = DeviceRef.from_device(gpu)
     for dtype in (DType.float32, DType.float16, DType.bfloat16):
-        build_module(device, gpu.api, dtype, DIMENSIONS)  # all graphs can be made, at least
+        for kept in (dtype, DType.int8):  # all graphs can be made, at least
+            build_module(device, gpu.api, dtype, kept, DIMENSIONS)
     module = build(device, gpu.api)
     compiled = session.compile(module, custom_extensions=[kernels_path()])
     print(" ".join(sorted(session.init_all(compiled))), flush=True)

@@ -75,14 +75,22 @@ def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def make_engines(
-    name: str, tmp_path_factory: pytest.TempPathFactory, engine: Callable[..., Any]
+    name: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: Callable[..., Any],
+    *,
+    quantization: str | None = None,
+    compute_type: str = "float32",
 ) -> Engines:
-    """A miniature, loaded by the reference and by `engine`."""
-    path = str(make_model(tmp_path_factory.mktemp(name), name))
+    """A miniature, saved in some precision, loaded by the reference and by `engine`.
+
+    The reference computes in float32 with the numbers of the file, whatever `engine` is asked for.
+    """
+    path = str(make_model(tmp_path_factory.mktemp(name), name, quantization=quantization))
     tokens = {token: i for i, token in enumerate(vocabulary_tokens(ARCHITECTURES[name]))}
     # Models as small as these only lose by a second thread.
     reference = ctranslate2.models.Whisper(path, compute_type="float32", intra_threads=1)
-    return Engines(ARCHITECTURES[name], tokens, reference, engine(path, compute_type="float32"))
+    return Engines(ARCHITECTURES[name], tokens, reference, engine(path, compute_type=compute_type))
 
 
 def relative_error(expected: np.ndarray, actual: np.ndarray) -> float:

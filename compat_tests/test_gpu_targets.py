@@ -14,4 +14,4 @@ def test_compiles(target: str) -> None:
     command = [sys.executable, "-m", "compat_tests.gpu_target", target]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
-    assert {"log_mel", "probabilities", "step_few"} <= set(result.stdout.split())
+    assert {"log_mel", "probabilities", "step_few", "step_few_int8"} <= set(result.stdout.split())

@@ -95,8 +95,10 @@ def _compile(place: Any, names: list[str]) -> None:
     wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     miniature = DIMENSIONS["miniature"]
-    wanted.append(device_artifact(miniature, DType.float32, place, session))
-    wanted += [device_artifact(DIMENSIONS[n], DType.bfloat16, place, session) for n in names]
+    wanted += [device_artifact(miniature, t, place, session) for t in ("float32", "int8_float32")]
+    for name in names:
+        for compute_type in ("bfloat16", "int8_bfloat16"):
+            wanted.append(device_artifact(DIMENSIONS[name], compute_type, place, session))
     host = CPU()
     on_host = Session([host])
     wanted.append(shared_artifact(on_host))
@@ -181,11 +183,14 @@ class _Run:
     def _check_tokens(self) -> None:
         from benchmarks.gpu.cases import parity
         from benchmarks.gpu.models import SIZES as DIMENSIONS
-        from benchmarks.gpu.models import random_model
+        from benchmarks.gpu.models import int8_model, random_model
 
-        for row in parity(random_model(DIMENSIONS["miniature"]), "miniature", self.place):
-            self.failed |= not row["same_tokens"]
-            self._keep("tokens", row)
+        d = DIMENSIONS["miniature"]
+        models = {"float32": random_model(d), "int8_float32": int8_model(d)}
+        for compute_type, checkpoint in models.items():
+            for row in parity(checkpoint, "miniature", compute_type, self.place):
+                self.failed |= not row["same_tokens"]
+                self._keep("tokens", row)
 
     def _measure_limits(self) -> None:
         from benchmarks.gpu.machine import bandwidth, matrix_rate
@@ -214,9 +219,17 @@ class _Run:
         counts = ["--tokens", str(tokens), "--batch", str(cases.BATCH)]
         peers = {p: ask(p, "--size", name, "--device", device, *counts) for p in PEERS}
         self._keep("peers", {"size": name, **peers})
-        with self._told(f"memory of {name}"):
-            self._keep("cases", cases.memory(name, small, tokens))
-        model = cases.RandomModel(DIMENSIONS[name], self.dtype, self.place)
+        floats, int8 = self.dtype.name, f"int8_{self.dtype.name}"
+        for compute_type in (floats, int8):
+            with self._told(f"memory of {name}, {compute_type}"):
+                self._keep("cases", cases.memory(name, compute_type, small, tokens))
+        with self._told(f"{name}, {int8}"):
+            model = cases.RandomModel(DIMENSIONS[name], int8, self.place)
+            self._keep("cases", cases.step(model, name, limits))
+            self._keep("cases", cases.window(model, name, peers, tokens))
+            self._keep("cases", cases.batched(model, name, peers, minutes=minutes, tokens=tokens))
+            del model
+        model = cases.RandomModel(DIMENSIONS[name], floats, self.place)
         timed: list[Callable[[], dict[str, Any]]] = [
             lambda: cases.step(model, name, limits),
             lambda: cases.encoder(model, name, limits),

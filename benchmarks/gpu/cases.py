@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from max.driver import Device
-from max.dtype import DType
 
 from benchmarks import timing
-from benchmarks.dimensions import encoder_operations, step_bytes
+from benchmarks.dimensions import encoder_operations
 from benchmarks.gpu import ROOT
 from benchmarks.gpu.machine import Watch, median_seconds
-from benchmarks.gpu.models import prompt_of, random_features, random_model
+from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features, random_model
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.speech import RATE
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions
@@ -50,13 +49,13 @@ class Limits:
 class RandomModel:
     """A model of random weights on the device, made to say a fixed number of tokens."""
 
-    def __init__(self, dimensions: Dimensions, dtype: DType, device: Device) -> None:
+    def __init__(self, dimensions: Dimensions, compute_type: str, device: Device) -> None:
         self.dimensions = dimensions
         self.window = dimensions.n_audio_ctx / STATES_PER_SECOND  # seconds
         self.device = device
-        self.dtype = dtype
+        self.compute_type = compute_type
         checkpoint = random_model(dimensions)
-        runtime = DeviceRuntime(checkpoint, device, dtype.name)
+        runtime = DeviceRuntime(checkpoint, device, compute_type)
         self.replays = runtime.decoder.replays
         self.runtime = SharedRuntime(runtime)
         self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
@@ -85,7 +84,8 @@ def window(model: RandomModel, name: str, peers: Peers, tokens: int = 100, round
     """One window, beam 5."""
     features = random_features(model.dimensions, 1)
     seconds = median_seconds(lambda: model.generate(1, tokens, 5, features), model.device, rounds)
-    row = _row(f"{name}, a window, {tokens} tokens, beam 5", seconds, model.window)
+    kept = _weights(model.compute_type)
+    row = _row(f"{name}{kept}, a window, {tokens} tokens, beam 5", seconds, model.window)
     return _beside(row, peers, "window")
 
 
@@ -108,7 +108,8 @@ def batched(
             model.generate(size, tokens, 1, features[:size])
 
     seconds, watch = _watched(call)
-    label = f"{name}, {minutes:g} minutes, batches of {batch}, {tokens} tokens a window"
+    kept = _weights(model.compute_type)
+    label = f"{name}{kept}, {minutes:g} minutes, batches of {batch}, {tokens} tokens a window"
     return _beside(_row(label, seconds, 60 * minutes, watch), peers, "batch", windows / batch)
 
 
@@ -159,25 +160,26 @@ def step(
 
     seconds = statistics.median(timing.times(call, steps, warm_up=3))
     decoder.finish(state)
-    row = _row(f"{name}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
+    kept = _weights(model.compute_type)
+    row = _row(f"{name}{kept}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
     if replay:
         row["refused"] = not model.replays.wanted  # the log says why
     model.replays.wanted = False
-    size = int(model.dtype.size_in_bytes)
-    needed = step_bytes(model.dimensions, size, size)
+    needed = device_step_bytes(model.dimensions, model.compute_type)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
     return row
 
 
-def memory(name: str, on_cpu: bool, tokens: int) -> Row:
+def memory(name: str, compute_type: str, on_cpu: bool, tokens: int) -> Row:
     """What a model takes on the device that nobody else is on, measured in its own process."""
     device = "cpu" if on_cpu else "gpu"
     command = [sys.executable, "-m", "benchmarks.gpu.memory", name, "--device", device]
-    command += ["--tokens", str(tokens)]
+    command += ["--compute-type", compute_type, "--tokens", str(tokens)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if result.returncode != 0:
         raise RuntimeError(result.stderr.strip()[-500:])
-    row = _row(f"{name}, device memory of a window, beam 5", None, None)
+    label = f"{name}{_weights(compute_type)}, device memory of a window, beam 5"
+    row = _row(label, None, None)
     return {**row, **json.loads(result.stdout.strip().splitlines()[-1])}
 
 
@@ -218,13 +220,13 @@ def transcription(
     yield _row(f"real weights, {minutes:g} minutes, beam 5", seconds, 60 * minutes, watch)
 
 
-def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
-    """Tokens of the device in float32 against the CPU's, on random audio."""
+def parity(checkpoint: Checkpoint, name: str, compute_type: str, device: Device) -> Iterator[Row]:
+    """Tokens of the device against the CPU's in float32, with the same weights, on random audio."""
     from whisper_max_backend.engine.runtime import Runtime
 
     features = random_features(checkpoint.dimensions, 3)
     v = checkpoint.vocabulary
-    runtimes: Sequence[Any] = (Runtime(checkpoint), DeviceRuntime(checkpoint, device, "float32"))
+    runtimes: Sequence[Any] = (Runtime(checkpoint), DeviceRuntime(checkpoint, device, compute_type))
     for beams in (1, 5):
         found = []
         for runtime in runtimes:
@@ -239,7 +241,12 @@ def parity(checkpoint: Checkpoint, name: str, device: Device) -> Iterator[Row]:
             )
             results = replica.generate(features, [[v.sot]] * 3, options)
             found.append([result.sequences_ids for result in results])
-        yield {"case": f"{name}, float32, beam {beams}", "same_tokens": found[0] == found[1]}
+        yield {"case": f"{name}, {compute_type}, beam {beams}", "same_tokens": found[0] == found[1]}
+
+
+def _weights(compute_type: str) -> str:
+    """What a case's name says of the decoder's weights, where they are int8."""
+    return ", int8 weights" if compute_type.startswith("int8_") else ""
 
 
 def _watched(call: Callable[[], Any]) -> tuple[float, Watch]:

@@ -14,6 +14,7 @@ from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.device_weights import on_device
 from whisper_max_backend.engine.graphs.device.layers import Layers
+from whisper_max_backend.engine.graphs.device.weights import Weight
 from whisper_max_backend.engine.graphs.layers import new_graph
 from whisper_max_backend.engine.session import Model, Session
 
@@ -21,6 +22,8 @@ HEADS, HEAD = 2, 64
 WIDTH = HEADS * HEAD
 HIDDEN = 320
 VOCABULARY = 1003
+DEEP, ODD = 1296, 77
+"""A depth that a warp goes through in rounds of which the last is not whole, and columns."""
 CONTEXT = 96
 SPLITS = 3
 
@@ -59,34 +62,14 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
                 values.append(ops.constant(1, DType.int32, DeviceRef.CPU()))
             graph.output(*few.kernel(name, values, results, **parameters))
 
-    weights = [few.tensor(HIDDEN, WIDTH), few.floats(HIDDEN)]
-    for name, layers in (("few", few), ("many", many)):
-        with new_graph(f"linear_{name}", [states, *weights], module) as graph:
-            graph.output(layers.linear(*(v.tensor for v in graph.inputs), activate=True))
-        residual = few.floats("items", "queries", HIDDEN)
-        with new_graph(f"added_{name}", [residual, states, *weights], module) as graph:
-            graph.output(layers.added(*(v.tensor for v in graph.inputs)))
+    for kept in (dtype, DType.int8):
+        _add_products(module, states, few, many, kept)
     with new_graph("attention", [states, states, states], module) as graph:
         graph.output(many.attention(*(v.tensor for v in graph.inputs), heads=HEADS))
     with new_graph(
         "norm", [few.floats("a", "b", WIDTH), few.floats(WIDTH), few.floats(WIDTH)], module
     ) as graph:
         graph.output(many.norm(*(v.tensor for v in graph.inputs)))
-    add(
-        "logits",
-        [states, few.tensor(VOCABULARY, WIDTH)],
-        [few.floats("items", "queries", VOCABULARY)],
-    )
-    add(
-        "embed",
-        [
-            few.integers("items", "queries"),
-            few.integers("rows"),
-            few.tensor(VOCABULARY, WIDTH),
-            few.floats(CONTEXT, WIDTH),
-        ],
-        [few.floats("items", "queries", WIDTH)],
-    )
     add(
         "unfold",
         [few.floats("items", WIDTH, "frames")],
@@ -126,12 +109,43 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     return module
 
 
+def _add_products(
+    module: Module, states: TensorType, few: Layers, many: Layers, kept: DType
+) -> None:
+    """Graphs of what reads matrices kept in a type."""
+    own = "_int8" if kept == DType.int8 else ""
+
+    def matrix(rows: int, depth: int = WIDTH) -> list[TensorType]:
+        return Weight("", (rows, depth), matrix=True).types(kept, few.device)
+
+    linear = [*matrix(HIDDEN), few.floats(HIDDEN)]
+    residual = few.floats("items", "queries", HIDDEN)
+    for name, layers in (("few", few), ("many", many)):
+        with new_graph(f"linear_{name}{own}", [states, *linear], module) as graph:
+            graph.output(layers.linear(*(v.tensor for v in graph.inputs), activate=True))
+        with new_graph(f"added_{name}{own}", [residual, states, *linear], module) as graph:
+            graph.output(layers.added(*(v.tensor for v in graph.inputs)))
+    deep = [few.tensor("items", "queries", DEEP), *matrix(ODD, DEEP), few.floats(ODD)]
+    with new_graph(f"deep{own}", deep, module) as graph:
+        graph.output(few.linear(*(v.tensor for v in graph.inputs)))
+    embeddings = matrix(VOCABULARY)
+    with new_graph(f"logits{own}", [states, *embeddings], module) as graph:
+        graph.output(few.logits(*(v.tensor for v in graph.inputs)))
+    places = [
+        few.integers("items", "queries"),
+        few.integers("rows"),
+        few.floats(CONTEXT, WIDTH),
+    ]
+    with new_graph(f"embed{own}", [*places, *embeddings], module) as graph:
+        graph.output(few.embedded(*(v.tensor for v in graph.inputs)))
+
+
 def kernels_artifact(device: Device, dtype: DType, session: Session) -> CompiledArguments:
     """What `compiled` is to compile."""
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
         "build": lambda: build(DeviceRef.from_device(device), device.api, dtype),
-        "key": {"dtype": dtype.name, "kernels": 1},
+        "key": {"dtype": dtype.name, "kernels": 2},
         "session": session,
         "about_seconds": 120,
     }
@@ -153,31 +167,38 @@ class _Checks:
 
     def all(self) -> Iterator[Check]:
         for queries in (1, 5, 33):
-            yield from self._products(3, queries)
+            for kept in (self.dtype, DType.int8):
+                yield from self._products(3, queries, kept)
             yield self._window(3, queries)
         yield self._attention(2, 201)
         for tokens in (1, 11):
             yield self._history(5, tokens)
         yield self._norm()
-        yield self._embed()
+        for kept in (self.dtype, DType.int8):
+            yield self._embed(kept)
         yield self._unfold()
         yield self._probabilities()
 
-    def _products(self, items: int, queries: int) -> Iterator[Check]:
-        x, weight = self._half(items, queries, WIDTH), self._half(HIDDEN, WIDTH, scale=0.1)
+    def _products(self, items: int, queries: int, kept: DType) -> Iterator[Check]:
+        own = "_int8" if kept == DType.int8 else ""
+        rows = f"{items * queries} rows"
+        x, (weight, exact) = self._half(items, queries, WIDTH), self._matrix(kept, HIDDEN, 0.1)
         bias, residual = self._float(HIDDEN), self._float(items, queries, HIDDEN)
-        product = x[1] @ weight[1].T
-        y = product + bias[1]
-        for name in ("few", "many"):
-            (found,) = self._run(f"linear_{name}", x[0], weight[0], bias[0])
-            label = f"linear_{name}, {items * queries} rows"
-            yield self._check(label, found, 0.5 * y * (1 + _erf(y / math.sqrt(2))))
-            (found,) = self._run(f"added_{name}", residual[0], x[0], weight[0], bias[0])
-            yield self._check(f"added_{name}, {items * queries} rows", found, residual[1] + y)
-        embeddings = self._half(VOCABULARY, WIDTH)
-        poisoned = self._poison(items, queries, VOCABULARY)
-        (found,) = self._run("logits", x[0], embeddings[0], poisoned)
-        yield self._check(f"logits, {items * queries} rows", found, x[1] @ embeddings[1].T)
+        bias_of_odd = self._float(ODD)
+        y = x[1] @ exact.T + bias[1]
+        for name in (f"few{own}", f"many{own}"):
+            (found,) = self._run(f"linear_{name}", x[0], *weight, bias[0])
+            yield self._check(
+                f"linear_{name}, {rows}", found, 0.5 * y * (1 + _erf(y / math.sqrt(2)))
+            )
+            (found,) = self._run(f"added_{name}", residual[0], x[0], *weight, bias[0])
+            yield self._check(f"added_{name}, {rows}", found, residual[1] + y)
+        deep, (weight, exact) = self._half(items, queries, DEEP), self._matrix(kept, ODD, 0.1, DEEP)
+        (found,) = self._run(f"deep{own}", deep[0], *weight, bias_of_odd[0])
+        yield self._check(f"deep{own}, {rows}", found, deep[1] @ exact.T + bias_of_odd[1])
+        weight, exact = self._matrix(kept, VOCABULARY)
+        (found,) = self._run(f"logits{own}", x[0], *weight)
+        yield self._check(f"logits{own}, {rows}", found, x[1] @ exact.T)
 
     def _attention(self, items: int, frames: int) -> Check:
         q, k, v = (self._half(items, frames, WIDTH, scale=1.5) for _ in range(3))
@@ -239,16 +260,14 @@ class _Checks:
         scaled = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5)
         return self._check("norm", found, scaled * gamma[1] + beta[1])
 
-    def _embed(self) -> Check:
-        embeddings, encodings = self._half(VOCABULARY, WIDTH), self._float(CONTEXT, WIDTH)
+    def _embed(self, kept: DType) -> Check:
+        name = "embed_int8" if kept == DType.int8 else "embed"
+        (embeddings, exact), encodings = self._matrix(kept, VOCABULARY), self._float(CONTEXT, WIDTH)
         tokens = self.rng.integers(0, VOCABULARY, (3, 10)).astype(np.int32)
         positions = self.rng.integers(0, CONTEXT - 2, 15).astype(np.int32)  # two tokens a row
-        poisoned = self._poison(3, 10, WIDTH)
-        (found,) = self._run(
-            "embed", self._up(tokens), self._up(positions), embeddings[0], encodings[0], poisoned
-        )
+        (found,) = self._run(name, self._up(tokens), self._up(positions), encodings[0], *embeddings)
         places = (positions[:, None] + np.arange(2)).reshape(3, 10)
-        return self._check("embed", found, embeddings[1][tokens] + encodings[1][places])
+        return self._check(name, found, exact[tokens] + encodings[1][places])
 
     def _unfold(self) -> Check:
         x = self._float(2, WIDTH, 37)
@@ -272,6 +291,17 @@ class _Checks:
         values = self.rng.normal(0, scale, shape).astype(np.float32)
         buffer = on_device(values, self.dtype, self.device)
         return buffer, _values(buffer)
+
+    def _matrix(
+        self, kept: DType, rows: int, scale: float = 1, depth: int = WIDTH
+    ) -> tuple[list[Buffer], np.ndarray]:
+        """A matrix ``[rows, depth]`` as inputs of a graph, and exactly in float64."""
+        if kept != DType.int8:
+            buffer, exact = self._half(rows, depth, scale=scale)
+            return [buffer], exact
+        values = self.rng.integers(-128, 128, (rows, depth)).astype(np.int8)
+        scales = self.rng.uniform(0.5, 2, rows).astype(np.float32) * np.float32(scale / 74)
+        return [self._up(values), self._up(scales)], values * scales[:, None].astype(np.float64)
 
     def _float(self, *shape: int) -> tuple[Buffer, np.ndarray]:
         values = self.rng.normal(0, 1, shape).astype(np.float32)

@@ -12,11 +12,11 @@ from benchmarks.gpu.models import SIZES
 @click.command()
 @click.argument("size", type=click.Choice(list(SIZES)))
 @click.option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu")
+@click.option("--compute-type", default="bfloat16")
 @click.option("--tokens", default=100)
-def main(size: str, device: str, tokens: int) -> None:
+def main(size: str, device: str, compute_type: str, tokens: int) -> None:
     """Print the most MiB that loading a model and transcribing a window with five beams takes."""
     from max.driver import CPU, Accelerator, set_virtual_cpu_target
-    from max.dtype import DType
 
     from benchmarks.gpu import HOST_TARGET
     from benchmarks.gpu.cases import RandomModel
@@ -27,8 +27,7 @@ def main(size: str, device: str, tokens: int) -> None:
     before = memory_used()
     with Watch() as watch:
         place = CPU() if device == "cpu" else Accelerator()
-        dtype = DType.float32 if device == "cpu" else DType.bfloat16
-        model = RandomModel(SIZES[size], dtype, place)
+        model = RandomModel(SIZES[size], compute_type, place)
         for _ in range(3):
             model.generate(1, tokens, 5)
     peak = None if before is None or watch.peak_mib is None else watch.peak_mib - before

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from ctranslate2.specs import model_spec, whisper_spec
+from max.dtype import DType
 
+from benchmarks.dimensions import step_bytes
 from compat_tests.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.device_weights import quantized
+from whisper_max_backend.engine.graphs.device.weights import decoder_weights
+from whisper_max_backend.engine.storage import device_types
 from whisper_max_backend.engine.vocabulary import Vocabulary
 
 SIZES = {
@@ -57,6 +63,17 @@ def prompt_of(vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.sot, vocabulary.sot + 1, vocabulary.no_timestamps]
 
 
+def int8_model(d: Dimensions) -> Checkpoint:
+    """The same with the decoder's matrices in int8, and their scales as a file has them."""
+    model = random_model(d)
+    weights = dict(model.weights)
+    for weight in decoder_weights(d):
+        if weight.matrix:
+            values, scales = quantized(model, weight)
+            weights |= {weight.name: values, f"{weight.name}_scale": 1 / scales}
+    return dataclasses.replace(model, weights=weights, dtype="int8_float16")
+
+
 def random_features(d: Dimensions, windows: int) -> np.ndarray:
     """Features in the range of log-mel spectrograms, float32 ``[windows, n_mels, frames]``."""
     shape = (windows, d.n_mels, 2 * d.n_audio_ctx)
@@ -77,3 +94,10 @@ def save_model(checkpoint: Checkpoint, folder: Path) -> None:
     spec.validate()
     spec.optimize("float16")
     spec.save(str(folder))
+
+
+def device_step_bytes(d: Dimensions, compute_type: str) -> float:
+    """Bytes that a decoder step must read on a GPU: `step_bytes`, and the scales of int8."""
+    dtype, kept = device_types(compute_type)
+    scales = d.n_text_layer * 11 * d.n_text_state + d.n_vocab if kept == DType.int8 else 0
+    return step_bytes(d, kept.size_in_bytes, dtype.size_in_bytes) + 4 * scales

@@ -5,9 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from max.dtype import DType
 
-from benchmarks.gpu import cases, machine, peers
+from benchmarks.gpu import cases, machine, models, peers
+from whisper_max_backend.engine.checkpoint import dense
+from whisper_max_backend.engine.device_weights import weight_bytes
 
 SMALL = ("--size", "miniature", "--device", "cpu", "--tokens", "4", "--batch", "2", "--rounds", "1")
 
@@ -64,3 +68,24 @@ def test_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     with machine.Watch() as watch:
         pass
     assert (watch.utilisation, watch.peak_mib) == (None, None)
+
+
+@pytest.mark.parametrize("size", list(models.SIZES))
+def test_bytes_of_a_step(size: str) -> None:
+    """int8 takes off a step what it takes off the weights on the device."""
+    d = models.SIZES[size]
+    floats, int8 = (weight_bytes(d, DType.bfloat16, kept) for kept in (DType.bfloat16, DType.int8))
+    saved = models.device_step_bytes(d, "bfloat16") - models.device_step_bytes(d, "int8_bfloat16")
+    assert saved == floats - int8 > 0
+
+
+def test_int8_model() -> None:
+    """The decoder's matrices are int8, and within half a step of the random ones."""
+    d = models.SIZES["miniature"]
+    random, int8 = models.random_model(d), models.int8_model(d)
+    names = {name for name, array in int8.weights.items() if array.dtype == np.int8}
+    assert len(names) == 1 + 6 * d.n_text_layer
+    for name in names:
+        error = np.abs(dense(int8.weights, name) - random.weights[name])
+        step = 1 / int8.weights[f"{name}_scale"]
+        assert (error <= 0.501 * step[:, None]).all(), name

@@ -54,6 +54,7 @@ class DeviceDecoder(Decoder):
         self.caches: Caches = self._private
         self._memory_weights = weights.memory
         self._weights = weights.decoder
+        self._embeddings = weights.decoder[: weights.embeddings]
         self._lengths: dict[int, Buffer] = {}
         self.replays = Replays(device)
 
@@ -191,7 +192,7 @@ class DeviceDecoder(Decoder):
             np.array([position], np.int32), ids, np.array([limit], np.int32)
         )
         (result,) = self._models["probabilities"].execute(
-            state.states, index, chosen, among, self._weights[0]
+            state.states, index, chosen, among, *self._embeddings
         )
         values: Float32Array = result.to_numpy()[:, 0]
         return values

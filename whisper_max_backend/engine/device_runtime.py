@@ -18,6 +18,7 @@ from .graphs.device.module import build_module
 from .log_mel import DeviceLogMel
 from .session import Session
 from .shared import shared_models
+from .storage import device_types
 
 WINDOWS = 8
 """Windows that are encoded at once: more are no faster, and their activations need memory."""
@@ -32,15 +33,16 @@ class DeviceRuntime:
         Args:
             checkpoint: Weights and dimensions.
             device: A GPU, or for tests the CPU.
-            compute_type: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+            compute_type: ``"float32"``, ``"float16"`` or ``"bfloat16"``; after ``"int8_"``, the
+                decoder keeps its matrices in int8, and computes in that type.
         """
         self.dimensions = checkpoint.dimensions
         self._device = device
-        dtype = DType[compute_type]
-        check_memory(memory_needed(self.dimensions, dtype), device)
+        dtype, kept = device_types(compute_type)
+        check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
-        artifact = compiled(**device_artifact(self.dimensions, dtype, device, session))
-        self._weights = device_weights(checkpoint, dtype, device)
+        artifact = compiled(**device_artifact(self.dimensions, compute_type, device, session))
+        self._weights = device_weights(checkpoint, dtype, kept, device)
         self._models = session.init_all(artifact)
         models = {**self._models, "time_warping": shared_models()["time_warping"]}
         self.log_mel = DeviceLogMel(models["log_mel"], device)
@@ -83,24 +85,28 @@ class DeviceRuntime:
 
 
 def device_artifact(
-    dimensions: Dimensions, dtype: DType, device: Device, session: Session
+    dimensions: Dimensions, compute_type: str, device: Device, session: Session
 ) -> CompiledArguments:
     """What `compiled` is to compile: it serves every model of these dimensions."""
+    types = device_types(compute_type)
     return {
-        "name": f"whisper-{device.api}-{dtype.name}",
-        "build": lambda: build_module(DeviceRef.from_device(device), device.api, dtype, dimensions),
-        "key": {"dtype": dtype.name, **dataclasses.asdict(dimensions)},
+        "name": f"whisper-{device.api}-{compute_type}",
+        "build": lambda: build_module(
+            DeviceRef.from_device(device), device.api, *types, dimensions
+        ),
+        "key": {"compute_type": compute_type, **dataclasses.asdict(dimensions)},
         "session": session,
         "about_seconds": 180,
     }
 
 
-def memory_needed(d: Dimensions, dtype: DType) -> int:
+def memory_needed(d: Dimensions, compute_type: str) -> int:
     """Bytes that a model needs to transcribe one window with five beams."""
+    dtype, kept = device_types(compute_type)
     size = int(dtype.size_in_bytes)
     states = d.n_audio_ctx * d.n_audio_state
     # What lives at once in an encoder layer: residual, norm, queries, keys, values, hidden.
     encoding = states * (2 * 4 + 8 * size)
     memory = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
     cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
-    return weight_bytes(d, dtype) + encoding + memory + cache
+    return weight_bytes(d, dtype, kept) + encoding + memory + cache

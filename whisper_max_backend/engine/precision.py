@@ -3,7 +3,8 @@
 Two questions are kept apart. `resolve` answers the reference's one: which type does this request
 stand for, given the file's own type and what the device is able to do (``resolve_compute_type`` in
 CTranslate2's ``src/types.cc``). `select` then says what this engine runs for it: the resolved type
-if kernels for it exist, otherwise a float type, which is never less accurate.
+if kernels for it exist, otherwise float32, which is never less accurate. What int8 means differs:
+see `storage`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GPU_KERNELS = frozenset({"float32", "float16", "bfloat16"})
+_FLOATS = frozenset({"float32", "float16", "bfloat16"})
+GPU_KERNELS = _FLOATS | {f"int8_{name}" for name in _FLOATS}
 CPU_KERNELS = frozenset({"float32", "int8_float32"})
 TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
 """Compute types that have kernels in this release; the last, on a CPU with a tile unit."""
@@ -171,9 +173,8 @@ def select(
 ) -> Precision:
     """What runs for a request on a device.
 
-    A type that has no kernels yet runs in the float type that its name ends in, or in float32,
-    which is logged once with the reason. ``auto`` on a GPU is bfloat16, which is the fastest there
-    and has float32's range.
+    A type without kernels, int16, runs in float32, which is logged once with the reason. ``auto``
+    on a GPU is bfloat16, which has float32's range and is fast there; int8 is for whom asks for it.
 
     Args:
         compute_type: As given to the engine: a name, or names by device.
@@ -191,10 +192,8 @@ def select(
         return Precision(resolved, "bfloat16")
     if resolved in kernels_here:
         return Precision(resolved, resolved)
-    floats = resolved.removeprefix("int8_")
-    running = floats if floats in kernels_here else "float32"
-    _tell_substitution(requested, resolved, device, running)
-    return Precision(resolved, running)
+    _tell_substitution(requested, resolved, device)
+    return Precision(resolved, "float32")
 
 
 def _runs(name: str, able: Capabilities) -> bool:
@@ -237,12 +236,11 @@ def _unsupported(name: str) -> ValueError:
 
 
 @functools.cache
-def _tell_substitution(requested: str, resolved: str, device: str, running: str) -> None:
+def _tell_substitution(requested: str, resolved: str, device: str) -> None:
     _log.info(
-        "compute type %s means %s on this %s; there are no kernels for it in this release, so the "
-        "model runs in %s, which is at least as accurate",
+        "compute type %s means %s on this device (%s); there are no kernels for it in this "
+        "release, so the model runs in float32, which is at least as accurate",
         requested,
         resolved,
-        "GPU" if device == "cuda" else device,
-        running,
+        device,
     )

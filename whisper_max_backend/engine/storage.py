@@ -1,4 +1,4 @@
-"""What the numbers of a model are kept in on a CPU."""
+"""What the numbers of a model are kept in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE_TYPES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """What the numbers of a model are kept in.
+    """What the numbers of a model are kept in on a CPU.
 
     Attributes:
         encoder: The matrices that are read once a window: the encoder's, and the projections to
@@ -42,7 +42,7 @@ class Storage:
 
 
 def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
-    """What the numbers of a model are kept in, for a type that it computes in.
+    """What the numbers of a model are kept in on a CPU, for a type that it computes in.
 
     Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
     float: widened while computing, they are the very values that a float32 copy would hold. The
@@ -55,3 +55,13 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
     saved = FILE_TYPES.get(checkpoint.weights[EMBEDDINGS].dtype)
     kept = (DType.float16,) if has_tiles() else (DType.float16, DType.bfloat16)
     return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
+
+
+def device_types(compute_type: str) -> tuple[DType, DType]:
+    """On a GPU: the float type that is computed in, and the type of the matrices of a step.
+
+    int8 is of weights only there: what they are multiplied with stays a float. The encoder and the
+    projections to cross-attention keys and values are read once a window, and stay floats too.
+    """
+    floats = DType[compute_type.removeprefix("int8_")]
+    return floats, DType.int8 if compute_type.startswith("int8_") else floats

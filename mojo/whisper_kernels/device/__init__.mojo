@@ -2,8 +2,9 @@
 
 from .alignment import AlignmentWeights as DeviceAlignmentWeights
 from .choice import Choose as DeviceChoose
-from .embedding import Embed, Unfold
+from .embedding import Embed, EmbedInt8, Unfold
 from .history import AttendHistory
 from .linear import Linear, LinearAdded, Logits
+from .linear_int8 import LinearAddedInt8, LinearInt8, LogitsInt8
 from .softmax import Probabilities as DeviceProbabilities
 from .window import AttendWindow

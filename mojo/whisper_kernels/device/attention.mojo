@@ -4,10 +4,10 @@ A block takes a head, up to `group` queries that share their keys, and a part of
 the keys are split among blocks, a second kernel puts the parts together.
 """
 
-from std.math import exp, sqrt
+from std.math import exp, fma, sqrt
 
 from ..tensors import Floats, Ints, Numbers
-from .team import shared, step
+from .team import load, shared, step
 
 comptime THREADS = 128
 comptime TILE = THREADS
@@ -159,12 +159,11 @@ def attend_block[
                 found = Array[Float32, group](fill=0)
                 var key = keys.key(index)
                 for k in range(0, head_size, PIECE):
-                    var values = (
-                        key.unsafe_offset(k).unsafe_load[width=PIECE]().cast[DType.float32]()
-                    )
+                    var values = load[PIECE](key.unsafe_offset(k))
                     comptime for g in range(group):
-                        var own = asked.unsafe_offset(g * head_size + k)
-                        found[g] += (own.unsafe_load[width=PIECE]() * values).reduce_add()
+                        var own = load[PIECE](asked.unsafe_offset(g * head_size + k))
+                        comptime for i in range(PIECE):
+                            found[g] = fma(own[i], values[i], found[g])
                 comptime for g in range(group):
                     if index >= keys.visible(first + g):
                         found[g] = LEAST

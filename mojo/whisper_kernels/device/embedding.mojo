@@ -21,6 +21,7 @@ def embed_block[
     tokens: Ints,
     positions: Ints,
     embeddings: Numbers[dtype],
+    scale: Floats,
     encodings: Floats,
     x: Floats,
     length: Int,
@@ -31,9 +32,11 @@ def embed_block[
     var position = Int(positions[unsafe_offset=place // length]) + place % length
 
     for thread in threads(width):
+        var value = embeddings[unsafe_offset=token * width + thread].cast[DType.float32]()
+        comptime if dtype == DType.int8:
+            value *= scale[unsafe_offset=token]
         x[unsafe_offset=place * width + thread] = (
-            embeddings[unsafe_offset=token * width + thread].cast[DType.float32]()
-            + encodings[unsafe_offset=position * width + thread]
+            value + encodings[unsafe_offset=position * width + thread]
         )
 
 
@@ -52,6 +55,7 @@ def embed_kernel[
     tokens: Ints,
     positions: Ints,
     embeddings: Numbers[dtype],
+    scale: Floats,
     encodings: Floats,
     x: Floats,
     length: Int64,
@@ -59,8 +63,58 @@ def embed_kernel[
 ):
     """One block of the grid."""
     embed_block[dtype](
-        Int(block_idx.x), tokens, positions, embeddings, encodings, x, Int(length), Int(width)
+        Int(block_idx.x),
+        tokens,
+        positions,
+        embeddings,
+        scale,
+        encodings,
+        x,
+        Int(length),
+        Int(width),
     )
+
+
+def embed[
+    target: StaticString, dtype: DType
+](
+    tokens: Ints,
+    positions: Ints,
+    embeddings: Numbers[dtype],
+    scale: Floats,
+    encodings: Floats,
+    x: Floats,
+    count: Int,
+    rows: Int,
+    width: Int,
+    ctx: DeviceContext,
+) raises:
+    """`count` tokens, shared out among the rows; embeddings of int8 are multiplied by
+    `scale [vocabulary]`, which is not read for other types."""
+    if count == 0:
+        return
+    var length = count // rows
+    comptime if is_cpu[target]():
+
+        def block(index: Int) {imm}:
+            embed_block[dtype](
+                index, tokens, positions, embeddings, scale, encodings, x, length, width
+            )
+
+        blocks_on_cpu(count, block)
+    else:
+        ctx.enqueue_function[embed_kernel[dtype]](
+            tokens,
+            positions,
+            embeddings,
+            scale,
+            encodings,
+            x,
+            Int64(length),
+            Int64(width),
+            grid_dim=count,
+            block_dim=THREADS,
+        )
 
 
 @extensibility.register("whisper.device.embed")
@@ -83,43 +137,48 @@ struct Embed:
         encodings: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        var count = tokens.dim_size(0) * tokens.dim_size(1)
-        if count == 0:
-            return
-        var length = count // positions.dim_size(0)
-        var width = x.dim_size(2)
-        comptime if is_cpu[target]():
-            var tokens_at = ints(tokens)
-            var positions_at = ints(positions)
-            var embeddings_at = numbers(embeddings)
-            var encodings_at = floats(encodings)
-            var x_at = floats(x)
+        embed[target, dtype](
+            ints(tokens),
+            ints(positions),
+            numbers(embeddings),
+            floats(encodings),
+            floats(encodings),
+            floats(x),
+            tokens.dim_size(0) * tokens.dim_size(1),
+            positions.dim_size(0),
+            x.dim_size(2),
+            ctx,
+        )
 
-            def block(index: Int) {imm}:
-                embed_block[dtype](
-                    index,
-                    tokens_at,
-                    positions_at,
-                    embeddings_at,
-                    encodings_at,
-                    x_at,
-                    length,
-                    width,
-                )
 
-            blocks_on_cpu(count, block)
-        else:
-            ctx.enqueue_function[embed_kernel[dtype]](
-                ints(tokens),
-                ints(positions),
-                numbers(embeddings),
-                floats(encodings),
-                floats(x),
-                Int64(length),
-                Int64(width),
-                grid_dim=count,
-                block_dim=THREADS,
-            )
+@extensibility.register("whisper.device.embed_int8")
+struct EmbedInt8:
+    """As `whisper.device.embed`, of embeddings [vocabulary, width] int8 with scale [vocabulary]."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        x: OutputTensor[dtype=DType.float32, rank=3, ...],
+        tokens: InputTensor[dtype=DType.int32, rank=2, ...],
+        positions: InputTensor[dtype=DType.int32, rank=1, ...],
+        embeddings: InputTensor[dtype=DType.int8, rank=2, ...],
+        scale: InputTensor[dtype=DType.float32, rank=1, ...],
+        encodings: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        embed[target, DType.int8](
+            ints(tokens),
+            ints(positions),
+            numbers(embeddings),
+            floats(scale),
+            floats(encodings),
+            floats(x),
+            tokens.dim_size(0) * tokens.dim_size(1),
+            positions.dim_size(0),
+            x.dim_size(2),
+            ctx,
+        )
 
 
 @always_inline

@@ -1,10 +1,11 @@
 """Linear layers for few rows: the time is that of reading the weights once.
 
 A warp's worth of threads makes a few columns for up to ROWS rows; each thread takes every 32nd
-piece of the depth, and the pieces are added in shared memory.
+piece of the depth, and the pieces are added in shared memory. Weights of int8 are widened in
+registers, and each column's sum is multiplied by its scale.
 """
 
-from std.math import ceildiv
+from std.math import ceildiv, fma
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -14,7 +15,7 @@ from max.gpu.host.info import is_cpu
 
 from ..gelu import gelu
 from ..tensors import Floats, Numbers, numbers
-from .team import blocks_on_cpu, shared, step
+from .team import blocks_on_cpu, load, shared, step
 
 comptime LANES = 32
 comptime WARPS = 4
@@ -23,20 +24,25 @@ comptime COLUMNS = 4
 """Columns of a warp."""
 comptime ROWS = 8
 """Rows that share one reading of the weights."""
-comptime PIECE = 8
-"""Neighbouring inputs that a thread takes at once: 16 bytes of a half type."""
 comptime SUMS = ROWS * COLUMNS
 comptime STRIDE = LANES + 1
 """Distance of the sums of a warp's threads, so that they lie in different banks."""
 
 
 @always_inline
+def piece[kept: DType]() -> Int:
+    """Neighbouring inputs that a thread takes at once: 16 bytes of int8 or of a half type."""
+    return 16 if kept == DType.int8 else 8
+
+
+@always_inline
 def linear_block[
-    dtype: DType, result: DType, activate: Bool, biased: Bool, added: Bool
+    dtype: DType, kept: DType, result: DType, activate: Bool, biased: Bool, added: Bool
 ](
     block: Int,
     x: Numbers[dtype],
-    weight: Numbers[dtype],
+    weight: Numbers[kept],
+    scale: Floats,
     bias: Floats,
     residual: Floats,
     y: Numbers[result],
@@ -49,6 +55,7 @@ def linear_block[
     var first_column = block % parts * WARPS * COLUMNS
     var first_row = block // parts * ROWS
     var sums = shared[WARPS * SUMS * STRIDE]()
+    comptime PIECE = piece[kept]()
 
     def multiply(thread: Int) {imm}:
         var lane = thread % LANES
@@ -59,18 +66,16 @@ def linear_block[
             comptime for c in range(COLUMNS):
                 # Columns beyond the last repeat it; they are not written.
                 var place = min(column + c, columns - 1) * depth + k
-                weights[c] = (
-                    weight.unsafe_offset(place).unsafe_load[width=PIECE]().cast[DType.float32]()
-                )
+                weights[c] = load[PIECE](weight.unsafe_offset(place))
             comptime for r in range(ROWS):
                 if first_row + r < rows:
-                    var values = (
-                        x.unsafe_offset((first_row + r) * depth + k)
-                        .unsafe_load[width=PIECE]()
-                        .cast[DType.float32]()
-                    )
+                    var values = load[PIECE](x.unsafe_offset((first_row + r) * depth + k))
                     comptime for c in range(COLUMNS):
-                        totals[r * COLUMNS + c] += (values * weights[c]).reduce_add()
+                        # One instruction for each product; there are SUMS chains of them.
+                        comptime for i in range(PIECE):
+                            totals[r * COLUMNS + c] = fma(
+                                values[i], weights[c][i], totals[r * COLUMNS + c]
+                            )
         comptime for i in range(SUMS):
             sums[unsafe_offset=(thread // LANES * SUMS + i) * STRIDE + lane] = totals[i]
 
@@ -86,6 +91,8 @@ def linear_block[
                 var total = Float32(0)
                 for k in range(LANES):
                     total += own[unsafe_offset=k]
+                comptime if kept == DType.int8:
+                    total *= scale[unsafe_offset=column]
                 comptime if biased:
                     total += bias[unsafe_offset=column]
                 comptime if activate:
@@ -98,10 +105,11 @@ def linear_block[
 
 
 def linear_kernel[
-    dtype: DType, result: DType, activate: Bool, biased: Bool, added: Bool
+    dtype: DType, kept: DType, result: DType, activate: Bool, biased: Bool, added: Bool
 ](
     x: Numbers[dtype],
-    weight: Numbers[dtype],
+    weight: Numbers[kept],
+    scale: Floats,
     bias: Floats,
     residual: Floats,
     y: Numbers[result],
@@ -110,21 +118,23 @@ def linear_kernel[
     columns: Int64,
 ):
     """One block of the grid."""
-    linear_block[dtype, result, activate, biased, added](
-        Int(block_idx.x), x, weight, bias, residual, y, Int(rows), Int(depth), Int(columns)
+    linear_block[dtype, kept, result, activate, biased, added](
+        Int(block_idx.x), x, weight, scale, bias, residual, y, Int(rows), Int(depth), Int(columns)
     )
 
 
 def linear[
     target: StaticString,
     dtype: DType,
+    kept: DType,
     result: DType,
     activate: Bool = False,
     biased: Bool = True,
     added: Bool = False,
 ](
     x: Numbers[dtype],
-    weight: Numbers[dtype],
+    weight: Numbers[kept],
+    scale: Floats,
     bias: Floats,
     residual: Floats,
     y: Numbers[result],
@@ -133,23 +143,27 @@ def linear[
     columns: Int,
     ctx: DeviceContext,
 ) raises:
-    """`y [rows, columns] = activation(x [rows, depth] weight [columns, depth]^T + bias) + residual`;
-    the depth is a multiple of PIECE."""
+    """`y [rows, columns] = activation(x [rows, depth] weight [columns, depth]^T + bias) + residual`.
+
+    The depth is a multiple of `piece`. Weights of int8 are multiplied by `scale [columns]`, which
+    is not read for other types; nor are `bias` and `residual` that the parameters rule out.
+    """
     var blocks = ceildiv(columns, WARPS * COLUMNS) * ceildiv(rows, ROWS)
     if blocks == 0:
         return
     comptime if is_cpu[target]():
 
         def block(index: Int) {imm}:
-            linear_block[dtype, result, activate, biased, added](
-                index, x, weight, bias, residual, y, rows, depth, columns
+            linear_block[dtype, kept, result, activate, biased, added](
+                index, x, weight, scale, bias, residual, y, rows, depth, columns
             )
 
         blocks_on_cpu(blocks, block)
     else:
-        ctx.enqueue_function[linear_kernel[dtype, result, activate, biased, added]](
+        ctx.enqueue_function[linear_kernel[dtype, kept, result, activate, biased, added]](
             x,
             weight,
+            scale,
             bias,
             residual,
             y,
@@ -176,9 +190,10 @@ struct Linear:
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, dtype, activate=activate](
+        linear[target, dtype, dtype, dtype, activate=activate](
             numbers(x),
             numbers(weight),
+            numbers(bias),
             numbers(bias),
             numbers(bias),
             numbers(y),
@@ -204,9 +219,10 @@ struct LinearAdded:
         residual: InputTensor[dtype=DType.float32, rank=3, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, DType.float32, added=True](
+        linear[target, dtype, dtype, DType.float32, added=True](
             numbers(x),
             numbers(weight),
+            numbers(bias),
             numbers(bias),
             numbers(residual),
             numbers(y),
@@ -230,9 +246,10 @@ struct Logits:
         weight: InputTensor[dtype=dtype, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, DType.float32, biased=False](
+        linear[target, dtype, dtype, DType.float32, biased=False](
             numbers(x),
             numbers(weight),
+            numbers(y),
             numbers(y),
             numbers(y),
             numbers(y),

@@ -7,7 +7,7 @@ the same source is tested where there is no GPU. Code between steps is done by e
 """
 
 from std.memory import unsafe_stack_allocation
-from std.sys import is_gpu
+from std.sys import is_gpu, size_of
 
 from max.algorithm import sync_parallelize
 from max.gpu import barrier, thread_idx
@@ -27,11 +27,23 @@ def step[threads: Int, Task: def(Int) -> None](task: Task):
 
 
 @always_inline
+def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
+    """Neighbouring numbers from a multiple of 16 bytes, or of what they take if that is less.
+
+    A GPU that is not told of the alignment reads each of them alone.
+    """
+    comptime alignment = min(16, count * size_of[dtype]())
+    return place.unsafe_load[width=count, alignment=alignment]().cast[DType.float32]()
+
+
+@always_inline
 def shared[count: Int, dtype: DType = DType.float32]() -> Numbers[dtype]:
     """Uninitialised memory of the block."""
     comptime if is_gpu():
         return (
-            unsafe_stack_allocation[count, Scalar[dtype], address_space=AddressSpace.SHARED]()
+            unsafe_stack_allocation[
+                count, Scalar[dtype], alignment=16, address_space=AddressSpace.SHARED
+            ]()
             .unsafe_address_space_cast[AddressSpace.GENERIC]()
             .unsafe_origin_cast[MutUntrackedOrigin]()
         )

@@ -6,7 +6,8 @@ Symbolic dimensions: ``items`` windows in the batch, ``rows`` hypotheses (items 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Graph, Module, TensorType, TensorValue, Value, ops
@@ -22,10 +23,30 @@ _HISTORY = 6  # tokens, positions, origins, windows, memory, cache
 
 
 class DecoderGraphs:
-    """Adds the decoder's graphs to a module."""
+    """Adds the decoder's graphs to a module.
 
-    def __init__(self, module: Module, device: DeviceRef, api: str, dtype: DType, d: Dimensions):
+    Args:
+        module: They are added to it.
+        device: Where they run.
+        api: Of the device.
+        dtype: What they compute in.
+        kept: What the matrices are kept in: `dtype`, or int8 with a scale for each output. A step
+            of few rows widens int8 as it reads it. For more rows, and for what is not a step, the
+            one copy is dequantised to `dtype`, a matrix at a time, before MAX's product.
+        d: Dimensions of the model.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        device: DeviceRef,
+        api: str,
+        dtype: DType,
+        kept: DType,
+        d: Dimensions,
+    ) -> None:
         self.module = module
+        self.kept = kept
         self.many = Layers(device, api, dtype)
         self.few = Layers(device, api, dtype, few=True)
         self.dimensions = d
@@ -97,15 +118,13 @@ class DecoderGraphs:
             layers.integers(1),
             layers.integers("items", 1, "count"),
             layers.integers(1),
-            weights.decoder_start(d)[0].type(layers.dtype, layers.device),
+            *weights.input_types([weights.embeddings(d)], self.kept, layers.device),
         ]
         with new_graph("probabilities", inputs, self.module) as graph:
-            states, index, ids, limit, embeddings = (value.tensor for value in graph.inputs)
-            taken = ops.gather(states, index, axis=1)
-            logits = layers.floats("items", 1, d.n_vocab)
-            projected = layers.kernel("logits", [taken, embeddings], [logits])
+            states, index, ids, limit, *embeddings = (value.tensor for value in graph.inputs)
+            logits = layers.logits(ops.gather(states, index, axis=1), *embeddings)
             result = layers.floats("items", 1, "count")
-            graph.output(*layers.kernel("probabilities", [*projected, ids, limit], [result]))
+            graph.output(*layers.kernel("probabilities", [logits, ids, limit], [result]))
 
     def add_align(self) -> None:
         """``align``: how much each token attended to each frame.
@@ -157,7 +176,7 @@ class DecoderGraphs:
             layers.integers("items"),
             layers.tensor(*memory),
             BufferType(layers.dtype, cache, layers.device),
-            *(w.type(layers.dtype, layers.device) for w in weights.decoder_weights(d)),
+            *weights.input_types(weights.decoder_weights(d), self.kept, layers.device),
         ]
 
     def _layers(
@@ -170,31 +189,34 @@ class DecoderGraphs:
         d = self.dimensions
         tokens, positions, origins, windows, memory = (v.tensor for v in graph.inputs[:5])
         cache = graph.inputs[5].buffer
-        count = len(weights.decoder_weights(d))
-        values = iter([v.tensor for v in graph.inputs[_HISTORY : _HISTORY + count]])
+        values = (v.tensor for v in graph.inputs[_HISTORY:])
 
-        def take(count: int) -> list[TensorValue]:
-            return [next(values) for _ in range(count)]
+        def take(wanted: Sequence[weights.Weight]) -> list[TensorValue]:
+            count = len(weights.input_types(wanted, self.kept, layers.device))
+            return list(islice(values, count))
 
-        embeddings, encodings = take(2)
+        *embeddings, encodings = take(weights.decoder_start(d))
         own = []
         for index in range(d.n_text_layer):
             number = ops.constant(index, DType.int32, DeviceRef.CPU())
-            own.append([number, *take(len(weights.decoder_layer(d, index)))])
-        gamma, beta = take(2)
-        (x,) = layers.kernel(
-            "embed",
-            [tokens, positions, embeddings, encodings],
-            [layers.floats("items", "queries", d.n_text_state)],
-        )
+            own.append([number, *take(weights.decoder_layer(d, index))])
+        gamma, beta = take(weights.decoder_end(d))
+        x = layers.embedded(tokens, positions, encodings, *embeddings)
         splits = SPLITS if layers.few else 1
 
         def layer(inputs: Sequence[Value], own: Sequence[TensorValue]) -> list[TensorValue]:
             x, origins, positions, windows, memory, cache = inputs
-            number, *w = own
+            number, *rest = own
+            parts = iter(rest)
             head = {"head_size": self.head_size}
-            normed = layers.norm(x.tensor, *w[:2])
-            qkv = layers.linear(normed, *w[2:4])
+
+            def norm() -> Iterator[TensorValue]:
+                return islice(parts, 2)
+
+            def linear() -> Iterator[TensorValue]:
+                return islice(parts, 3 if self.kept == DType.int8 else 2)
+
+            qkv = layers.linear(layers.norm(x.tensor, *norm()), *linear())
             result = layers.tensor("items", "queries", d.n_text_state)
             (attended,) = layers.kernel(
                 "attend_history",
@@ -203,21 +225,21 @@ class DecoderGraphs:
                 group=new,
                 **head,
             )
-            x = layers.added(x, attended, *w[4:6])
-            queries = layers.linear(layers.norm(x, *w[6:8]), *w[8:10])
-            parts = layers.floats(
+            x = layers.added(x, attended, *linear())
+            queries = layers.linear(layers.norm(x, *norm()), *linear())
+            sums = layers.floats(
                 splits, "items", "queries" if layers.few else 1, d.n_text_head, self.head_size + 2
             )
             attended, _ = layers.kernel(
                 "attend_window",
                 [queries, memory, windows, number],
-                [result, parts],
+                [result, sums],
                 group=FEW_ROWS,
                 **head,
             )
-            x = layers.added(x, attended, *w[10:12])
-            hidden = layers.linear(layers.norm(x, *w[12:14]), *w[14:16], activate=True)
-            return [layers.added(x, hidden, *w[16:18]), queries]
+            x = layers.added(x, attended, *linear())
+            hidden = layers.linear(layers.norm(x, *norm()), *linear(), activate=True)
+            return [layers.added(x, hidden, *linear()), queries]
 
         shared: list[Value] = [x, origins, positions, windows, memory, cache]
         results = repeated(graph, shared, own, layer)
@@ -226,6 +248,7 @@ class DecoderGraphs:
 
     def _logits(self, graph: Graph, states: TensorValue) -> TensorValue:
         """Of all states over the vocabulary, in float32."""
-        logits = self.many.floats("items", "queries", self.dimensions.n_vocab)
-        embeddings = graph.inputs[_HISTORY].tensor
-        return self.many.kernel("logits", [states, embeddings], [logits])[0]
+        wanted = [weights.embeddings(self.dimensions)]
+        count = len(weights.input_types(wanted, self.kept, self.many.device))
+        embeddings = graph.inputs[_HISTORY : _HISTORY + count]
+        return self.many.logits(states, *(value.tensor for value in embeddings))

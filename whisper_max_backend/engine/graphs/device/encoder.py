@@ -23,7 +23,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
     inputs = [
         layers.floats("batch", d.n_mels, "frames"),
         layers.floats("states", width),
-        *(w.type(layers.dtype, layers.device) for w in weights.encoder_weights(d)),
+        *weights.input_types(weights.encoder_weights(d), layers.dtype, layers.device),
     ]
     with new_graph("encode", inputs, module) as graph:
         features, encodings, *rest = (value.tensor for value in graph.inputs)
@@ -80,7 +80,7 @@ def add_memory(module: Module, layers: Layers, d: Dimensions) -> None:
     inputs: list[TensorType | BufferType] = [
         BufferType(layers.dtype, shape, layers.device),
         layers.floats("items", "frames", d.n_audio_state),
-        *(w.type(layers.dtype, layers.device) for w in weights.memory_weights(d)),
+        *weights.input_types(weights.memory_weights(d), layers.dtype, layers.device),
     ]
     with new_graph("remember", inputs, module) as graph:
         memory, states, *values = graph.inputs

@@ -76,23 +76,45 @@ class Layers:
         return ops.cast(ops.layer_norm(x, gamma, beta, _EPSILON), self.dtype)
 
     def linear(
-        self, x: TensorValue, weight: TensorValue, bias: TensorValue, *, activate: bool = False
+        self, x: TensorValue, weight: TensorValue, *vectors: TensorValue, activate: bool = False
     ) -> TensorValue:
-        """``x weight^T + bias``, with GELU if `activate`."""
+        """``x weight^T + bias``, with GELU if `activate`.
+
+        `vectors` are the bias and, before it, the scales of a weight that is int8.
+        """
         if self.own_products:
             result = self.tensor(*x.shape[:-1], weight.shape[0])
-            return self.kernel("linear", [x, weight, bias], [result], activate=activate)[0]
-        y = self._product(x, weight) + bias
+            name = _kept("linear", weight)
+            return self.kernel(name, [x, weight, *vectors], [result], activate=activate)[0]
+        y = self._product(x, weight, *vectors)
         return ops.cast(ops.gelu(y) if activate else y, self.dtype)
 
     def added(
-        self, residual: TensorValue, x: TensorValue, weight: TensorValue, bias: TensorValue
+        self, residual: TensorValue, x: TensorValue, weight: TensorValue, *vectors: TensorValue
     ) -> TensorValue:
-        """``residual + x weight^T + bias`` in float32."""
+        """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
         if self.own_products:
-            inputs = [x, weight, bias, residual]
-            return self.kernel("linear_added", inputs, [residual.type])[0]
-        return residual + (self._product(x, weight) + bias)
+            inputs = [x, weight, *vectors, residual]
+            return self.kernel(_kept("linear_added", weight), inputs, [residual.type])[0]
+        return residual + self._product(x, weight, *vectors)
+
+    def logits(self, states: TensorValue, weight: TensorValue, *scales: TensorValue) -> TensorValue:
+        """``states weight^T`` in float32, `scales` those of a weight that is int8."""
+        result = self.floats(*states.shape[:-1], weight.shape[0])
+        return self.kernel(_kept("logits", weight), [states, weight, *scales], [result])[0]
+
+    def embedded(
+        self,
+        tokens: TensorValue,
+        positions: TensorValue,
+        encodings: TensorValue,
+        weight: TensorValue,
+        *scales: TensorValue,
+    ) -> TensorValue:
+        """Embeddings of tokens and of where they stand, in float32; `scales` as in `logits`."""
+        inputs = [tokens, positions, weight, *scales, encodings]
+        result = self.floats(*tokens.shape, weight.shape[1])
+        return self.kernel(_kept("embed", weight), inputs, [result])[0]
 
     def attention(
         self, queries: TensorValue, keys: TensorValue, values: TensorValue, *, heads: int
@@ -114,8 +136,13 @@ class Layers:
         attended = ops.matmul(ops.cast(ops.softmax(scores), self.dtype), v)
         return ops.reshape(ops.permute(attended, [0, 2, 1, 3]), queries.shape)
 
-    def _product(self, x: TensorValue, weight: TensorValue) -> TensorValue:
-        return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32)
+    def _product(self, x: TensorValue, weight: TensorValue, *vectors: TensorValue) -> TensorValue:
+        """``x weight^T + bias`` in float32; int8 is dequantised on the way to MAX's product."""
+        *scales, bias = vectors
+        for scale in scales:
+            wide = ops.cast(weight, DType.float32) * ops.unsqueeze(scale, 1)
+            weight = ops.cast(wide, self.dtype)
+        return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32) + bias
 
 
 def repeated(
@@ -151,6 +178,11 @@ def repeated(
         current[:carried] = outputs[:carried]
         results.append(outputs)
     return results
+
+
+def _kept(name: str, weight: TensorValue) -> str:
+    """The kernel for what the weight is kept in."""
+    return f"{name}_int8" if weight.dtype == DType.int8 else name
 
 
 def _unwrapped(value: Value) -> Value:

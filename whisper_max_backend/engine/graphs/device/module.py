@@ -12,7 +12,9 @@ from .encoder import add_encoder, add_memory
 from .layers import Layers
 
 
-def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensions) -> Module:
+def build_module(
+    device: DeviceRef, api: str, dtype: DType, kept: DType, dimensions: Dimensions
+) -> Module:
     """The graphs ``log_mel``, ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
     ``probabilities`` and ``align``.
 
@@ -20,6 +22,7 @@ def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensio
         device: Where they run.
         api: Of the device: ``"cpu"``, ``"cuda"`` or ``"hip"``.
         dtype: What they compute in.
+        kept: What the decoder keeps its matrices in: `dtype`, or int8.
         dimensions: Of the model.
     """
     module = Module()
@@ -27,5 +30,5 @@ def build_module(device: DeviceRef, api: str, dtype: DType, dimensions: Dimensio
     add_encoder(module, layers, dimensions)
     add_memory(module, layers, dimensions)
     add_log_mel(module, device)
-    DecoderGraphs(module, device, api, dtype, dimensions).add_all()
+    DecoderGraphs(module, device, api, dtype, kept, dimensions).add_all()
     return module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from max.dtype import DType
@@ -19,7 +19,7 @@ class Weight:
         name: In the checkpoint.
         shape: Of the part; a convolution ``[out, in, kernel]`` is one over ``[kernel * in]``.
         first: The first row of the part.
-        matrix: Whether it is kept in the type that the model computes in; else in float32.
+        matrix: Whether it is kept in a type that is chosen for the graph; else in float32.
     """
 
     name: str
@@ -27,9 +27,21 @@ class Weight:
     first: int = 0
     matrix: bool = False
 
-    def type(self, dtype: DType, device: DeviceRef) -> TensorType:
-        """As an input of a graph that computes in `dtype`."""
-        return TensorType(dtype if self.matrix else DType.float32, list(self.shape), device)
+    def types(self, kept: DType, device: DeviceRef) -> list[TensorType]:
+        """As inputs of a graph that has matrices in `kept`; those of int8 have scales.
+
+        The scales are float32 ``[rows]``: what a row's whole numbers are multiplied with.
+        """
+        if not self.matrix:
+            return [TensorType(DType.float32, list(self.shape), device)]
+        matrix = TensorType(kept, list(self.shape), device)
+        scales = TensorType(DType.float32, [self.shape[0]], device)
+        return [matrix, scales] if kept == DType.int8 else [matrix]
+
+
+def input_types(weights: Iterable[Weight], kept: DType, device: DeviceRef) -> list[TensorType]:
+    """The inputs that these weights are."""
+    return [kind for weight in weights for kind in weight.types(kept, device)]
 
 
 def _linear(name: str, outputs: int, inputs: int, first: int = 0) -> Iterator[Weight]:
@@ -91,13 +103,15 @@ def memory_weights(d: Dimensions) -> list[Weight]:
     return [w for index in range(d.n_text_layer) for w in memory_layer(d, index)]
 
 
+def embeddings(d: Dimensions) -> Weight:
+    """Embeddings of tokens, which the logits are made with too."""
+    return Weight("decoder/embeddings/weight", (d.n_vocab, d.n_text_state), matrix=True)
+
+
 def decoder_start(d: Dimensions) -> list[Weight]:
-    """Embeddings of tokens, which the logits are made with too, and of positions."""
-    width = d.n_text_state
-    return [
-        Weight("decoder/embeddings/weight", (d.n_vocab, width), matrix=True),
-        Weight("decoder/position_encodings/encodings", (d.n_text_ctx, width)),
-    ]
+    """Embeddings of tokens and of positions."""
+    encodings = Weight("decoder/position_encodings/encodings", (d.n_text_ctx, d.n_text_state))
+    return [embeddings(d), encodings]
 
 
 def decoder_layer(d: Dimensions, index: int) -> list[Weight]:
