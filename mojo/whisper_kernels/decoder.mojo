@@ -5,7 +5,7 @@ every matrix; attention is shared by heads, and a thread that makes the queries,
 of some heads attends with them at once.
 """
 
-from std.math import align_up, ceildiv, gcd
+from std.math import ceildiv, gcd
 from std.memory.alloc import unsafe_alloc
 
 import extensibility
@@ -13,7 +13,7 @@ from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import AttentionScratch, KeysValues, head_bytes
+from .attention import AttentionScratch, KeysValues
 from .embedding import embed
 from .epilogue import Epilogue
 from .gemm import multiply
