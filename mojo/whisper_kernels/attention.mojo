@@ -20,11 +20,11 @@ from .extremes import largest
 from .gemm import multiply
 from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILES, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
+from .softmax import LOG2_OF_E
 from .strips import Strips, grouped
 from .tensors import Bytes, Floats
 from .tile_rows import tile_place
 
-comptime LOG2_OF_E = Float32(1.4426950408889634)
 comptime WIDE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
 comptime PLANES = 2 if DOTS else 1
