@@ -77,9 +77,17 @@ def our_model(name: str) -> Any:
 
 def _transcribe(model: Any, recording: str, options: dict[str, Any]) -> Transcription:
     audio = load(recording).copy()
-    # The options may be changed in place by the callee (clip_timestamps, vad_parameters).
-    segments, info = model.transcribe(audio, **_fresh(options))
-    return Transcription(list(segments), info)
+    batched = isinstance(model, faster_whisper.BatchedInferencePipeline)
+    extractor = (model.model if batched else model).feature_extractor
+    before = dict(vars(extractor))
+    try:
+        # The options may be changed in place by the callee (clip_timestamps, vad_parameters).
+        segments, info = model.transcribe(audio, **_fresh(options))
+        return Transcription(list(segments), info)
+    finally:
+        # A chunk_length stays with the model. Answers of the reference are kept, so what this
+        # package is asked must not depend on what either was asked before.
+        vars(extractor).update(before)
 
 
 def _fresh(value: Any) -> Any:
