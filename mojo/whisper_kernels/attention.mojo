@@ -11,16 +11,14 @@ weights is kept. A processor that multiplies bytes takes them as two rows of byt
 has bfloat16 as well, in which the encoder attends where there is such a unit.
 """
 
-from std.math import align_up, ceildiv, exp, round, sqrt
-from std.memory import bitcast
+from std.math import align_up, ceildiv, exp, sqrt
 from std.memory.alloc import unsafe_alloc
-from std.sys import llvm_intrinsic
 
+from .exp2 import LOG2_OF_E, exp2_fast, exp2_half
 from .extremes import largest
 from .gemm import multiply
 from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILES, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
-from .softmax import LOG2_OF_E
 from .strips import Strips, grouped
 from .tensors import Bytes, Floats
 from .tile_rows import tile_place
@@ -219,21 +217,6 @@ def weigh_row_halves(row: Floats, frames: Int, strip: Bytes, index: Int) -> Floa
     return sums.reduce_add()
 
 
-@always_inline
-def exp2_fast[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
-    """`2^x` for x <= 0 with a relative error of 4e-6; 0 below -30."""
-    var bounded = max(x, -30)
-    var whole = round(bounded)
-    var f = bounded - whole
-    # Minimax over [-1/2, 1/2].
-    var p = f.fma(SIMD[F32, width](9.67604e-3), SIMD[F32, width](5.592204e-2))
-    p = p.fma(f, SIMD[F32, width](0.24022107))
-    p = p.fma(f, SIMD[F32, width](0.69312103))
-    p = p.fma(f, SIMD[F32, width](1.00000008))
-    var exponent = whole.cast[DType.int32]() << 23
-    return bitcast[F32, width](bitcast[DType.int32, width](p) + exponent)
-
-
 def exponentiate(row: Floats, count: Int) -> Float32:
     """`row = exp(row - max(row))`; returns the sum."""
     var whole = count // LANES * LANES
@@ -249,25 +232,3 @@ def exponentiate(row: Floats, count: Int) -> Float32:
         row[unsafe_offset=k] = e
         total += e
     return total
-
-
-@always_inline
-def exp2_half(x: SIMD[F32, PANEL]) -> SIMD[F32, PANEL]:
-    """`2^x` for x <= 0 with a relative error of 8e-5; bfloat16 rounds more away."""
-    var result = SIMD[F32, PANEL]()
-    comptime for part in range(0, PANEL, 16):
-        var y = x.slice[16, offset=part]()
-        comptime V = SIMD[F32, 16]
-        var every = UInt16(0xFFFF)
-        # y - floor(y), in [0, 1).
-        var f = llvm_intrinsic["llvm.x86.avx512.mask.reduce.ps.512", V](
-            y, Int32(1), V(0), every, Int32(4)
-        )
-        var p = f.fma(V(0.07802452), V(0.22606716))
-        p = p.fma(f, V(0.69583356))
-        p = p.fma(f, V(0.9999252))
-        var e = llvm_intrinsic["llvm.x86.avx512.mask.scalef.ps.512", V](
-            p, y, V(0), every, Int32(4)
-        )
-        result = result.insert[offset=part](e)
-    return result

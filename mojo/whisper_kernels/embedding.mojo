@@ -1,5 +1,7 @@
 """Token embeddings: on the way in a row of the matrix, on the way out a product with it."""
 
+from std.math import ceildiv
+
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
@@ -74,7 +76,7 @@ struct Project:
             def task(index: Int) {imm}:
                 vocabulary_task(strips, matrix, index, logits)
 
-            member.run((matrix.panels() + TASK_PANELS - 1) // TASK_PANELS, task)
+            member.run(ceildiv(matrix.columns, TASK_COLUMNS), task)
 
         together(first(threads), body)
 

@@ -3,6 +3,7 @@
 from std.collections import Array
 
 from .matrix import F32
+from .polynomial import polynomial
 
 # erf(z) / z as polynomials in u = 2 (z / edge)^2 - 1, the minimax fits over |z| <= edge, from where
 # on erf is taken for 1.
@@ -61,9 +62,4 @@ def gelu_by[
     comptime factor = Float32(2 / (edge * edge))
     var z = (x * 0.70710678).clamp(-bound, bound)
     var u = z.fma(z * factor, SIMD[F32, width](-1))
-    comptime highest = erf[terms - 1]
-    var sum = SIMD[F32, width](highest)
-    comptime for i in range(terms - 2, -1, -1):
-        comptime coefficient = erf[i]
-        sum = sum.fma(u, SIMD[F32, width](coefficient))
-    return 0.5 * x * z.fma(sum, SIMD[F32, width](1))
+    return 0.5 * x * z.fma(polynomial[erf](u), SIMD[F32, width](1))

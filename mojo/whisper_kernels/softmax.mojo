@@ -1,43 +1,22 @@
 """Sums of exponentials over a row of logits, and probabilities of chosen tokens."""
 
-from std.math import exp, log, round
-from std.memory import bitcast
+from std.math import exp, log
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .extremes import larger, largest
+from .exp2 import exp_below
+from .extremes import largest
 from .matrix import F32, LANES
 from .parallel import parallel
 from .tensors import Floats, first, floats, ints
-
-comptime LOG2_OF_E = Float32(1.4426950408889634)
-comptime LEAST = Float32(-115)
-"""Of powers of 2: less adds nothing to a sum that is at least 1."""
 
 
 def log_sum_exp(row: Floats, count: Int) -> Float32:
     """`log(sum(exp(row)))`, shifted by the maximum so that nothing overflows."""
     var top = largest(row, count)
     return top + log(sum_of_exponentials(row, count, top))
-
-
-@always_inline
-def exp_below[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
-    """`e^x` for x <= 0 with a relative error of 1e-7 near 0; at least 2^LEAST."""
-    var y = larger(x * LOG2_OF_E, SIMD[F32, width](LEAST))
-    var whole = round(y)
-    var f = y - whole
-    # Minimax over [-1/2, 1/2].
-    var p = f.fma(SIMD[F32, width](1.534579e-4), SIMD[F32, width](1.339993e-3))
-    p = p.fma(f, SIMD[F32, width](9.618489e-3))
-    p = p.fma(f, SIMD[F32, width](5.5503286e-2))
-    p = p.fma(f, SIMD[F32, width](0.24022646))
-    p = p.fma(f, SIMD[F32, width](0.6931472))
-    p = p.fma(f, SIMD[F32, width](1))
-    var exponent = whole.cast[DType.int32]() << 23
-    return bitcast[F32, width](bitcast[DType.int32, width](p) + exponent)
 
 
 def sum_of_exponentials(

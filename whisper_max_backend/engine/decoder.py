@@ -316,8 +316,7 @@ class Decoder:
 
 @functools.lru_cache(maxsize=256)
 def _integers(*values: int) -> Buffer:
-    """int32 numbers, which most steps have in common: making the buffers takes a tenth of a step
-    of the smallest model."""
+    """int32 numbers, which most steps have in common: making one takes longer than finding it."""
     return Buffer.from_numpy(np.array(values, np.int32))
 
 
