@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from whisper_max_backend.engine.decoder_protocol import Ahead
 from whisper_max_backend.engine.rules import Constraints
 from whisper_max_backend.engine.search import Candidates, Sampling
 
@@ -80,6 +81,9 @@ class NumpyState:
     repetition_penalty: float
     last_logits: Array  # [rows, time, n_vocab] of the last prefill
 
+    def foreseen(self, tokens: Sequence[int]) -> None:
+        """Nothing: every step is made when it is asked for."""
+
     def reorder(self, rows: Int32Array) -> None:
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[rows] for values in self.values]
@@ -143,6 +147,7 @@ class NumpyDecoder:
         sampling: Sampling,
         return_logits: bool = False,
         watch: int = -1,
+        ahead: Ahead | None = None,
     ) -> Candidates:
         logits = self._forward(state, tokens)
         watched = np.exp(log_softmax(logits))[:, watch] if watch >= 0 else None

@@ -111,14 +111,13 @@ class DecodingCase:
         return ours
 
 
-def load_case(directory: Path, seed: int) -> DecodingCase:
-    """Write a miniature and load it on both sides."""
+def make_livelier(directory: Path, seed: int) -> None:
+    """Write a miniature whose texts end now and then and have timestamps now and then."""
     architecture = miniature.ARCHITECTURES["one-head"]
     random_weights = miniature.random_weights
 
     def livelier_weights(*args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
-        # Texts are to end now and then, not to repeat themselves only, and timestamps not to
-        # outweigh the text at every step.
+        # Texts are not to repeat themselves only, nor timestamps to outweigh them at every step.
         weights = random_weights(*args, **kwargs)
         embeddings = weights["decoder/embeddings/weight"]
         tokens = miniature.vocabulary_tokens(architecture)
@@ -131,6 +130,11 @@ def load_case(directory: Path, seed: int) -> DecodingCase:
         patch.setattr(miniature, "random_weights", livelier_weights)
         miniature.make_model(directory, architecture, seed=seed)
 
+
+def load_case(directory: Path, seed: int) -> DecodingCase:
+    """Write a miniature and load it on both sides."""
+    make_livelier(directory, seed)
+    architecture = miniature.ARCHITECTURES["one-head"]
     reference = ctranslate2.models.Whisper(str(directory), intra_threads=1)
     noise = np.random.default_rng(1).standard_normal((BATCH, architecture.n_mels, 60))
     features = ctranslate2.StorageView.from_array(noise.astype(np.float32))

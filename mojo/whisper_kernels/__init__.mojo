@@ -12,3 +12,4 @@ from .log_mel import LogMel
 from .memory import Remember
 from .pack import Pack
 from .softmax import Probabilities
+from .step import Step

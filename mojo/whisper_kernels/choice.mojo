@@ -8,7 +8,7 @@ from std.math import ceildiv, exp
 from std.memory.alloc import unsafe_alloc
 
 import extensibility
-from extensibility import InputTensor, OutputTensor
+from extensibility import InputTensor, ManagedTensorSlice, OutputTensor
 from max.gpu.host import DeviceContext
 
 from .candidates import Best, Sampling, write
@@ -21,49 +21,96 @@ from .tally import TEXT, TIMESTAMPS, UNRULED, Tallies
 from .tensors import Floats, Ints, first, floats, ints, numbers
 
 
-def choose[
-    storage: DType
-](
-    states: Floats,
-    embeddings: Matrix[storage],
-    scores: Floats,
-    rules: Rules,
-    sampling: Sampling,
-    items: Int,
-    beams: Int,
-    wanted: Int,
-    logits: Floats,
-    watched: Floats,
-    ids: Ints,
-    origins: Ints,
-    values: Floats,
-    threads: Int,
-):
-    """Candidates `wanted` of every item from states [items * beams, width]."""
-    var rows = items * beams
-    var width = embeddings.depth
-    var vocabulary = embeddings.columns
-    var restricted = sampling.restricted(beams * vocabulary)
-    var capacity = sampling.topk if restricted else wanted
-    var shifts = unsafe_alloc[Float32](rows)
-    var counts = unsafe_alloc[Int32](rows)
-    var keys = unsafe_alloc[Float32](rows * capacity)
-    var places = unsafe_alloc[Int32](rows * capacity)
-    var parts = ceildiv(vocabulary, TASK_COLUMNS)
-    var tops = unsafe_alloc[Float32](Tallies.floats(rows, parts))
-    var sums = unsafe_alloc[Float32](Tallies.floats(rows, parts))
-    var tallies = Tallies(tops, sums, parts)
-    var stamps = min(rules.first_timestamp, vocabulary)
-    var watching = rules.watched_id >= 0
-    var phases = Phases(3)
+struct Choice[storage: DType](Movable):
+    """Candidates `wanted` of every item, from states [items * beams, width]."""
 
-    def body(_worker: Int) {imm}:
-        var member = Member(phases.counters)
-        var strips = Strips[storage](rows, width)
-        strips.prepare(Rows(states, width, rows), 0, rows, width)
+    comptime PHASES = 3
+    """Of a run."""
+
+    var states: Floats
+    var embeddings: Matrix[Self.storage]
+    var sampling: Sampling
+    var items: Int
+    var beams: Int
+    var wanted: Int
+    var logits: Floats
+    """After a run: after the rules."""
+    var watched: Floats
+    var capacity: Int
+    """Of the best that are kept of a row."""
+    var shifts: Floats
+    var counts: Ints
+    var keys: Floats
+    var places: Ints
+    var tallies: Tallies
+
+    def __init__(
+        out self,
+        states: Floats,
+        embeddings: Matrix[Self.storage],
+        sampling: Sampling,
+        items: Int,
+        beams: Int,
+        wanted: Int,
+        logits: Floats,
+        watched: Floats,
+    ):
+        var rows = items * beams
+        var parts = ceildiv(embeddings.columns, TASK_COLUMNS)
+        self.states = states
+        self.embeddings = embeddings
+        self.sampling = sampling
+        self.items = items
+        self.beams = beams
+        self.wanted = wanted
+        self.logits = logits
+        self.watched = watched
+        var restricted = sampling.restricted(beams * embeddings.columns)
+        self.capacity = sampling.topk if restricted else wanted
+        self.shifts = unsafe_alloc[Float32](rows)
+        self.counts = unsafe_alloc[Int32](rows)
+        self.keys = unsafe_alloc[Float32](rows * self.capacity)
+        self.places = unsafe_alloc[Int32](rows * self.capacity)
+        self.tallies = Tallies(
+            unsafe_alloc[Float32](Tallies.floats(rows, parts)),
+            unsafe_alloc[Float32](Tallies.floats(rows, parts)),
+            parts,
+        )
+
+    def __deinit__(deinit self):
+        self.shifts.unsafe_free()
+        self.counts.unsafe_free()
+        self.keys.unsafe_free()
+        self.places.unsafe_free()
+        self.tallies.tops.unsafe_free()
+        self.tallies.sums.unsafe_free()
+
+    def run(
+        self,
+        mut member: Member,
+        rules: Rules,
+        scores: Floats,
+        ids: Ints,
+        origins: Ints,
+        values: Floats,
+    ):
+        """A thread's part: ids, origins and values [items, wanted], by scores [rows] so far."""
+        var beams = self.beams
+        var wanted = self.wanted
+        var capacity = self.capacity
+        var rows = self.items * beams
+        var width = self.embeddings.depth
+        var vocabulary = self.embeddings.columns
+        var tallies = self.tallies
+        var logits = self.logits
+        var watched = self.watched
+        var stamps = min(rules.first_timestamp, vocabulary)
+        var watching = rules.watched_id >= 0
+        var strips = Strips[Self.storage](rows, width)
+        strips.prepare(Rows(self.states, width, rows), 0, rows, width)
 
         def project(task: Int) {imm}:
-            vocabulary_task(strips, embeddings, task, logits)
+            vocabulary_task(strips, self.embeddings, task, logits)
             var low = task * TASK_COLUMNS
             var high = min(vocabulary, low + TASK_COLUMNS)
             var middle = min(max(low, stamps), high)
@@ -79,7 +126,7 @@ def choose[
                 tallies.of(row, TEXT).note(task, line.unsafe_offset(low), middle - low)
                 tallies.of(row, TIMESTAMPS).note(task, line.unsafe_offset(middle), high - middle)
 
-        member.run(parts, project)
+        member.run(tallies.parts, project)
 
         def survey(row: Int) {imm}:
             var line = logits.unsafe_offset(row * vocabulary)
@@ -95,11 +142,13 @@ def choose[
                     text.forget()
             var shift = scores[unsafe_offset=row] - tallies.ruled(row).log_sum_exp()
             var best = Best(
-                keys.unsafe_offset(row * capacity), places.unsafe_offset(row * capacity), capacity
+                self.keys.unsafe_offset(row * capacity),
+                self.places.unsafe_offset(row * capacity),
+                capacity,
             )
-            sampling.survey(line, vocabulary, tallies, shift, row, beams, best)
-            shifts[unsafe_offset=row] = shift
-            counts[unsafe_offset=row] = Int32(best.count)
+            self.sampling.survey(line, vocabulary, tallies, shift, row, beams, best)
+            self.shifts[unsafe_offset=row] = shift
+            self.counts[unsafe_offset=row] = Int32(best.count)
 
         member.run(rows, survey)
         var own_keys = unsafe_alloc[Float32](capacity + wanted)
@@ -108,39 +157,66 @@ def choose[
         def merge(item: Int) {imm}:
             var best = Best(own_keys, own_places, capacity)
             for row in range(item * beams, (item + 1) * beams):
-                for i in range(Int(counts[unsafe_offset=row])):
+                for i in range(Int(self.counts[unsafe_offset=row])):
                     var place = row * capacity + i
                     best.offer(
-                        keys[unsafe_offset=place], Int(places[unsafe_offset=place])
+                        self.keys[unsafe_offset=place], Int(self.places[unsafe_offset=place])
                     )
-            if restricted:
+            if self.sampling.restricted(beams * vocabulary):
                 var drawn = Best(
                     own_keys.unsafe_offset(capacity), own_places.unsafe_offset(capacity), wanted
                 )
-                sampling.draw(best, item, drawn)
+                self.sampling.draw(best, item, drawn)
                 best = drawn
             write(
                 best,
                 wanted,
                 logits.unsafe_offset(item * beams * vocabulary),
-                shifts.unsafe_offset(item * beams),
+                self.shifts.unsafe_offset(item * beams),
                 vocabulary,
                 ids.unsafe_offset(item * wanted),
                 origins.unsafe_offset(item * wanted),
                 values.unsafe_offset(item * wanted),
             )
 
-        member.run(items, merge)
+        member.run(self.items, merge)
         own_keys.unsafe_free()
         own_places.unsafe_free()
 
-    together(threads, body)
-    shifts.unsafe_free()
-    counts.unsafe_free()
-    keys.unsafe_free()
-    places.unsafe_free()
-    tops.unsafe_free()
-    sums.unsafe_free()
+
+def rules_of(
+    suppressed: ManagedTensorSlice[dtype=DType.int32, ...],
+    ranges: ManagedTensorSlice[dtype=DType.int32, ...],
+    banned: ManagedTensorSlice[dtype=DType.int32, ...],
+    penalized: ManagedTensorSlice[dtype=DType.int32, ...],
+    checks: ManagedTensorSlice[dtype=DType.int32, ...],
+    numbers: ManagedTensorSlice[dtype=DType.int32, ...],
+    penalty: ManagedTensorSlice[dtype=DType.float32, ...],
+) -> Rules:
+    """The rules, from the inputs of a graph; see `Choose`."""
+    return Rules(
+        ints(suppressed),
+        suppressed.dim_size(0),
+        ints(ranges),
+        ints(banned),
+        banned.dim_size(1),
+        ints(penalized),
+        penalized.dim_size(1),
+        ints(checks),
+        first(numbers),
+        Int(ints(numbers)[unsafe_offset=1]),
+        floats(penalty)[unsafe_offset=0],
+    )
+
+
+def sampling_of(
+    draw: ManagedTensorSlice[dtype=DType.int32, ...],
+    temperature: ManagedTensorSlice[dtype=DType.float32, ...],
+) -> Sampling:
+    """How continuations are chosen, from the inputs of a graph; see `Choose`."""
+    return Sampling(
+        floats(temperature)[unsafe_offset=0], first(draw), UInt32(ints(draw)[unsafe_offset=1])
+    )
 
 
 @extensibility.register("whisper.choose")
@@ -179,35 +255,21 @@ struct Choose:
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        choose[storage](
+        var choice = Choice[storage](
             floats(states),
             Matrix[storage](numbers(embeddings), states.dim_size(2), logits.dim_size(2)),
-            floats(scores),
-            Rules(
-                ints(suppressed),
-                suppressed.dim_size(0),
-                ints(ranges),
-                ints(banned),
-                banned.dim_size(1),
-                ints(penalized),
-                penalized.dim_size(1),
-                ints(checks),
-                first(numbers_),
-                Int(ints(numbers_)[unsafe_offset=1]),
-                floats(penalty)[unsafe_offset=0],
-            ),
-            Sampling(
-                floats(temperature)[unsafe_offset=0],
-                first(draw),
-                UInt32(ints(draw)[unsafe_offset=1]),
-            ),
+            sampling_of(draw, temperature),
             states.dim_size(0),
             states.dim_size(1),
             picks.dim_size(0),
             floats(logits),
             floats(watched),
-            ints(ids),
-            ints(origins),
-            floats(values),
-            first(threads),
         )
+        var rules = rules_of(suppressed, ranges, banned, penalized, checks, numbers_, penalty)
+        var phases = Phases(Choice[storage].PHASES)
+
+        def body(_worker: Int) {imm}:
+            var member = Member(phases.counters)
+            choice.run(member, rules, floats(scores), ints(ids), ints(origins), floats(values))
+
+        together(first(threads), body)

@@ -14,118 +14,19 @@ from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
 from .attention import AttentionScratch, KeysValues
+from .decoder_layer import Chunk, DecoderLayer, panel_tasks, share
 from .embedding import embed
-from .epilogue import Epilogue
-from .gemm import multiply
 from .layer_norm import normalize
 from .matrix import PANEL, Matrix, Rows
 from .parallel import Member, Phases, together
-from .parameters import Linear, Norm, Parameters
+from .parameters import Parameters
 from .self_attention import attend_row
-from .strips import Strips
 from .tensors import Bytes, Floats, Ints, first, floats, ints, numbers
 
-comptime TASK_BYTES = 96 * 1024
-"""Least weights that are worth a task of their own."""
 comptime CHUNK = 128
 """Rows that go through the layers together, more only where one item has more."""
 comptime PHASES = 6
 """Of a layer."""
-
-
-struct DecoderLayer[storage: DType](ImplicitlyCopyable):
-    """Weights of a layer."""
-
-    var self_norm: Norm
-    var query: Linear[Self.storage]
-    var key: Linear[Self.storage]
-    var value: Linear[Self.storage]
-    var self_out: Linear[Self.storage]
-    var cross_norm: Norm
-    var cross_query: Linear[Self.storage]
-    var cross_out: Linear[Self.storage]
-    var norm: Norm
-    var up: Linear[Self.storage]
-    var down: Linear[Self.storage]
-
-    def __init__(out self, mut parameters: Parameters, width: Int):
-        self.self_norm = parameters.norm(width)
-        self.query = parameters.linear[Self.storage](width, width)
-        self.key = parameters.linear[Self.storage](width, width)
-        self.value = parameters.linear[Self.storage](width, width)
-        self.self_out = parameters.linear[Self.storage](width, width)
-        self.cross_norm = parameters.norm(width)
-        self.cross_query = parameters.linear[Self.storage](width, width)
-        self.cross_out = parameters.linear[Self.storage](width, width)
-        self.norm = parameters.norm(width)
-        self.up = parameters.linear[Self.storage](width, 4 * width)
-        self.down = parameters.linear[Self.storage](4 * width, width)
-
-
-struct Chunk[storage: DType, memory: DType]:
-    """A thread's view of some items on their way through the layers."""
-
-    var strips: Strips[Self.storage]
-    var normed: Floats
-    var scores: Floats
-    var attention: AttentionScratch[Self.memory]
-
-    def __init__(out self, rows: Int, width: Int, context: Int, frames: Int, head_size: Int):
-        self.strips = Strips[Self.storage](rows, 4 * width)
-        self.normed = unsafe_alloc[Float32](rows * width, alignment=64)
-        self.scores = unsafe_alloc[Float32](context, alignment=64)
-        self.attention = AttentionScratch[Self.memory](frames, head_size)
-
-    def __deinit__(deinit self):
-        self.normed.unsafe_free()
-        self.scores.unsafe_free()
-
-    def prepare(mut self, x: Floats, rows: Int, depth: Int):
-        """Takes x [rows, depth] as the left operand of the next products."""
-        self.strips.prepare(Rows(x, depth, rows), 0, rows, depth)
-
-    def prepare_normed(mut self, x: Floats, rows: Int, norm: Norm, width: Int):
-        """The same, normalised. Every thread does it: that costs less than to wait for another."""
-        for row in range(rows):
-            normalize(
-                x.unsafe_offset(row * width),
-                norm.gamma,
-                norm.beta,
-                self.normed.unsafe_offset(row * width),
-                width,
-            )
-        self.prepare(self.normed, rows, width)
-
-    def apply(
-        self,
-        linear: Linear[Self.storage],
-        first_panel: Int,
-        last_panel: Int,
-        y: Floats,
-        stride: Int,
-        residual: Optional[Floats] = None,
-        activate: Bool = False,
-    ):
-        """Some columns of a layer for the rows that the strips hold."""
-        multiply(
-            self.strips,
-            linear.weight,
-            first_panel,
-            last_panel,
-            y,
-            stride,
-            Epilogue(bias=linear.bias, residual=residual, activate=activate),
-        )
-
-
-def panel_tasks[storage: DType](matrix: Matrix[storage], threads: Int) -> Int:
-    """Into how many tasks a product is split by columns."""
-    return max(1, min(matrix.panels(), max(threads, matrix.bytes() // TASK_BYTES)))
-
-
-def share(count: Int, tasks: Int, task: Int) -> Int:
-    """Where the part of a task begins, of `count` things shared out evenly."""
-    return count * task // tasks
 
 
 @fieldwise_init
@@ -151,69 +52,101 @@ struct DecoderSizes(ImplicitlyCopyable):
     """Whether the cross-attention queries are wanted."""
 
 
-def decode[
-    storage: DType, memory_type: DType
-](
-    tokens: Ints,
-    positions: Ints,
-    origins: Ints,
-    windows: Ints,
-    memory: Bytes,
-    cache: Floats,
-    embeddings: Matrix[storage],
-    parameters: Bytes,
-    sizes: DecoderSizes,
-    states: Floats,
-    watched: Floats,
-    threads: Int,
-):
-    """New tokens [items, queries] to their final states [items, queries, width]."""
-    comptime most_queries = AttentionScratch[memory_type].queries_each
-    var width = sizes.width
-    var queries = sizes.queries
-    var heads = sizes.heads
-    var head_size = width // heads
-    var beams = sizes.rows // sizes.items
-    var length = queries // beams
-    var chunk = max(1, CHUNK // queries)
-    var chunks = ceildiv(sizes.items, chunk)
-    var most = min(chunk, sizes.items) * queries
-    # Heads whose columns are whole panels.
-    var unit = min(heads, PANEL // gcd(head_size, PANEL))
-    var groups = ceildiv(heads, unit)
-    var qkv = unsafe_alloc[Float32](most * 3 * width, alignment=64)
-    var attended = unsafe_alloc[Float32](most * width, alignment=64)
-    var hidden = unsafe_alloc[Float32](most * 4 * width, alignment=64)
-    var plane = sizes.slots * sizes.context * width
-    var phases = Phases(chunks * (2 + PHASES * sizes.layers))
+struct DecoderPass[storage: DType, memory_type: DType](Movable):
+    """New tokens [items, queries] on their way to final states [items, queries, width]."""
 
-    def body(_worker: Int) {imm}:
-        var member = Member(phases.counters)
-        var own = Chunk[storage, memory_type](
-            most, width, sizes.context, sizes.frames, head_size
+    var positions: Ints
+    var windows: Ints
+    var memory: Bytes
+    var cache: Floats
+    var embeddings: Matrix[Self.storage]
+    var parameters: Bytes
+    var sizes: DecoderSizes
+    var states: Floats
+    var watched: Floats
+    var threads: Int
+    var chunk: Int
+    """Items that go through the layers together."""
+    var qkv: Floats
+    var attended: Floats
+    var hidden: Floats
+
+    def __init__(
+        out self,
+        positions: Ints,
+        windows: Ints,
+        memory: Bytes,
+        cache: Floats,
+        embeddings: Matrix[Self.storage],
+        parameters: Bytes,
+        sizes: DecoderSizes,
+        states: Floats,
+        watched: Floats,
+        threads: Int,
+    ):
+        self.positions = positions
+        self.windows = windows
+        self.memory = memory
+        self.cache = cache
+        self.embeddings = embeddings
+        self.parameters = parameters
+        self.sizes = sizes
+        self.states = states
+        self.watched = watched
+        self.threads = threads
+        self.chunk = min(sizes.items, max(1, CHUNK // sizes.queries))
+        var most = self.chunk * sizes.queries * sizes.width
+        self.qkv = unsafe_alloc[Float32](3 * most, alignment=64)
+        self.attended = unsafe_alloc[Float32](most, alignment=64)
+        self.hidden = unsafe_alloc[Float32](4 * most, alignment=64)
+
+    def __deinit__(deinit self):
+        self.qkv.unsafe_free()
+        self.attended.unsafe_free()
+        self.hidden.unsafe_free()
+
+    def phases(self) -> Int:
+        """Of a run."""
+        return ceildiv(self.sizes.items, self.chunk) * (2 + PHASES * self.sizes.layers)
+
+    def run(self, mut member: Member, tokens: Ints, origins: Ints, later: Int = 0):
+        """A thread's part; `later` is added to the positions."""
+        comptime most_queries = AttentionScratch[Self.memory_type].queries_each
+        var sizes = self.sizes
+        var width = sizes.width
+        var queries = sizes.queries
+        var heads = sizes.heads
+        var head_size = width // heads
+        var beams = sizes.rows // sizes.items
+        var length = queries // beams
+        # Heads whose columns are whole panels.
+        var unit = min(heads, PANEL // gcd(head_size, PANEL))
+        var groups = ceildiv(heads, unit)
+        var plane = sizes.slots * sizes.context * width
+        var own = Chunk[Self.storage, Self.memory_type](
+            self.chunk * queries, width, sizes.context, sizes.frames, head_size
         )
-        for part in range(chunks):
-            var first_item = part * chunk
-            var items = min(chunk, sizes.items - first_item)
+        for first_item in range(0, sizes.items, self.chunk):
+            var items = min(self.chunk, sizes.items - first_item)
             var rows = items * queries
-            var x = states.unsafe_offset(first_item * queries * width)
-            var cursor = Parameters(parameters)
+            var x = self.states.unsafe_offset(first_item * queries * width)
+            var cursor = Parameters(self.parameters)
             var encodings = cursor.vector(sizes.context * width)
 
             def start(row: Int) {imm}:
                 var place = first_item * queries + row
-                var position = Int(positions[unsafe_offset=place // length]) + place % length
+                var position = Int(self.positions[unsafe_offset=place // length]) + later
                 embed(
-                    embeddings,
+                    self.embeddings,
                     Int(tokens[unsafe_offset=place]),
-                    encodings.unsafe_offset(position * width),
+                    encodings.unsafe_offset((position + place % length) * width),
                     x.unsafe_offset(row * width),
                 )
 
             member.run(rows, start)
             for index in range(sizes.layers):
-                var layer = DecoderLayer[storage](cursor, width)
-                var keys = cache.unsafe_offset(2 * index * plane)
+                var layer = DecoderLayer[Self.storage](cursor, width)
+                var keys = self.cache.unsafe_offset(2 * index * plane)
                 own.prepare_normed(x, rows, layer.self_norm, width)
 
                 def self_attention(group: Int) {mut own, imm}:
@@ -221,30 +154,30 @@ def decode[
                     var high = ceildiv(
                         min(heads, (group + 1) * unit) * head_size, PANEL
                     )
-                    own.apply(layer.query, low, high, qkv, 3 * width)
-                    own.apply(layer.key, low, high, qkv.unsafe_offset(width), 3 * width)
-                    own.apply(layer.value, low, high, qkv.unsafe_offset(2 * width), 3 * width)
+                    own.apply(layer.query, low, high, self.qkv, 3 * width)
+                    own.apply(layer.key, low, high, self.qkv.unsafe_offset(width), 3 * width)
+                    own.apply(layer.value, low, high, self.qkv.unsafe_offset(2 * width), 3 * width)
                     for row in range(items * beams):
                         var place = first_item * beams + row
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
                             attend_row(
-                                qkv.unsafe_offset(row * length * 3 * width),
+                                self.qkv.unsafe_offset(row * length * 3 * width),
                                 length,
                                 keys,
                                 keys.unsafe_offset(plane),
                                 origins.unsafe_offset(place * sizes.context),
-                                Int(positions[unsafe_offset=place]),
+                                Int(self.positions[unsafe_offset=place]) + later,
                                 sizes.context,
                                 width,
                                 head,
                                 head_size,
                                 own.scores,
-                                attended.unsafe_offset(row * length * width),
+                                self.attended.unsafe_offset(row * length * width),
                             )
 
                 member.run(groups, self_attention)
-                own.prepare(attended, rows, width)
-                var out_tasks = panel_tasks(layer.self_out.weight, threads)
+                own.prepare(self.attended, rows, width)
+                var out_tasks = panel_tasks(layer.self_out.weight, self.threads)
 
                 def self_out(task: Int) {mut own, imm}:
                     var panels = layer.self_out.weight.panels()
@@ -265,33 +198,33 @@ def decode[
                     var high = ceildiv(
                         min(heads, (group + 1) * unit) * head_size, PANEL
                     )
-                    own.apply(layer.cross_query, low, high, qkv, width)
+                    own.apply(layer.cross_query, low, high, self.qkv, width)
                     if sizes.watched:
-                        var target = watched.unsafe_offset(
+                        var target = self.watched.unsafe_offset(
                             (index * sizes.items + first_item) * queries * width
                         )
                         own.apply(layer.cross_query, low, high, target, width)
                     for item in range(items):
-                        var window = Int(windows[unsafe_offset=first_item + item])
+                        var window = Int(self.windows[unsafe_offset=first_item + item])
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
                             var place = (index * sizes.windows + window) * heads + head
                             var column = item * queries * width + head * head_size
                             for query in range(0, queries, most_queries):
                                 own.attention.attend(
-                                    Rows(qkv.unsafe_offset(column), width, queries),
+                                    Rows(self.qkv.unsafe_offset(column), width, queries),
                                     query,
                                     min(queries, query + most_queries),
-                                    KeysValues[memory_type](
-                                        memory.unsafe_offset(place * sizes.memory_size),
+                                    KeysValues[Self.memory_type](
+                                        self.memory.unsafe_offset(place * sizes.memory_size),
                                         sizes.frames,
                                         head_size,
                                     ),
-                                    attended.unsafe_offset(column),
+                                    self.attended.unsafe_offset(column),
                                     width,
                                 )
 
                 member.run(groups, cross_attention)
-                own.prepare(attended, rows, width)
+                own.prepare(self.attended, rows, width)
 
                 def cross_out(task: Int) {mut own, imm}:
                     var panels = layer.cross_out.weight.panels()
@@ -306,7 +239,7 @@ def decode[
 
                 member.run(out_tasks, cross_out)
                 own.prepare_normed(x, rows, layer.norm, width)
-                var up_tasks = panel_tasks(layer.up.weight, threads)
+                var up_tasks = panel_tasks(layer.up.weight, self.threads)
 
                 def up(task: Int) {mut own, imm}:
                     var panels = layer.up.weight.panels()
@@ -314,14 +247,14 @@ def decode[
                         layer.up,
                         share(panels, up_tasks, task),
                         share(panels, up_tasks, task + 1),
-                        hidden,
+                        self.hidden,
                         4 * width,
                         activate=True,
                     )
 
                 member.run(up_tasks, up)
-                own.prepare(hidden, rows, 4 * width)
-                var down_tasks = panel_tasks(layer.down.weight, threads)
+                own.prepare(self.hidden, rows, 4 * width)
+                var down_tasks = panel_tasks(layer.down.weight, self.threads)
 
                 def down(task: Int) {mut own, imm}:
                     var panels = layer.down.weight.panels()
@@ -342,11 +275,6 @@ def decode[
                 normalize(line, final_norm.gamma, final_norm.beta, line, width)
 
             member.run(rows, finish)
-
-    together(threads, body)
-    qkv.unsafe_free()
-    attended.unsafe_free()
-    hidden.unsafe_free()
 
 
 @extensibility.register("whisper.decoder")
@@ -383,10 +311,8 @@ struct Decoder:
         ctx: DeviceContext,
     ) raises:
         var width = states.dim_size(2)
-        decode[storage, memory_type](
-            ints(tokens),
+        var layers = DecoderPass[storage, memory_type](
             ints(positions),
-            ints(origins),
             ints(windows),
             numbers(memory),
             floats(cache),
@@ -410,3 +336,10 @@ struct Decoder:
             floats(watched),
             first(threads),
         )
+        var phases = Phases(layers.phases())
+
+        def body(_worker: Int) {imm}:
+            var member = Member(phases.counters)
+            layers.run(member, ints(tokens), ints(origins))
+
+        together(layers.threads, body)

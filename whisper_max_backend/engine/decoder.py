@@ -12,11 +12,11 @@ from max.dtype import DType
 
 from .caches import Caches, Layout, PrivateCaches
 from .checkpoint import Dimensions
-from .decoder_protocol import Candidates, Float32Array, Int32Array, Sampling
+from .decoder_protocol import Ahead, Candidates, Float32Array, Int32Array, Sampling
 from .packing import PackedWeights, cache_shape, memory_shape
 from .rules import Constraints
 from .session import Model
-from .steps import DecoderState, Step, joined, shared_out
+from .steps import DecoderState, Step, foresee, joined, joined_ahead, shared_out
 from .storage import Storage
 
 
@@ -129,6 +129,7 @@ class Decoder:
         sampling: Sampling,
         return_logits: bool = False,
         watch: int = -1,
+        ahead: Ahead | None = None,
     ) -> Step:
         """The step that `step` would execute; the state advances.
 
@@ -147,6 +148,7 @@ class Decoder:
             sampling,
             return_logits,
             watch,
+            ahead,
         )
 
     def kind(self, step: Step) -> Hashable:
@@ -162,7 +164,8 @@ class Decoder:
         first = steps[0]
         state, sampling = first.state, first.sampling
         constraints = Constraints.joined([step.constraints for step in steps])
-        ids, origins, values, watched, ruled = self._models["step"].execute(
+        ahead = joined_ahead(steps)
+        ids, origins, values, fed, made, watched, ruled = self._models["step"].execute(
             *self._history(
                 [step.state for step in steps],
                 [step.tokens for step in steps],
@@ -181,10 +184,19 @@ class Decoder:
             _integers(sampling.topk, sampling.seed),
             _floats(sampling.temperature),
             _integers(*[0] * first.candidates),
+            _integers(*[0] * ahead.steps),
+            _integers(ahead.eot, ahead.timed, ahead.summed),
+            self._buffer(ahead.remaining),
+            self._buffer(ahead.stamps),
             self._threads,
         )
-        candidates = Candidates(ids.to_numpy(), origins.to_numpy(), values.to_numpy())
-        return shared_out(steps, candidates, watched, ruled)
+        proposed = [
+            Candidates(*of_step)
+            for of_step in zip(ids.to_numpy(), origins.to_numpy(), values.to_numpy(), strict=True)
+        ][: int(made.to_numpy()[0])]
+        if len(proposed) > 1:
+            foresee(steps, fed.to_numpy(), proposed[1:])
+        return shared_out(steps, proposed[0], watched, ruled)
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]

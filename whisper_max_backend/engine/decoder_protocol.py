@@ -5,6 +5,7 @@ The rows of a step are item-major: row = item * beams + beam.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +38,27 @@ class Candidates:
     watched: Float32Array | None = None  # [rows]: probability of the watched id, before the rules
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What a decoder has to know to make steps before a search asks for them.
+
+    Only where every row has left its prefix, best candidates are taken, and no rule but that of
+    the timestamps says anything.
+    """
+
+    steps: int  # at most so many, the one that is asked for included
+    remaining: Int32Array  # [items]: hypotheses that may end before the item is finished
+    stamps: Int32Array  # [rows, 2]: last timestamp of the history or -1, 1 where it is at the end
+    eot: int
+    timed: bool  # whether the timestamp rule holds
+    summed: bool  # whether scores are those of whole histories, or of the last token alone
+
+
 class DecoderState(Protocol):
     """Caches of a decoding in progress."""
+
+    def foreseen(self, tokens: Sequence[int]) -> Candidates | None:
+        """The step with these tokens, one a row, if it has been made ahead."""
 
     def reorder(self, rows: Int32Array) -> None:
         """Row r continues old row `rows[r]`; fewer or more rows than before are legal."""
@@ -68,5 +88,9 @@ class Decoder(Protocol):
         sampling: Sampling,
         return_logits: bool = False,
         watch: int = -1,
+        ahead: Ahead | None = None,
     ) -> Candidates:
-        """Append a token to every row and propose `candidates` continuations per item."""
+        """Append a token to every row and propose `candidates` continuations per item.
+
+        A decoder may make steps `ahead`, which the state hands out when they are asked for.
+        """

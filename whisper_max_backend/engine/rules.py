@@ -152,7 +152,28 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = tuple(rules)
+        self.timestamps = next((r for r in self.rules if isinstance(r, Timestamps)), None)
         self._idle: dict[int, Constraints] = {}
+
+    def stamps(
+        self, histories: Sequence[Sequence[int]], begins: Sequence[int]
+    ) -> Int32Array | None:
+        """What `decoder_protocol.Ahead.stamps` are, or None where steps cannot be made ahead.
+
+        A history has to be longer than its prefix: then the first token's rules are behind it.
+        """
+        if not all(isinstance(rule, SuppressBegin | Timestamps) for rule in self.rules):
+            return None
+        if any(len(history) <= begin for history, begin in zip(histories, begins, strict=True)):
+            return None
+        stamps = np.zeros((len(histories), 2), np.int32)
+        if self.timestamps is not None:
+            first = self.timestamps.first
+            for row, (history, begin) in enumerate(zip(histories, begins, strict=True)):
+                text = reversed(history[begin:])
+                latest = next((token for token in text if token >= first), -1)
+                stamps[row] = latest, history[-1] >= first
+        return stamps
 
     def constraints(self, histories: Sequence[Sequence[int]], begins: Sequence[int]) -> Constraints:
         """Constraints on the next token of every row.

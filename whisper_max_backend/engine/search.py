@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .decoder_protocol import Candidates, Decoder, DecoderState, Float32Array, Sampling
+from .decoder_protocol import Ahead, Candidates, Decoder, DecoderState, Float32Array, Sampling
 from .decoding_options import DecodingOptions
 from .rules import Rules
 
@@ -29,6 +29,10 @@ __all__ = [
     "Sampling",
     "decode",
 ]
+
+# Steps that the decoder may make at once while no item is finished. More of them bring little, and
+# a call that joins others waits until they are made.
+STEPS_AHEAD = 8
 
 # Score of what may live on but must not win: the beams beside a forced token, an early end.
 _LOSING = -1e10
@@ -135,6 +139,9 @@ class _Search:
         return_logits: bool = False,
     ) -> Candidates:
         """One step of the decoder; `items` are those that still live, `histories` one a row."""
+        foreseen = self.state.foreseen(tokens)
+        if foreseen is not None:
+            return foreseen
         begins = [len(self.prefixes[item]) for item in items for _ in range(beams)]
         options = self.options
         sampling = Sampling()
@@ -153,10 +160,34 @@ class _Search:
             sampling,
             return_logits=return_logits,
             watch=self.watch if first else -1,
+            ahead=None if return_logits else self._ahead(histories, begins, items),
         )
         if first and self.watch >= 0 and proposed.watched is not None:
             self._record_watched(proposed.watched)
         return proposed
+
+    def _ahead(
+        self, histories: Sequence[Sequence[int]], begins: Sequence[int], items: Sequence[int]
+    ) -> Ahead | None:
+        """How far the decoder may go on without asking, as `BeamSearch` and `GreedySearch` do."""
+        steps = min(STEPS_AHEAD, self.options.max_length - len(histories[0]))
+        if steps < 2 or self.options.samples:
+            return None
+        stamps = self.rules.stamps(histories, begins)
+        if stamps is None:
+            return None
+        return Ahead(
+            steps,
+            np.array([self._remaining(item) for item in items], np.int32),
+            stamps,
+            self.eot,
+            timed=self.rules.timestamps is not None,
+            summed=self.options.beam_size > 1,
+        )
+
+    def _remaining(self, item: int) -> int:
+        """How many hypotheses of an item may end before it is finished, at least."""
+        return 1
 
     def _record_watched(self, probabilities: Float32Array) -> None:
         copies = len(probabilities) // len(self.results)  # rows of an item are alike at the start
@@ -302,6 +333,11 @@ class BeamSearch(_Search):
         if options.length_penalty == 0:
             return top_finished and found >= options.num_hypotheses
         return found >= options.max_candidates
+
+    def _remaining(self, item: int) -> int:
+        if self.options.length_penalty == 0:
+            return 1
+        return self.options.max_candidates - len(self.results[item].sequences)
 
     def _finish_inside_prefix(self) -> None:
         """End every item at max_length, which its prefix reaches or exceeds."""

@@ -46,12 +46,13 @@ class DecoderGraphs:
     def add_step(self) -> None:
         """``step``: the last token of every row, the rules, and the candidates after it.
 
-        Returns ids, origins, scores ``[items, candidates]``, watched ``[rows]`` and the logits
+        With steps ahead, the candidates after those as well. Returns ids, origins, scores
+        ``[steps, items, candidates]``, what each step's rows were followed by
+        ``[steps, rows, 2]``, the number of steps made ``[1]``, watched ``[rows]`` and the logits
         after the rules ``[items, queries, vocabulary]``.
         """
-        history = self._history()
         inputs = [
-            *history,
+            *self._history(),
             self._vocabulary(),
             self._floats("rows"),  # scores so far
             self._integers("suppressed"),
@@ -64,26 +65,31 @@ class DecoderGraphs:
             self._integers(2),  # top-k, seed
             self._floats(1),  # temperature
             self._integers("candidates"),  # only its length counts
+            self._integers("steps"),  # likewise
+            self._integers(3),  # <|endoftext|>, whether timestamps have rules, scores are sums
+            self._integers("items"),  # hypotheses that may still end
+            self._integers("rows", 2),  # timestamps of the histories
             self._integers(1),  # threads
         ]
         with new_graph("step", inputs, self.module) as graph:
             kernels = Kernels(graph, self.device)
-            states, _ = self._layers(graph, kernels)
-            embeddings = graph.inputs[7].tensor
-            values = [value.tensor for value in graph.inputs[len(history) + 1 : -1]]
-            shape = ("items", "candidates")
+            history = len(self._history())
+            values = [*graph.inputs[:history], *graph.inputs[history + 1 : -1]]
+            shape = ("steps", "items", "candidates")
             graph.output(
                 *kernels.call(
-                    "choose",
-                    [states, embeddings, *values],
+                    "step",
+                    [v.buffer if isinstance(v.type, BufferType) else v.tensor for v in values],
                     [
                         self._integers(*shape),
                         self._integers(*shape),
                         self._floats(*shape),
+                        self._integers("steps", "rows", 2),
+                        self._integers(1),
                         self._floats("rows"),
                         self._floats("items", "queries", "vocabulary"),
                     ],
-                    {"storage": self.storage},
+                    {"storage": self.storage, "memory_type": self.memory_type},
                 )
             )
 

@@ -1,0 +1,139 @@
+"""Steps that the decoder makes before they are asked for: the same ones, and fewer executions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compat_tests.miniature import ARCHITECTURES, vocabulary_tokens
+from compat_tests.unit.decoding_case import make_livelier
+from whisper_max_backend.engine import search
+from whisper_max_backend.engine.decoder import Decoder
+from whisper_max_backend.engine.steps import DecoderState
+from whisper_max_backend.engine.whisper import Whisper
+
+pytestmark = pytest.mark.timeout(900)  # a miniature may have to be compiled
+
+ARCHITECTURE = ARCHITECTURES["one-head"]
+TOKENS = {token: id for id, token in enumerate(vocabulary_tokens(ARCHITECTURE))}
+
+
+@pytest.fixture(scope="module", params=[0, 5])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whisper:
+    directory: Path = tmp_path_factory.mktemp("miniature")
+    make_livelier(directory, request.param)
+    return Whisper(str(directory), compute_type="float32")
+
+
+def generate(model: Whisper, windows: int, timestamps: bool, **options: Any) -> list[Any]:
+    names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
+    names += [] if timestamps else ["<|notimestamps|>"]
+    noise = np.random.default_rng(1).standard_normal((windows, ARCHITECTURE.n_mels, 60))
+    prompts = [[TOKENS[name] for name in names]] * windows
+    options = {"max_length": 120, **options}
+    results = model.generate(noise.astype(np.float32), prompts, return_scores=True, **options)
+    return [(result.sequences_ids, result.scores) for result in results]
+
+
+class Watched:
+    """What becomes of the steps of all requests."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.executed = self.made_ahead = self.taken = 0
+        next_step = Decoder.next_step
+        foresee, foreseen = DecoderState.foresee, DecoderState.foreseen
+
+        def counted_step(*args: Any, **kwargs: Any) -> Any:
+            self.executed += 1
+            return next_step(*args, **kwargs)
+
+        def counted_foresee(state: DecoderState, steps: Any) -> None:
+            steps = list(steps)
+            self.made_ahead += len(steps)
+            foresee(state, steps)
+
+        def counted_foreseen(state: DecoderState, tokens: Any) -> Any:
+            found = foreseen(state, tokens)
+            self.taken += found is not None
+            return found
+
+        monkeypatch.setattr(Decoder, "next_step", counted_step)
+        monkeypatch.setattr(DecoderState, "foresee", counted_foresee)
+        monkeypatch.setattr(DecoderState, "foreseen", counted_foreseen)
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 1},
+        {"beam_size": 2},
+        {"beam_size": 5},
+        {"beam_size": 5, "patience": 2.0, "num_hypotheses": 3},
+        {"beam_size": 5, "length_penalty": 0.0},
+        {"beam_size": 5, "max_length": 21},
+        {"beam_size": 3, "suppress_blank": False, "suppress_tokens": [30, 31]},
+    ],
+    ids=str,
+)
+def test_steps_ahead_are_those_that_are_asked_for(
+    model: Whisper,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    windows: int,
+    timestamps: bool,
+) -> None:
+    """The same sequences and the same scores, to the bit, whether steps are made one by one."""
+    watched = Watched(monkeypatch)
+    monkeypatch.setattr(search, "STEPS_AHEAD", 1)
+    one_by_one = generate(model, windows, timestamps, **options)
+    steps = watched.executed
+    assert watched.made_ahead == 0
+    for ahead in (2, 8):
+        watched.executed = watched.made_ahead = watched.taken = 0
+        monkeypatch.setattr(search, "STEPS_AHEAD", ahead)
+        assert generate(model, windows, timestamps, **options) == one_by_one
+        assert watched.executed + watched.taken == steps
+        if windows == 1 and options.get("length_penalty") != 0:
+            assert watched.taken == watched.made_ahead > 0  # none in vain
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 5, "repetition_penalty": 1.3},
+        {"beam_size": 5, "no_repeat_ngram_size": 2},
+        {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": 0.7},
+        {"beam_size": 1, "return_logits_vocab": True},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_foreseen(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    watched = Watched(monkeypatch)
+    generate(model, 1, True, **options)
+    assert watched.executed > 0
+    assert watched.made_ahead == 0
+
+
+def test_another_step_than_the_foreseen_one(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that goes elsewhere is answered as if nothing had been made ahead."""
+    register = search.BeamSearch._register
+
+    def swapped(self: Any, step: int, *args: Any) -> tuple[list[int], bool]:
+        kept, ended = register(self, step, *args)
+        return (kept[::-1] if step % 3 == 0 else kept), ended
+
+    monkeypatch.setattr(search.BeamSearch, "_register", swapped)
+    watched = Watched(monkeypatch)
+    found = generate(model, 1, True, beam_size=5)
+    assert 0 < watched.taken < watched.made_ahead
+    monkeypatch.setattr(search, "STEPS_AHEAD", 1)
+    assert generate(model, 1, True, beam_size=5) == found
