@@ -1,6 +1,6 @@
 """What a search does between two steps, for steps that follow one another without it.
 
-It is what `whisper_max_backend.engine.search` does with the candidates of a step as long as no
+It is what `beam_search` and `greedy_search` do with the candidates of a step as long as no
 item is finished, and what its `rules.Timestamps` says about the histories that result; the search
 compares and takes the steps that were made for what it wants to know.
 """

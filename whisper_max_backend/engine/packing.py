@@ -83,10 +83,11 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
     """
     d = checkpoint.dimensions
     return PackedWeights(
+        # First, for it is the largest one: it is in memory twice while it is packed.
+        embeddings=_packed(checkpoint, [_Part(EMBEDDINGS)], storage.decoder, threads),
         encoder=_packed(checkpoint, list(_encoder_parts(d)), storage.encoder, threads),
         memory=_packed(checkpoint, list(_memory_parts(d)), storage.encoder, threads),
         decoder=_packed(checkpoint, list(_decoder_parts(d)), storage.decoder, threads),
-        embeddings=_packed(checkpoint, [_Part(EMBEDDINGS)], storage.decoder, threads),
     )
 
 
