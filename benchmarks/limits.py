@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from max.driver import CPU
+from max.dtype import DType
+from max.graph import DeviceRef, Module, TensorType
 
 from benchmarks.timing import times
+from whisper_max_backend.engine.artifacts import compiled
+from whisper_max_backend.engine.graphs.layers import Kernels, new_graph
+from whisper_max_backend.engine.session import Session
 
 _SIDE = 1536
 _READ_BYTES = 1 << 28
+_TILE_ROUNDS = 1 << 20
+_TILE_OPERATIONS = 2 * 16 * 16 * 32
+"""Of a product of two tiles of bfloat16."""
 _HAS_LIST = Path("/proc/cpuinfo").is_file()
 
 
@@ -37,6 +46,25 @@ def multiply_limit() -> float:
     """FLOP/s of NumPy's float32 matrix product, on all cores."""
     a, b = (np.random.default_rng(i).random((_SIDE, _SIDE), np.float32) for i in range(2))
     return 2 * _SIDE**3 / _shortest(lambda: a @ b)
+
+
+def tile_limit() -> float:
+    """FLOP/s in bfloat16 of the tile units of all cores (AMX), where nothing has to be read."""
+    session = Session([CPU()])
+
+    def build() -> Module:
+        module, number = Module(), TensorType(DType.int32, [1], DeviceRef.CPU())
+        with new_graph("tile_rate", [number, number], module) as graph:
+            count = graph.inputs[0].tensor
+            kernels = Kernels(graph, DeviceRef.CPU())
+            graph.output(*kernels.call("tile_rate", [count], [number], {"storage": DType.bfloat16}))
+        return module
+
+    artifact = compiled(name="tile-rate", build=build, key={}, session=session, about_seconds=5)
+    model = session.init_all(artifact)["tile_rate"]
+    count, threads = np.array([_TILE_ROUNDS], np.int32), np.array([cores()], np.int32)
+    operations = 4 * _TILE_ROUNDS * cores() * _TILE_OPERATIONS
+    return operations / _shortest(lambda: model.execute(count, threads))
 
 
 def read_limit() -> float:

@@ -93,6 +93,8 @@ class NumpyState:
 class NumpyDecoder:
     """The decoder of a float32 CTranslate2 model directory."""
 
+    steps_ahead = 1
+
     def __init__(self, weights: Mapping[str, npt.NDArray[Any]], eot: int, first: int):
         """`eot` is the id of <|endoftext|>, `first` that of <|0.00|>."""
         self.weights = weights

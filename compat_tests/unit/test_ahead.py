@@ -10,7 +10,7 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, vocabulary_tokens
 from compat_tests.unit.decoding_case import make_livelier
-from whisper_max_backend.engine import search, search_base
+from whisper_max_backend.engine import search
 from whisper_max_backend.engine.decoder import Decoder
 from whisper_max_backend.engine.steps import DecoderState
 from whisper_max_backend.engine.whisper import Whisper
@@ -91,13 +91,13 @@ def test_steps_ahead_are_those_that_are_asked_for(
 ) -> None:
     """The same sequences and the same scores, to the bit, whether steps are made one by one."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(search_base, "STEPS_AHEAD", 1)
+    monkeypatch.setattr(Decoder, "steps_ahead", 1)
     one_by_one = generate(model, windows, timestamps, **options)
     steps = watched.executed
     assert watched.made_ahead == 0
     for ahead in (2, 8):
         watched.executed = watched.made_ahead = watched.taken = 0
-        monkeypatch.setattr(search_base, "STEPS_AHEAD", ahead)
+        monkeypatch.setattr(Decoder, "steps_ahead", ahead)
         assert generate(model, windows, timestamps, **options) == one_by_one
         assert watched.executed + watched.taken == steps
         if windows == 1 and options.get("length_penalty") != 0:
@@ -137,5 +137,5 @@ def test_another_step_than_the_foreseen_one(
     watched = Watched(monkeypatch)
     found = generate(model, 1, True, beam_size=5)
     assert 0 < watched.taken < watched.made_ahead
-    monkeypatch.setattr(search_base, "STEPS_AHEAD", 1)
+    monkeypatch.setattr(Decoder, "steps_ahead", 1)
     assert generate(model, 1, True, beam_size=5) == found

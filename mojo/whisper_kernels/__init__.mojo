@@ -13,3 +13,4 @@ from .memory import Remember
 from .pack import Pack
 from .softmax import Probabilities
 from .step import Step
+from .tile_rate import TileRate

@@ -23,6 +23,9 @@ from .storage import Storage
 class Decoder:
     """Runs the decoder's graphs. Requests of several threads each have a state of their own."""
 
+    # More of them bring little, and a call that joins others waits until they are made.
+    steps_ahead = 8
+
     def __init__(
         self,
         models: Mapping[str, Model],

@@ -71,6 +71,10 @@ class Decoder(Protocol):
     def n_vocab(self) -> int:
         """Size of the vocabulary."""
 
+    @property
+    def steps_ahead(self) -> int:
+        """Steps that it makes at once at most: 1 where it makes none ahead."""
+
     def prefill(self, state: Any, tokens: Int32Array) -> None:
         """Append `tokens` [rows, length] to the caches of all rows."""
 

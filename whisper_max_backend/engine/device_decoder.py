@@ -27,6 +27,8 @@ class DeviceDecoder(Decoder):
     What a step needs goes up in one piece, and a few numbers an item come back.
     """
 
+    steps_ahead = 1
+
     def __init__(
         self,
         models: Mapping[str, Model],

@@ -12,10 +12,6 @@ from .decoder_protocol import Ahead, Candidates, Decoder, DecoderState, Float32A
 from .decoding_options import DecodingOptions
 from .rules import Rules
 
-# Steps that the decoder may make at once while no item is finished. More of them bring little, and
-# a call that joins others waits until they are made.
-STEPS_AHEAD = 8
-
 
 @dataclass
 class Hypotheses:
@@ -123,7 +119,7 @@ class Search:
         self, histories: Sequence[Sequence[int]], begins: Sequence[int], items: Sequence[int]
     ) -> Ahead | None:
         """How far the decoder may go on without asking, as `BeamSearch` and `GreedySearch` do."""
-        steps = min(STEPS_AHEAD, self.options.max_length - len(histories[0]))
+        steps = min(self.decoder.steps_ahead, self.options.max_length - len(histories[0]))
         if steps < 2 or self.options.samples:
             return None
         stamps = self.rules.stamps(histories, begins)

@@ -82,6 +82,11 @@ class SharedDecoder:
         """Size of the vocabulary."""
         return self._decoder.n_vocab
 
+    @property
+    def steps_ahead(self) -> int:
+        """See `decoder_protocol.Decoder`."""
+        return self._decoder.steps_ahead
+
     def start(self, encoded: Buffer, **options: Any) -> DecoderState:
         """See `Decoder.start`. Waits while the caches are full."""
         with self._turn:
