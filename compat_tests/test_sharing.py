@@ -235,7 +235,8 @@ def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
         assert decoder._models["step"].replays > len(executed) / 4
     steps = sum(map(len, executed))
     assert max(map(len, executed)) >= CALLERS / 2  # a CPU has two kinds, for what is suppressed
-    assert len(executed) < steps / 2
+    # Where steps are made ahead there are few executions, so those of one request at its end count.
+    assert len(executed) < steps * (0.5 if decoder.steps_ahead == 1 else 0.8)
 
 
 def test_positions_differ(
@@ -254,9 +255,10 @@ def test_positions_differ(
     next_step = decoder._decoder.next_step
 
     def held(*args: Any, **options: Any) -> Step:
-        """The first request waits at its eleventh token until the others have joined."""
+        """The first request waits before its eleventh token until the others have joined, or, if
+        that was made ahead, where it asks next."""
         step = next_step(*args, **options)
-        if step.positions[0] == 10 and not under_way.is_set():
+        if step.positions[0] >= 10 and not under_way.is_set():
             under_way.set()
             deadline = time.monotonic() + 60
             while len(decoder._joined) < len(requests):
@@ -272,7 +274,7 @@ def test_positions_differ(
         for one, other in zip(expected, pending, strict=True):
             pair.same(one, other.result(600))
     positions = [{int(step.positions[0]) for step in steps} for steps in executed]
-    assert sum(len(different) > 1 for different in positions) >= 5
+    assert sum(len(different) > 1 for different in positions) >= 5 / decoder.steps_ahead
     assert max(map(len, executed)) == len(requests)
     assert len(executed[-1]) == 1  # the long one, alone again
 
