@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import io
 import types
 import wave
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import whisper_max_backend
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.models import our_model
 from compat_tests.numpy_runtime import NumpyWhisper
+from compat_tests.recordings import audio_file
 from whisper_max_backend import audio, model
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
@@ -329,3 +332,29 @@ def test_empty_audio(batched: bool, tmp_path: Path) -> None:
         segments, info = asked.transcribe(source)
         assert list(segments) == []
         assert info.duration == 0
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """Garbage is collected where a test asks for it only."""
+    gc.disable()
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_decoding_collects_what_it_leaves(no_collections: None, frozen: bool) -> None:
+    """The reference's collection after a file does not go through all that a program has."""
+    cycle: list[Any] = [types.SimpleNamespace()]
+    cycle[0].itself = cycle
+    seen = weakref.ref(cycle[0])
+    if frozen:
+        gc.freeze()
+    del cycle
+    audio.checked_audio(str(audio_file("jfk.flac")), 16000)
+    assert seen() is not None
+    assert (gc.get_freeze_count() > 0) == frozen
+    gc.unfreeze()
+    gc.collect()
+    assert seen() is None
