@@ -70,7 +70,7 @@ def table(kept: dict[str, Any]) -> Table:
     before, after = (kept["load_average"][when][0] for when in ("before", "after"))
     result = Table(title=title, caption=f"load average {before:.1f} before, {after:.1f} after")
     for column in ("group", "case"):
-        result.add_column(column)
+        result.add_column(column, overflow="fold")
     for column in ("ours", "stock", "its threads", "ratio", "x real time", "of the limit"):
         result.add_column(column, justify="right")
     group = None

@@ -45,8 +45,14 @@ def describe_run() -> dict[str, Any]:
 
 
 def result_path(kind: str, described: dict[str, Any]) -> Path:
-    """Where a measurement of this kind is kept, by day and machine."""
-    return RESULTS / f"{date.today().isoformat()}-{kind}-{described['machine']['name']}.json"
+    """Where a measurement of this kind is kept, by day and machine; another one is left as it is."""
+    name = f"{date.today().isoformat()}-{kind}-{described['machine']['name']}"
+    path = RESULTS / f"{name}.json"
+    number = 2
+    while path.exists():
+        path = RESULTS / f"{name}-{number}.json"
+        number += 1
+    return path
 
 
 def finish(described: dict[str, Any], path: Path) -> NoReturn:

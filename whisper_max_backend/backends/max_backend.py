@@ -32,6 +32,10 @@ class MaxBackend:
             from ..engine import cpu_target, devices
         except ImportError as error:
             return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
+        try:
+            cpu_target.apply_cpu_target()
+        except ValueError as error:
+            return Availability(reason=str(error))
         found = ["cpu"]
         refused = devices.gpu_refusal()
         if devices.gpu_count() > 0 and not refused:

@@ -17,6 +17,8 @@ _HEIGHT = 220
 _WIDTH = 250
 _SIDE = "backend"
 _TIME = "seconds"
+_HEADROOM = 1.1
+
 _Row = tuple[str | float | None, ...]
 
 
@@ -98,14 +100,28 @@ def draw(run: Run) -> list[Any]:
     return [
         gr.Row(visible=True),
         *(
-            gr.LinePlot(_table(rows, (_TIME, name, _SIDE)), color_map=colour)
+            gr.LinePlot(
+                _table(rows, (_TIME, name, _SIDE)), color_map=colour, y_lim=_limits(rows, 1)
+            )
             for rows, name in ((heard, "heard"), (memory, "memory"), (use, "use"))
         ),
         *(
-            gr.BarPlot(_table(rows, (_SIDE, name)), color_map=colour, sort=list(colour))
+            gr.BarPlot(
+                _table(rows, (_SIDE, name)),
+                color_map=colour,
+                sort=list(colour),
+                y_lim=_limits(rows, 1),
+            )
             for rows, name in ((factors, "RTF"), (speeds, "speed-up"))
         ),
     ]
+
+
+def _limits(rows: list[_Row], column: int) -> list[float | None]:
+    """From zero to a little above the largest value of a column."""
+    values = [row[column] for row in rows]
+    largest = max((value for value in values if isinstance(value, float)), default=0.0)
+    return [0, _HEADROOM * largest if largest > 0 else None]
 
 
 def _table(rows: list[_Row], columns: tuple[str, ...]) -> pd.DataFrame:
