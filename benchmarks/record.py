@@ -45,7 +45,7 @@ def describe_run() -> dict[str, Any]:
 
 
 def result_path(kind: str, described: dict[str, Any]) -> Path:
-    """Where a measurement of this kind is kept, by day and machine; another one is left as it is."""
+    """Where a measurement of this kind is kept, by day and machine; earlier ones stay."""
     name = f"{date.today().isoformat()}-{kind}-{described['machine']['name']}"
     path = RESULTS / f"{name}.json"
     number = 2

@@ -134,7 +134,7 @@ def _check_known(target: str) -> None:
     if listing.returncode == 0 and target not in known | {"generic"}:
         raise ValueError(
             f"{VARIABLE}={target!r} is not a processor that the compiler knows for "
-            f"{platform.machine()}; use one of {', '.join(_TARGETS)}, another one that it knows, or "
+            f"{platform.machine()}; use one of {', '.join(_TARGETS)}, another that it knows, or "
             f"{MAX_DECIDES} to let MAX decide"
         )
 
