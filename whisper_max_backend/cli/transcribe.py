@@ -34,7 +34,9 @@ _MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--task", type=click.Choice(["transcribe", "translate"]), help="translate: into English."
     ),
-    click.option("--word-timestamps", is_flag=True, default=None, help="Times of every word."),
+    click.option(
+        "--word-timestamps", is_flag=True, default=None, help="Times of every word, in json files."
+    ),
     click.option("--vad/--no-vad", "vad_filter", default=None, help="Leave out what is no speech."),
     click.option(
         "--multilingual", is_flag=True, default=None, help="Detect the language of every window."
