@@ -316,5 +316,5 @@ def test_apply_target(
 def test_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_target, "get_virtual_cpu_target", lambda: "")
     monkeypatch.setenv(cpu_target.VARIABLE, "pentium-of-tomorrow")
-    with pytest.raises(ValueError, match=f"{cpu_target.VARIABLE}.*generic"):
+    with pytest.raises(ValueError, match=f"{cpu_target.VARIABLE}.*{cpu_target.TILES}"):
         cpu_target.apply_cpu_target()

@@ -343,15 +343,19 @@ def no_collections() -> Iterator[None]:
     gc.enable()
 
 
+class Cyclic:
+    """Lives until garbage is collected, if it refers to itself."""
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_decoding_collects_what_it_leaves(no_collections: None, frozen: bool) -> None:
     """The reference's collection after a file does not go through all that a program has."""
-    cycle: list[Any] = [types.SimpleNamespace()]
-    cycle[0].itself = cycle
-    seen = weakref.ref(cycle[0])
+    cyclic: Any = Cyclic()
+    cyclic.itself = cyclic
+    seen = weakref.ref(cyclic)
     if frozen:
         gc.freeze()
-    del cycle
+    del cyclic
     audio.checked_audio(str(audio_file("jfk.flac")), 16000)
     assert seen() is not None
     assert (gc.get_freeze_count() > 0) == frozen
