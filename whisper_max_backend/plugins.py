@@ -172,6 +172,10 @@ def load_model(
     for candidate in found.values():
         if candidate.probe().runs(device, compute_type):
             return candidate.load(model, device, compute_type, **kwargs)
+    devices = {name for candidate in found.values() for name in candidate.probe().devices}
+    if device not in ("auto", *devices):
+        there = ", ".join(sorted(devices))
+        raise ValueError(f"No backend has a device '{device}' here (there are: {there})")
     raise ValueError(
         f"No backend runs compute type '{compute_type}' on device '{device}' here: "
         "`whisper-max backends` lists what each runs"

@@ -160,6 +160,7 @@ def test_unwritable_cache_is_told_once(
     told = [text for text in warnings if "cannot be kept" in text]
     assert len(told) == 1
     assert artifacts.VARIABLE in told[0]
+    assert not any("once" in text for text in warnings)
 
 
 def test_full_cache_leaves_nothing_behind(

@@ -175,6 +175,8 @@ def test_backends_that_cannot_be_chosen() -> None:
         load_model("m", "absent")
     with pytest.raises(RuntimeError, match="'broken' is not usable: it is broken"):
         load_model("m", "broken")
+    with pytest.raises(ValueError, match="device 'toaster' here .there are: .*cpu"):
+        load_model("tiny.en", device="toaster")
     with pytest.raises(ValueError, match="'float7' on device 'auto'.*whisper-max backends"):
         load_model("m", compute_type="float7")
 

@@ -160,6 +160,9 @@ def _serve(connection: Connection, model: str, choice: Choice, loading: dict[str
                 connection.send(Failed(str(error) or type(error).__name__))
     except (EOFError, BrokenPipeError):
         pass
+    except (ImportError, OSError, ValueError, RuntimeError) as error:  # what says all that is known
+        _log.debug("%s was not loaded", choice.label, exc_info=error)
+        connection.send(Failed(str(error) or type(error).__name__))
     except Exception as error:
         _log.exception("%s was not loaded", choice.label)
         connection.send(Failed(str(error) or type(error).__name__))

@@ -153,7 +153,9 @@ def compiled(
         found = _read(artifact)  # another thread or process may have been first
         if found is not None:
             return found
-        with announced(name, artifact.parent, about_seconds):
+        target = ", ".join(_architectures(session)) or describe_cpu_target()
+        folder = None if artifact.parent in _told else artifact.parent
+        with announced(f"{name} for {target}", folder, about_seconds):
             result = _compile(build, session)
         _keep(result, artifact)
         return result
@@ -171,22 +173,26 @@ def _compile(build: Callable[[], Graph | Module], session: Session) -> Any:
 
 def artifact_name(name: str, key: Mapping[str, object], session: Session) -> str:
     """The file that `compiled` keeps its result in."""
-    # Hopper is sm_90 by its number, and sm_90a with the instructions that MAX uses there.
-    devices = [
-        f"{d.api}:{d.architecture_name.removesuffix('a')}" for d in session.devices if not d.is_host
-    ]
     digest = _digest(
         [
             name,
             max_version,
             describe_cpu_target(),
-            *devices,
+            *_architectures(session),
             *(f"{field}={key[field]!r}" for field in sorted(key)),
             *_contents(kernel_sources(), "*.mojo"),
             *_contents(_GRAPHS, "*.py"),
         ]
     )
     return f"{name}-{digest}.mef"
+
+
+def _architectures(session: Session) -> list[str]:
+    """Of the devices that are no CPU."""
+    # Hopper is sm_90 by its number, and sm_90a with the instructions that MAX uses there.
+    return [
+        f"{d.api}:{d.architecture_name.removesuffix('a')}" for d in session.devices if not d.is_host
+    ]
 
 
 def _digest(parts: Iterable[str]) -> str:

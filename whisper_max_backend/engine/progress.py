@@ -12,14 +12,17 @@ _log = logging.getLogger("whisper_max_backend")
 
 
 @contextlib.contextmanager
-def announced(name: str, folder: Path, about_seconds: float) -> Iterator[None]:
-    """Say what is compiled, for how long and where it is kept; on a terminal show time passing."""
+def announced(name: str, folder: Path | None, about_seconds: float) -> Iterator[None]:
+    """Say what is compiled, for how long and where it is kept; on a terminal show time passing.
+
+    ``folder`` is None where it cannot be kept.
+    """
     from rich.console import Console  # most runs find everything compiled
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    message = (
-        f"compiling {name} for this machine: about {about_seconds:.0f} s, once; kept in {folder}"
-    )
+    message = f"compiling {name}: about {about_seconds:.0f} s"
+    if folder is not None:
+        message += f", once; kept in {folder}"
     started = time.monotonic()
     console = Console(stderr=True)
     if console.is_terminal:
