@@ -88,7 +88,7 @@ struct Hypotheses(Movable):
     var tokens: Ints
     """[rows], the last of every row."""
     var scores: Floats
-    """[rows]"""
+    """[rows]."""
     var ranges: Ints
     """[rows, 4], what the timestamp rule bans."""
     var checks: Ints
@@ -100,7 +100,7 @@ struct Hypotheses(Movable):
     var stamps: Ints
     """[2, rows, 2], likewise."""
     var kept: Ints
-    """[beams]"""
+    """[beams]."""
 
     def __init__(
         out self,

@@ -14,14 +14,16 @@ has bfloat16 as well, in which the encoder attends where there is such a unit.
 from std.math import align_up, ceildiv, exp, sqrt
 from std.memory.alloc import unsafe_alloc
 
-from .exp2 import LOG2_OF_E, exp2_fast, exp2_half
+from .exp2 import LOG2_OF_E, exp2_fast
 from .extremes import largest
 from .gemm import multiply
 from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILES, Matrix, Rows, panel_bytes
 from .pack import pack_columns, pack_rows
 from .strips import Strips, grouped
 from .tensors import Bytes, Floats
+from .tile_attention import TileAttention
 from .tile_rows import tile_place
+from .tiles import BLOCK_ROWS
 
 comptime WIDE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
@@ -70,15 +72,19 @@ struct KeysValues[storage: DType](ImplicitlyCopyable):
 struct AttentionScratch[storage: DType]:
     """What a thread needs to attend."""
 
-    comptime queries_each = 4 * Strips[Self.storage].rows_each
+    comptime by_tiles = TILES and Self.storage == DType.bfloat16
+    comptime queries_each = BLOCK_ROWS if Self.by_tiles else 4 * Strips[Self.storage].rows_each
     """Queries of a block: their scores over 1500 frames stay in L2."""
 
+    var tiles: TileAttention
+    """The others' memory is not touched where this is used."""
     var queries: Strips[Self.storage]
     var scores: Floats
     var weights: Strips[Self.storage]
     var sums: Floats
 
     def __init__(out self, frames: Int, head_size: Int):
+        self.tiles = TileAttention(head_size)
         self.queries = Strips[Self.storage](Self.queries_each, head_size)
         self.scores = unsafe_alloc[Float32](Self.queries_each * align_up(frames, PANEL), alignment=64)
         # A vector of weights may reach past the last frame.
@@ -106,6 +112,17 @@ struct AttentionScratch[storage: DType]:
         var stride = align_up(frames, PANEL)
         var scale = 1 / sqrt(Float32(head_size))
         var rows = output.unsafe_offset(first * output_stride)
+        comptime if Self.by_tiles:
+            self.tiles.attend(
+                queries,
+                first,
+                last,
+                rebind[Matrix[DType.bfloat16]](memory.keys),
+                rebind[Matrix[DType.bfloat16]](memory.values),
+                rows,
+                output_stride,
+            )
+            return
         comptime if Strips[Self.storage].quantized:
             self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
             multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
@@ -124,12 +141,6 @@ struct AttentionScratch[storage: DType]:
                 var row = rows.unsafe_offset(i * output_stride)
                 for k in range(head_size):
                     row[unsafe_offset=k] = high[unsafe_offset=k] + low[unsafe_offset=k]
-        elif Strips[Self.storage].tiled:
-            self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
-            multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
-            self.weigh(count, frames, stride)
-            multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
-            self.divide(rows, output_stride, count, head_size)
         else:
             self.queries.prepare(queries, first, last, head_size, scale)
             multiply(self.queries, memory.keys, 0, memory.keys.panels(), self.scores, stride)
@@ -155,27 +166,23 @@ struct AttentionScratch[storage: DType]:
 
     def weigh(mut self, count: Int, frames: Int, stride: Int):
         """The weights of the scores: `PLANES` rows of integers for each row, with the scales that
-        make them a softmax, or `2^(score - largest)` in bfloat16, whose sums are noted."""
-        comptime planes = PLANES if Strips[Self.storage].quantized else 1
+        make them a softmax."""
         comptime each = Strips[Self.storage].rows_each
-        self.weights.rows = planes * count
+        self.weights.rows = PLANES * count
         self.weights.depth = frames
         for i in range(count):
             var row = self.scores.unsafe_offset(i * stride)
-            for k in range(frames, align_up(frames, PANEL)):
+            for k in range(frames, stride):
                 row[unsafe_offset=k] = Float32.MIN_FINITE
-            var first = planes * i
+            var first = PLANES * i
             var start = first // each * each
             var strip = self.weights.strip(start)
-            comptime if Strips[Self.storage].quantized:
-                var height = self.weights.height(start)
-                var scale = 1 / weigh_row(row, frames, strip, first - start, height)
-                comptime for plane in range(PLANES - 1, -1, -1):
-                    self.weights.scales[unsafe_offset=first + plane] = scale
-                    self.weights.zeros[unsafe_offset=first + plane] = 0
-                    scale *= 256
-            else:
-                self.sums[unsafe_offset=i] = weigh_row_halves(row, frames, strip, first - start)
+            var height = self.weights.height(start)
+            var scale = 1 / weigh_row(row, stride, strip, first - start, height)
+            comptime for plane in range(PLANES - 1, -1, -1):
+                self.weights.scales[unsafe_offset=first + plane] = scale
+                self.weights.zeros[unsafe_offset=first + plane] = 0
+                scale *= 256
 
 
 def weigh_row(row: Floats, frames: Int, strip: Bytes, index: Int, height: Int) -> Float32:
@@ -202,19 +209,6 @@ def weigh_row(row: Floats, frames: Int, strip: Bytes, index: Int, height: Int) -
                 else:
                     group[unsafe_offset=0] = low[g]
     return sums.reduce_add().cast[F32]()
-
-
-def weigh_row_halves(row: Floats, frames: Int, strip: Bytes, index: Int) -> Float32:
-    """`2^(row - max(row))` in bfloat16 as row `index` of a strip; returns the sum."""
-    var top = largest(row, frames)
-    var sums = SIMD[F32, PANEL](0)
-    for k in range(0, frames, PANEL):
-        var e = exp2_half(row.unsafe_offset(k).unsafe_load[width=PANEL]() - top)
-        sums += e
-        strip.unsafe_offset(tile_place(index, 2 * k)).unsafe_bitcast[BFloat16]().unsafe_store(
-            e.cast[DType.bfloat16]()
-        )
-    return sums.reduce_add()
 
 
 def exponentiate(row: Floats, count: Int) -> Float32:

@@ -64,14 +64,40 @@ def multiply_tile[storage: DType, c: Int, a: Int, b: Int]():
 
 
 @always_inline
-def multiply_block[
-    storage: DType, tall: Bool
-](a: Bytes, b: Bytes, depth_bytes: Int, c: Bytes, c_line: Int):
-    """`c [32, PANEL] = a b` of four bytes a result, or 16 rows if not `tall`; C's rows are
-    `c_line` bytes apart."""
-    comptime line = 4 * PANEL
+def zero_block[tall: Bool]():
+    """The results' tiles, empty: 32 rows of two panels' halves, or 16 if not `tall`."""
     comptime for tile in range(4 if tall else 2):
         llvm_intrinsic["llvm.x86.tilezero", NoneType](Int8(tile))
+
+
+@always_inline
+def load_block[tall: Bool](c: Bytes, line: Int):
+    """The results' tiles from a block [32, PANEL] of four bytes each, rows `line` bytes apart."""
+    load_tile[0](c, line)
+    load_tile[1](c.unsafe_offset(TILE_BYTES), line)
+    comptime if tall:
+        var low = c.unsafe_offset(TILE_ROWS * line)
+        load_tile[2](low, line)
+        load_tile[3](low.unsafe_offset(TILE_BYTES), line)
+
+
+@always_inline
+def store_block[tall: Bool](c: Bytes, line: Int):
+    """The results' tiles to such a block."""
+    store_tile[0](c, line)
+    store_tile[1](c.unsafe_offset(TILE_BYTES), line)
+    comptime if tall:
+        var low = c.unsafe_offset(TILE_ROWS * line)
+        store_tile[2](low, line)
+        store_tile[3](low.unsafe_offset(TILE_BYTES), line)
+
+
+@always_inline
+def add_products[
+    storage: DType, tall: Bool
+](a: Bytes, strip_bytes: Int, b: Bytes, depth_bytes: Int):
+    """Adds `a b` to the results' tiles; the lower half of `a` is `strip_bytes` behind the upper."""
+    comptime line = 4 * PANEL
     for step in range(0, depth_bytes, TILE_BYTES):
         var left = a.unsafe_offset(step * TILE_ROWS)
         var right = b.unsafe_offset(step * PANEL)
@@ -81,15 +107,20 @@ def multiply_block[
         multiply_tile[storage, 0, 4, 6]()
         multiply_tile[storage, 1, 4, 7]()
         comptime if tall:
-            load_tile[5](left.unsafe_offset(TILE_ROWS * depth_bytes), TILE_BYTES)
+            load_tile[5](left.unsafe_offset(strip_bytes), TILE_BYTES)
             multiply_tile[storage, 2, 5, 6]()
             multiply_tile[storage, 3, 5, 7]()
-    store_tile[0](c, c_line)
-    store_tile[1](c.unsafe_offset(TILE_BYTES), c_line)
-    comptime if tall:
-        var low = c.unsafe_offset(TILE_ROWS * c_line)
-        store_tile[2](low, c_line)
-        store_tile[3](low.unsafe_offset(TILE_BYTES), c_line)
+
+
+@always_inline
+def multiply_block[
+    storage: DType, tall: Bool
+](a: Bytes, b: Bytes, depth_bytes: Int, c: Bytes, c_line: Int):
+    """`c [32, PANEL] = a b` of four bytes a result, or 16 rows if not `tall`; C's rows are
+    `c_line` bytes apart."""
+    zero_block[tall]()
+    add_products[storage, tall](a, TILE_ROWS * depth_bytes, b, depth_bytes)
+    store_block[tall](c, c_line)
 
 
 def multiply_tiles[
