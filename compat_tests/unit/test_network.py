@@ -151,6 +151,26 @@ def test_long_prompts_of_many_items(storage: str) -> None:
     assert error(logits, expected) < TOLERANCES[storage]
 
 
+@pytest.mark.parametrize("frame", [0, 80, 99])
+def test_a_frame_outweighs_all_others(storage: str, frame: int) -> None:
+    """By more than float32 can hold, wherever it is; or has no weight, for other queries. The few
+    for which it is near the balance amplify all errors: the median counts."""
+    shape = SHAPES["whisper's heads"]
+    runtime, network = loaded(shape, storage)
+    rng = np.random.default_rng()
+    items, length = 11, 25
+    states = rng.normal(0, 1, (items, 100, shape.n_audio_state)).astype(np.float32)
+    states[:, frame] *= 100
+    state = runtime.decoder.start(runtime.to_device(states))
+    history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
+    runtime.decoder.prefill(state, history[:, :-1])
+    logits = all_logits(runtime, state, history[:, -1], 1)
+    expected = network.decode(history, states.astype(float))[:, -1]
+    errors = [error(*rows) for rows in zip(logits, expected, strict=True)]
+    assert np.isfinite(logits).all()
+    assert np.median(errors) < TOLERANCES[storage]
+
+
 def test_packing_leaves_a_mapped_file_as_it_was(tmp_path: Path) -> None:
     """Its memory is let go of part by part; what is asked for later is read again."""
     make_model(tmp_path, ARCHITECTURES["one-head"])

@@ -1,4 +1,4 @@
-"""Exponentials of what is not positive, each as exact as its use needs."""
+"""Exponentials, most of them of what is not positive, each as exact as its use needs."""
 
 from std.collections import Array
 from std.math import round
@@ -48,7 +48,7 @@ def exp2_by[
 
 @always_inline
 def exp2_half(x: SIMD[F32, PANEL]) -> SIMD[F32, PANEL]:
-    """`2^x` for x <= 0 with a relative error of 8e-5; bfloat16 rounds more away."""
+    """`2^x` for any x with a relative error of 8e-5; bfloat16 rounds more away."""
     var result = SIMD[F32, PANEL]()
     comptime for part in range(0, PANEL, 16):
         var y = x.slice[16, offset=part]()

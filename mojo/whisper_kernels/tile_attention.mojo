@@ -13,8 +13,6 @@ from std.math import align_up, ceildiv, sqrt
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 
-from .gemm import AHEAD
-from std.sys.intrinsics import prefetch
 from .exp2 import LOG2_OF_E, exp2_half
 from .extremes import larger
 from .matrix import F32, PANEL, TILE_BYTES, TILE_ROWS, Matrix, Rows, padded_depth
@@ -141,8 +139,7 @@ struct TileAttention:
             # The tile unit makes the next scores while these become weights.
             if panel + 1 < panels:
                 self._score_from[tall](keys, panel + 1)
-            var ahead = keys.panel(min(panel + 2, panels - 1))
-            self._weigh(panel, ahead)
+            self._weigh(panel)
             var end = panel + 1
             if end % CHUNK == 0 or end == panels:
                 self._add_values[tall](values, panel // CHUNK * CHUNK, end)
@@ -173,7 +170,7 @@ struct TileAttention:
         store_block[tall](self._scores(panel).unsafe_bitcast[UInt8](), LINE)
 
     @always_inline
-    def _weigh(self, panel: Int, ahead: Bytes):
+    def _weigh(self, panel: Int):
         """From the scores of a panel to weights, summed up."""
         var scores = self._scores(panel)
         for start in range(0, self.queries.rows, TILE_ROWS):
@@ -182,8 +179,6 @@ struct TileAttention:
             ).unsafe_bitcast[BFloat16]()
             for row in range(start, min(start + TILE_ROWS, self.queries.rows)):
                 var place = row * PANEL
-                prefetch[AHEAD](ahead.unsafe_offset(128 * row))
-                prefetch[AHEAD](ahead.unsafe_offset(128 * row + 64))
                 var e = exp2_half(scores.unsafe_offset(place).unsafe_load[width=PANEL]())
                 var bits = (bitcast[DType.uint32, PANEL](e) + 0x8000) & 0xFFFF0000
                 var sum = self.sums.unsafe_offset(place)
