@@ -35,6 +35,15 @@ SIZES = ("base", "large-v3", "large-v3-turbo")
 )
 @click.option("--target", help="Compile for a GPU that need not be here, e.g. sm_90, and stop.")
 @click.option("--artifacts", type=click.Path(path_type=Path), help="Folder of compiled graphs.")
+@click.option(
+    "--peers",
+    default="faster_whisper,transformers",
+    show_default=True,
+    help="Whom to compare with; empty: nobody.",
+)
+@click.option(
+    "--int8/--no-int8", default=True, show_default=True, help="Models with int8 weights, too."
+)
 @click.option("--sizes", default=",".join(SIZES), show_default=True, help="Models to time.")
 @click.option(
     "--model",
@@ -47,6 +56,8 @@ def main(
     target: str | None,
     artifacts: Path | None,
     sizes: str,
+    peers: str,
+    int8: bool,
     model: Path | None,
     results: Path,
 ) -> None:
@@ -57,7 +68,7 @@ def main(
         os.environ["WHISPER_MAX_CACHE"] = str(artifacts.resolve())
     from max.driver import CPU, Accelerator, accelerator_count, set_virtual_cpu_target
 
-    names = ["miniature"] if device == "cpu" else [name for name in sizes.split(",") if name]
+    names = ["miniature"] if device == "cpu" else _named(sizes)
     if target:
         from compat_tests.gpu_target import pretend_gpu
 
@@ -72,8 +83,12 @@ def main(
     if target:
         _compile(place, names)
         return
-    run = _Run(place, names, model, results)
+    run = _Run(place, names, _named(peers), int8, model, results)
     sys.exit(0 if run.all() else 1)
+
+
+def _named(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]
 
 
 def _compile(place: Any, names: list[str]) -> None:
@@ -123,13 +138,23 @@ def _types(place: Any) -> list[Any]:
 class _Run:
     """One run: rows are kept as they are found, for it may be cut short."""
 
-    def __init__(self, place: Any, names: list[str], model: Path | None, results: Path) -> None:
+    def __init__(
+        self,
+        place: Any,
+        names: list[str],
+        peers: list[str],
+        int8: bool,
+        model: Path | None,
+        results: Path,
+    ) -> None:
         from max.dtype import DType
 
         from benchmarks.gpu.machine import describe
 
         self.place = place
         self.names = names
+        self.peers = peers
+        self.int8 = int8
         self.model = model
         self.dtype = DType.float32 if place.is_host else DType.bfloat16
         self.failed = False
@@ -208,7 +233,7 @@ class _Run:
     def _time(self, name: str) -> None:
         from benchmarks.gpu import cases
         from benchmarks.gpu.models import SIZES as DIMENSIONS
-        from benchmarks.gpu.peers import PEERS, ask
+        from benchmarks.gpu.peers import ask
 
         limits = cases.Limits(
             self.kept["limits"]["operations_per_s"], self.kept["limits"]["bytes_per_s"]
@@ -217,29 +242,30 @@ class _Run:
         tokens, minutes = (10, 1) if small else (100, 10)
         device = "cpu" if small else "cuda"
         counts = ["--tokens", str(tokens), "--batch", str(cases.BATCH)]
-        peers = {p: ask(p, "--size", name, "--device", device, *counts) for p in PEERS}
+        peers = {p: ask(p, "--size", name, "--device", device, *counts) for p in self.peers}
         self._keep("peers", {"size": name, **peers})
         floats, int8 = self.dtype.name, f"int8_{self.dtype.name}"
-        for compute_type in (floats, int8):
+        for compute_type in (floats, int8) if self.int8 else (floats,):
             with self._told(f"memory of {name}, {compute_type}"):
                 self._keep("cases", cases.memory(name, compute_type, small, tokens))
-        with self._told(f"{name}, {int8}"):
-            model = cases.RandomModel(DIMENSIONS[name], int8, self.place)
-            self._keep("cases", cases.step(model, name, limits))
-            self._keep("cases", cases.window(model, name, peers, tokens))
-            self._keep("cases", cases.batched(model, name, peers, minutes=minutes, tokens=tokens))
-            del model
+        if self.int8:
+            with self._told(f"{name}, {int8}"):
+                model = cases.RandomModel(DIMENSIONS[name], int8, self.place)
+                self._keep("cases", cases.step(model, name, limits, replay=True))
+                self._keep("cases", cases.window(model, name, peers, tokens))
+                row = cases.batched(model, name, peers, minutes=minutes, tokens=tokens)
+                self._keep("cases", row)
+                del model
         model = cases.RandomModel(DIMENSIONS[name], floats, self.place)
         timed: list[Callable[[], dict[str, Any]]] = [
             lambda: cases.step(model, name, limits),
+            lambda: cases.step(model, name, limits, replay=True),
             lambda: cases.encoder(model, name, limits),
             lambda: cases.encoder(model, name, limits, batch=8),
             lambda: cases.window(model, name, peers, tokens),
             lambda: cases.batched(model, name, peers, minutes=minutes, tokens=tokens),
             lambda: cases.long_file(model, name, minutes=minutes / 2, tokens=tokens),
             lambda: cases.callers(model, name, tokens),
-            # The last: what a device makes of a capture that it refuses, is not known.
-            lambda: cases.step(model, name, limits, replay=True),
         ]
         for case in timed:
             with self._told(name):

@@ -147,7 +147,7 @@ def step(
 ) -> Row:
     """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
     decoder = model.runtime.decoder
-    model.replays.wanted = replay
+    usual, model.replays.wanted = model.replays.wanted, replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
     state = decoder.start(encoded, rows_per_item=beams)
     decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
@@ -164,7 +164,7 @@ def step(
     row = _row(f"{name}{kept}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
     if replay:
         row["refused"] = not model.replays.wanted  # the log says why
-    model.replays.wanted = False
+    model.replays.wanted = usual and not row.get("refused", False)
     needed = device_step_bytes(model.dimensions, model.compute_type)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
     return row

@@ -99,6 +99,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
         [states, few.floats(SPLITS, "items", "queries", HEADS, HEAD + 2)],
         head_size=HEAD,
         group=8,
+        splits=SPLITS,
     )
     logits = few.floats("items", "queries", VOCABULARY)
     add(
@@ -120,6 +121,9 @@ def _add_products(
 
     linear = [*matrix(HIDDEN), few.floats(HIDDEN)]
     residual = few.floats("items", "queries", HIDDEN)
+    normed = [few.floats("items", "queries", WIDTH), few.floats(WIDTH), few.floats(WIDTH)]
+    with new_graph(f"normed{own}", [*normed, *linear], module) as graph:
+        graph.output(few.normed_linear(*(v.tensor for v in graph.inputs), activate=True))
     for name, layers in (("few", few), ("many", many)):
         with new_graph(f"linear_{name}{own}", [states, *linear], module) as graph:
             graph.output(layers.linear(*(v.tensor for v in graph.inputs), activate=True))
@@ -145,7 +149,7 @@ def kernels_artifact(device: Device, dtype: DType, session: Session) -> Compiled
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
         "build": lambda: build(DeviceRef.from_device(device), device.api, dtype),
-        "key": {"dtype": dtype.name, "kernels": 2},
+        "key": {"dtype": dtype.name, "kernels": 3},
         "session": session,
         "about_seconds": 120,
     }
@@ -193,6 +197,14 @@ class _Checks:
             )
             (found,) = self._run(f"added_{name}", residual[0], x[0], *weight, bias[0])
             yield self._check(f"added_{name}, {rows}", found, residual[1] + y)
+        stream, gamma, beta = (
+            self._float(items, queries, WIDTH),
+            self._float(WIDTH),
+            self._float(WIDTH),
+        )
+        (found,) = self._run(f"normed{own}", stream[0], gamma[0], beta[0], *weight, bias[0])
+        y = _normed(stream[1], gamma[1], beta[1]) @ exact.T + bias[1]
+        yield self._check(f"normed{own}, {rows}", found, 0.5 * y * (1 + _erf(y / math.sqrt(2))))
         deep, (weight, exact) = self._half(items, queries, DEEP), self._matrix(kept, ODD, 0.1, DEEP)
         (found,) = self._run(f"deep{own}", deep[0], *weight, bias_of_odd[0])
         yield self._check(f"deep{own}, {rows}", found, deep[1] @ exact.T + bias_of_odd[1])
@@ -256,9 +268,7 @@ class _Checks:
     def _norm(self) -> Check:
         x, gamma, beta = self._float(3, 7, WIDTH), self._float(WIDTH), self._float(WIDTH)
         (found,) = self._run("norm", x[0], gamma[0], beta[0])
-        centred = x[1] - x[1].mean(-1, keepdims=True)
-        scaled = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5)
-        return self._check("norm", found, scaled * gamma[1] + beta[1])
+        return self._check("norm", found, _normed(x[1], gamma[1], beta[1]))
 
     def _embed(self, kept: DType) -> Check:
         name = "embed_int8" if kept == DType.int8 else "embed"
@@ -329,6 +339,12 @@ def _values(buffer: Buffer) -> np.ndarray:
         bits = buffer.view(DType.uint16).to_numpy().astype(np.uint32) << 16
         return bits.view(np.float32).astype(np.float64)
     return buffer.to_numpy().astype(np.float64)
+
+
+def _normed(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    result: np.ndarray = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5) * gamma + beta
+    return result
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:

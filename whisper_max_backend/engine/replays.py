@@ -23,7 +23,7 @@ from .staging import parts, staged
 _log = logging.getLogger("whisper_max_backend")
 
 VARIABLE = "WHISPER_MAX_REPLAY"
-"""1 captures and replays decoder steps."""
+"""0 never captures and replays decoder steps, 1 tries it on any device."""
 MOST = 24
 """Captured graphs that are kept: each has its results and what is between them on the device."""
 
@@ -50,11 +50,12 @@ class Replays:
     Where a device refuses any of it, the log says so once, and everything is executed as it was.
 
     Attributes:
-        wanted: Whether anything is captured; at first what the environment says.
+        wanted: Whether anything is captured; at first what the environment says, or else whether
+            the device is NVIDIA's.
     """
 
     def __init__(self, device: Device) -> None:
-        self.wanted = os.environ.get(VARIABLE) == "1"
+        self.wanted = os.environ.get(VARIABLE, "1" if device.api == "cuda" else "0") == "1"
         self._device = device
         self._numbers = itertools.count(1)
         self._seen: set[Hashable] = set()

@@ -4,7 +4,7 @@ A block takes a head, up to `group` queries that share their keys, and a part of
 the keys are split among blocks, a second kernel puts the parts together.
 """
 
-from std.math import exp, fma, sqrt
+from std.math import ceildiv, exp, fma, sqrt
 
 from ..tensors import Floats, Ints, Numbers
 from .team import load, shared, step
@@ -12,8 +12,10 @@ from .team import load, shared, step
 comptime THREADS = 128
 comptime TILE = THREADS
 """Keys that a block works on at a time."""
-comptime PIECE = 4
+comptime PIECE = 8
 """Neighbouring numbers that a thread loads at once."""
+comptime MOST = 16
+"""Threads that a query's scores are shared out among, at most."""
 comptime LEAST = Float32.MIN_FINITE
 comptime EXTRA = 2
 """What is kept of a part beside the weighted values: the largest score, the sum of weights."""
@@ -58,25 +60,23 @@ struct History[T: DType](ImplicitlyCopyable, Keys):
 
     @always_inline
     def key(self, index: Int) -> Numbers[Self.T]:
-        if index >= self.position:
-            return self.fresh.unsafe_offset((index - self.position) * 3 * self.width)
-        return self.cache.unsafe_offset(self._cell(index))
+        var new = self.fresh.unsafe_offset((index - self.position) * 3 * self.width)
+        return new if index >= self.position else self._cell(index)
 
     @always_inline
     def value(self, index: Int) -> Numbers[Self.T]:
-        if index >= self.position:
-            return self.fresh.unsafe_offset(
-                (index - self.position) * 3 * self.width + self.width
-            )
-        return self.cache.unsafe_offset(self.plane + self._cell(index))
+        var new = self.fresh.unsafe_offset((index - self.position) * 3 * self.width + self.width)
+        return new if index >= self.position else self._cell(index).unsafe_offset(self.plane)
 
     @always_inline
     def visible(self, query: Int) -> Int:
         return self.position + query + 1
 
     @always_inline
-    def _cell(self, index: Int) -> Int:
-        return (Int(self.origins[unsafe_offset=index]) * self.context + index) * self.width
+    def _cell(self, index: Int) -> Numbers[Self.T]:
+        """Of any position, so that no branch makes the origins of several wait for each other."""
+        var row = Int(self.origins[unsafe_offset=index])
+        return self.cache.unsafe_offset((row * self.context + index) * self.width)
 
 
 @fieldwise_init
@@ -122,13 +122,15 @@ def attend_block[
     Where these are all keys, the result goes to `output`. Otherwise each query's sum of values,
     largest score and sum of weights go to `part`.
     """
-    comptime per_query = THREADS // group
-    comptime shares = THREADS // head_size if head_size < THREADS else 1
+    comptime per_query = min(MOST, THREADS // group)
+    comptime pieces = head_size // PIECE
+    comptime shares = THREADS // pieces
+    comptime own_keys = TILE // shares
     comptime size = group * head_size
     var asked = shared[size]()
     var scores = shared[group * TILE]()
-    var peaks = shared[THREADS]()
-    var totals = shared[THREADS]()
+    var peaks = shared[group * per_query]()
+    var totals = shared[group * per_query]()
     var tops = shared[group]()
     var next_tops = shared[group]()
     var sums = shared[group]()
@@ -136,15 +138,16 @@ def attend_block[
     var scale = 1 / sqrt(Float32(head_size))
 
     def prepare(thread: Int) {imm}:
-        for i in range(thread, size, THREADS):
+        comptime for k in range(ceildiv(size, THREADS * PIECE)):
+            var i = (k * THREADS + thread) * PIECE
             var query = first + i // head_size
-            asked[unsafe_offset=i] = 0
-            if query < last:
-                asked[unsafe_offset=i] = scale * (
-                    queries[unsafe_offset=query * stride + i % head_size].cast[DType.float32]()
-                )
-        for i in range(thread, shares * size, THREADS):
-            results[unsafe_offset=i] = 0
+            if i < size:
+                var own = SIMD[DType.float32, PIECE](0)
+                if query < last:
+                    own = load[PIECE](queries.unsafe_offset(query * stride + i % head_size)) * scale
+                asked.unsafe_offset(i).unsafe_store[alignment=16](own)
+        for i in range(thread * PIECE, shares * size, THREADS * PIECE):
+            results.unsafe_offset(i).unsafe_store[alignment=16](SIMD[DType.float32, PIECE](0))
         if thread < group:
             tops[unsafe_offset=thread] = LEAST
             sums[unsafe_offset=thread] = 0
@@ -158,59 +161,69 @@ def attend_block[
             if index < end:
                 found = Array[Float32, group](fill=0)
                 var key = keys.key(index)
-                for k in range(0, head_size, PIECE):
-                    var values = load[PIECE](key.unsafe_offset(k))
-                    comptime for g in range(group):
-                        var own = load[PIECE](asked.unsafe_offset(g * head_size + k))
-                        comptime for i in range(PIECE):
-                            found[g] = fma(own[i], values[i], found[g])
+                var values = Array[SIMD[DType.float32, PIECE], pieces](fill=0)
+                comptime for k in range(pieces):
+                    values[k] = load[PIECE](key.unsafe_offset(k * PIECE))
                 comptime for g in range(group):
+                    if first + g < last:
+                        var sums = SIMD[DType.float32, PIECE](0)
+                        comptime for k in range(pieces):
+                            var own = load[PIECE](asked.unsafe_offset(g * head_size + k * PIECE))
+                            sums = fma(own, values[k], sums)
+                        found[g] = sums.reduce_add()
                     if index >= keys.visible(first + g):
                         found[g] = LEAST
             comptime for g in range(group):
-                scores[unsafe_offset=g * TILE + thread] = found[g]
+                scores[unsafe_offset=thread * group + g] = found[g]
 
         step[THREADS](score)
 
         def peak(thread: Int) {imm}:
-            var own = scores.unsafe_offset(thread // per_query * TILE)
-            var top = LEAST
-            for i in range(thread % per_query, TILE, per_query):
-                top = max(top, own[unsafe_offset=i])
-            peaks[unsafe_offset=thread] = top
+            if thread < group * per_query:
+                var top = LEAST
+                comptime for i in range(TILE // per_query):
+                    var key = i * per_query + thread // group
+                    top = max(top, scores[unsafe_offset=key * group + thread % group])
+                peaks[unsafe_offset=thread] = top
 
         step[THREADS](peak)
 
         def weigh(thread: Int) {imm}:
-            var g = thread // per_query
-            var top = tops[unsafe_offset=g]
-            for i in range(per_query):
-                top = max(top, peaks[unsafe_offset=g * per_query + i])
-            var own = scores.unsafe_offset(g * TILE)
-            var total = Float32(0)
-            for i in range(thread % per_query, TILE, per_query):
-                var weight = exp(own[unsafe_offset=i] - top)
-                own[unsafe_offset=i] = weight
-                total += weight
-            totals[unsafe_offset=thread] = total
-            if thread % per_query == 0:
-                next_tops[unsafe_offset=g] = top
+            if thread < group * per_query:
+                var g = thread % group
+                var top = tops[unsafe_offset=g]
+                comptime for i in range(per_query):
+                    top = max(top, peaks[unsafe_offset=i * group + g])
+                var total = Float32(0)
+                comptime for i in range(TILE // per_query):
+                    var place = (i * per_query + thread // group) * group + g
+                    var weight = exp(scores[unsafe_offset=place] - top)
+                    scores[unsafe_offset=place] = weight
+                    total += weight
+                totals[unsafe_offset=thread] = total
+                if thread < group:
+                    next_tops[unsafe_offset=g] = top
 
         step[THREADS](weigh)
 
+        # A thread takes one piece of every `shares`-th value. Weights beyond the end are zero.
         def gather(thread: Int) {imm}:
-            var share = thread // head_size
-            if share < shares:
-                var d = thread % head_size
-                var sum = Array[Float32, group](fill=0)
-                for i in range(share, min(TILE, end - tile), shares):
-                    var value = keys.value(tile + i)[unsafe_offset=d].cast[DType.float32]()
-                    comptime for g in range(group):
-                        sum[g] += scores[unsafe_offset=g * TILE + i] * value
-                comptime for g in range(group):
-                    var place = share * size + g * head_size + d
+            var share = thread // pieces
+            var d = thread % pieces * PIECE
+            var values = Array[SIMD[DType.float32, PIECE], own_keys](fill=0)
+            comptime for i in range(own_keys):
+                var index = tile + i * shares + share
+                if index < end:
+                    values[i] = load[PIECE](keys.value(index).unsafe_offset(d))
+            comptime for g in range(group):
+                if first + g < last:
+                    var place = results.unsafe_offset(share * size + g * head_size + d)
                     var decay = exp(tops[unsafe_offset=g] - next_tops[unsafe_offset=g])
-                    results[unsafe_offset=place] = results[unsafe_offset=place] * decay + sum[g]
+                    var sum = load[PIECE](place) * decay
+                    comptime for i in range(own_keys):
+                        var weight = scores[unsafe_offset=(i * shares + share) * group + g]
+                        sum = fma(values[i], SIMD[DType.float32, PIECE](weight), sum)
+                    place.unsafe_store[alignment=16](sum)
 
         step[THREADS](gather)
 
@@ -218,8 +231,8 @@ def attend_block[
             if thread < group:
                 var top = next_tops[unsafe_offset=thread]
                 var sum = sums[unsafe_offset=thread] * exp(tops[unsafe_offset=thread] - top)
-                for i in range(per_query):
-                    sum += totals[unsafe_offset=thread * per_query + i]
+                comptime for i in range(per_query):
+                    sum += totals[unsafe_offset=i * group + thread]
                 sums[unsafe_offset=thread] = sum
                 tops[unsafe_offset=thread] = top
 
@@ -250,21 +263,28 @@ def attend_block[
 
 @always_inline
 def join_parts[
-    dtype: DType, head_size: Int
-](place: Int, parts: Floats, count: Int, distance: Int, output: Numbers[dtype]):
+    dtype: DType, head_size: Int, count: Int
+](place: Int, parts: Floats, distance: Int, output: Numbers[dtype]):
     """One number of the output from the parts of its query and head, `distance` apart.
 
     place: the query and head, times head_size, plus the number's index in the head.
     """
     var own = parts.unsafe_offset(place // head_size * (head_size + EXTRA))
+    var sums = Array[Float32, count](fill=0)
+    var tops = Array[Float32, count](fill=0)
+    var totals = Array[Float32, count](fill=0)
+    comptime for i in range(count):
+        var part = own.unsafe_offset(i * distance)
+        sums[i] = part[unsafe_offset=place % head_size]
+        tops[i] = part[unsafe_offset=head_size]
+        totals[i] = part[unsafe_offset=head_size + 1]
     var top = LEAST
-    for i in range(count):
-        top = max(top, own[unsafe_offset=i * distance + head_size])
+    comptime for i in range(count):
+        top = max(top, tops[i])
     var sum = Float32(0)
     var total = Float32(0)
-    for i in range(count):
-        var part = own.unsafe_offset(i * distance)
-        var weight = exp(part[unsafe_offset=head_size] - top)
-        sum += weight * part[unsafe_offset=place % head_size]
-        total += weight * part[unsafe_offset=head_size + 1]
+    comptime for i in range(count):
+        var weight = exp(tops[i] - top)
+        sum += weight * sums[i]
+        total += weight * totals[i]
     output[unsafe_offset=place] = (sum / total).cast[dtype]()

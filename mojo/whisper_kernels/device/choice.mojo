@@ -1,8 +1,8 @@
 """The end of a step: rules, log-softmax, and the continuations of every item.
 
-First a block has a row of logits and finds its best continuations, one after another
-(`survey.mojo`). Then a block has an item: each of its rows' continuations counts those that come
-before it, which is its place.
+First the parts of every row find their best continuations (`survey.mojo`). Then a block has an
+item: each continuation counts those that come before it, first in its row, then in the item, which
+is its place.
 """
 
 import extensibility
@@ -16,7 +16,8 @@ from ..candidates import gumbel
 from ..tensors import Floats, Ints, floats, ints
 from .draw import Draw, before
 from .softmax import THREADS
-from .survey import survey_block, survey_kernel
+from .survey import LAST, PARTS, rule_block, rule_kernel, survey_block, survey_kernel
+from .survey import THREADS as SURVEY_THREADS
 from .team import blocks_on_cpu, step
 
 
@@ -27,6 +28,8 @@ def choose_block(
     factors: Floats,
     ruled: Floats,
     shifts: Floats,
+    part_keys: Floats,
+    part_places: Ints,
     keys: Floats,
     places: Ints,
     drawn: Floats,
@@ -47,10 +50,35 @@ def choose_block(
     var restricted = draw.restricted(beams * vocabulary)
     var stream = draw.stream(draw.row // beams)
     var left = min(draw.topk, count) if restricted else count
+    comptime parts = PARTS
+    var all_keys = part_keys.unsafe_offset(item * beams * parts * capacity)
+    var all_places = part_places.unsafe_offset(item * beams * parts * capacity)
     var own_keys = keys.unsafe_offset(item * beams * capacity)
     var own_places = places.unsafe_offset(item * beams * capacity)
     var own_drawn = drawn.unsafe_offset(item * beams * capacity)
     var own = proposals.unsafe_offset(item * 3 * wanted)
+
+    # Of a row's parts, the first are the row's own.
+    def gather(thread: Int) {imm}:
+        for cell in range(thread, beams * parts * capacity, THREADS):
+            var row = cell // (parts * capacity)
+            var row_keys = all_keys.unsafe_offset(row * parts * capacity)
+            var row_places = all_places.unsafe_offset(row * parts * capacity)
+            var key = all_keys[unsafe_offset=cell]
+            var place = all_places[unsafe_offset=cell]
+            var rank = 0
+            for first in range(0, parts * capacity, capacity):
+                var i = first
+                while i < first + capacity and rank < found and before(
+                    row_keys[unsafe_offset=i], row_places[unsafe_offset=i], key, place
+                ):
+                    rank += 1
+                    i += 1
+            if rank < found and place != LAST:
+                own_keys[unsafe_offset=row * capacity + rank] = key
+                own_places[unsafe_offset=row * capacity + rank] = place
+
+    step[THREADS](gather)
 
     # Those that sampling is restricted to get their noise, by their order; the others fall out.
     def perturb(thread: Int) {imm}:
@@ -105,6 +133,8 @@ def choose_kernel(
     factors: Floats,
     ruled: Floats,
     shifts: Floats,
+    part_keys: Floats,
+    part_places: Ints,
     keys: Floats,
     places: Ints,
     drawn: Floats,
@@ -121,6 +151,8 @@ def choose_kernel(
         factors,
         ruled,
         shifts,
+        part_keys,
+        part_places,
         keys,
         places,
         drawn,
@@ -140,8 +172,9 @@ struct Choose:
     [rows] as `Rules` has them; timestamps [1]: the id where they begin; draws [rows, 4] and factors
     [rows, 2] as `Draw` has them. proposals [items, 3, candidates] int32: ids, rows within the
     item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts [rows],
-    keys, places, drawn [rows, capacity] are room to work in: capacity is what is looked at of each
-    row, the candidates or, where sampling is restricted to more, those.
+    tallies [rows, KINDS * PARTS * 2], part_keys and part_places [rows, PARTS * capacity], keys,
+    places, drawn [rows, capacity] are room to work in: capacity is what is looked at of each row,
+    the candidates or, where sampling is restricted to more, those.
     """
 
     @staticmethod
@@ -152,6 +185,9 @@ struct Choose:
         watched: OutputTensor[dtype=DType.float32, rank=1, ...],
         ruled: OutputTensor[dtype=DType.float32, rank=3, ...],
         shifts: OutputTensor[dtype=DType.float32, rank=1, ...],
+        tallies: OutputTensor[dtype=DType.float32, rank=2, ...],
+        part_keys: OutputTensor[dtype=DType.float32, rank=2, ...],
+        part_places: OutputTensor[dtype=DType.int32, rank=2, ...],
         keys: OutputTensor[dtype=DType.float32, rank=2, ...],
         places: OutputTensor[dtype=DType.int32, rank=2, ...],
         drawn: OutputTensor[dtype=DType.float32, rank=2, ...],
@@ -186,38 +222,56 @@ struct Choose:
             var draws_at = ints(draws)
             var factors_at = floats(factors)
             var ruled_at = floats(ruled)
+            var tallies_at = floats(tallies)
             var watched_at = floats(watched)
             var shifts_at = floats(shifts)
+            var part_keys_at = floats(part_keys)
+            var part_places_at = ints(part_places)
             var keys_at = floats(keys)
             var places_at = ints(places)
             var drawn_at = floats(drawn)
             var proposals_at = ints(proposals)
 
-            def survey(row: Int) {imm}:
-                survey_block(
-                    row,
+            def rule(block: Int) {imm}:
+                rule_block(
+                    block,
                     raw_at,
-                    scores_at,
                     ranges_at,
                     banned_at,
                     penalized_at,
+                    timestamps_at,
+                    draws_at,
+                    factors_at,
+                    ruled_at,
+                    tallies_at,
+                    vocabulary,
+                    banned_count,
+                    penalized_count,
+                )
+
+            blocks_on_cpu(items * beams * PARTS, rule)
+
+            def survey(block: Int) {imm}:
+                survey_block(
+                    block,
+                    raw_at,
+                    scores_at,
                     checks_at,
                     timestamps_at,
                     draws_at,
                     factors_at,
                     ruled_at,
+                    tallies_at,
                     watched_at,
                     shifts_at,
-                    keys_at,
-                    places_at,
+                    part_keys_at,
+                    part_places_at,
                     vocabulary,
                     beams,
                     capacity,
-                    banned_count,
-                    penalized_count,
                 )
 
-            blocks_on_cpu(items * beams, survey)
+            blocks_on_cpu(items * beams * PARTS, survey)
 
             def choose(item: Int) {imm}:
                 choose_block(
@@ -226,6 +280,8 @@ struct Choose:
                     factors_at,
                     ruled_at,
                     shifts_at,
+                    part_keys_at,
+                    part_places_at,
                     keys_at,
                     places_at,
                     drawn_at,
@@ -238,34 +294,48 @@ struct Choose:
 
             blocks_on_cpu(items, choose)
         else:
-            ctx.enqueue_function[survey_kernel](
+            ctx.enqueue_function[rule_kernel](
                 floats(logits),
-                floats(scores),
                 ints(ranges),
                 ints(banned),
                 ints(penalized),
+                ints(timestamps),
+                ints(draws),
+                floats(factors),
+                floats(ruled),
+                floats(tallies),
+                Int64(vocabulary),
+                Int64(banned_count),
+                Int64(penalized_count),
+                grid_dim=items * beams * PARTS,
+                block_dim=SURVEY_THREADS,
+            )
+            ctx.enqueue_function[survey_kernel](
+                floats(logits),
+                floats(scores),
                 ints(checks),
                 ints(timestamps),
                 ints(draws),
                 floats(factors),
                 floats(ruled),
+                floats(tallies),
                 floats(watched),
                 floats(shifts),
-                floats(keys),
-                ints(places),
+                floats(part_keys),
+                ints(part_places),
                 Int64(vocabulary),
                 Int64(beams),
                 Int64(capacity),
-                Int64(banned_count),
-                Int64(penalized_count),
-                grid_dim=items * beams,
-                block_dim=THREADS,
+                grid_dim=items * beams * PARTS,
+                block_dim=SURVEY_THREADS,
             )
             ctx.enqueue_function[choose_kernel](
                 ints(draws),
                 floats(factors),
                 floats(ruled),
                 floats(shifts),
+                floats(part_keys),
+                ints(part_places),
                 floats(keys),
                 ints(places),
                 floats(drawn),

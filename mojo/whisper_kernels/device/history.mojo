@@ -44,19 +44,6 @@ def history_block[
     var fresh = qkv.unsafe_offset(row * tokens * 3 * width + column)
     var plane = slots * context * width
     var keys = cache.unsafe_offset(2 * layer * plane + column)
-    # New tokens are read where they are, so it does not matter when others join the cache.
-    var slot = Int(own[unsafe_offset=position])
-
-    def keep(thread: Int) {imm}:
-        for i in range(thread, (last - first) * head_size, THREADS):
-            var token = first + i // head_size
-            var d = i % head_size
-            var cell = (slot * context + position + token) * width + d
-            var new = fresh.unsafe_offset(token * 3 * width + d)
-            keys[unsafe_offset=cell] = new[unsafe_offset=width]
-            keys[unsafe_offset=plane + cell] = new[unsafe_offset=2 * width]
-
-    step[THREADS](keep)
     attend_block[group, head_size](
         History[dtype](
             keys, plane, context, width, own, position, fresh.unsafe_offset(width)
@@ -70,6 +57,19 @@ def history_block[
         output.unsafe_offset(row * tokens * width + column),
         width,
     )
+    # New tokens are read where they are, so it does not matter when others join the cache.
+    var slot = Int(own[unsafe_offset=position])
+
+    def keep(thread: Int) {imm}:
+        for i in range(thread, (last - first) * head_size, THREADS):
+            var token = first + i // head_size
+            var d = i % head_size
+            var cell = (slot * context + position + token) * width + d
+            var new = fresh.unsafe_offset(token * 3 * width + d)
+            keys[unsafe_offset=cell] = new[unsafe_offset=width]
+            keys[unsafe_offset=plane + cell] = new[unsafe_offset=2 * width]
+
+    step[THREADS](keep)
 
 
 def history_kernel[

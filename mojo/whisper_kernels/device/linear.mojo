@@ -2,7 +2,8 @@
 
 A warp's worth of threads makes a few columns for up to ROWS rows; each thread takes every 32nd
 piece of the depth, and the pieces are added in shared memory. Weights of int8 are widened in
-registers, and each column's sum is multiplied by its scale.
+registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half types
+with their tensor cores instead (`linear_tensor.mojo`).
 """
 
 from std.math import ceildiv, fma
@@ -15,13 +16,17 @@ from max.gpu.host.info import is_cpu
 
 from ..gelu import gelu
 from ..tensors import Floats, Numbers, numbers
-from .team import blocks_on_cpu, load, shared, step
+from . import linear_tensor
+from .team import blocks_on_cpu, fetch, load, shared, step
 
 comptime LANES = 32
 comptime WARPS = 4
 comptime THREADS = LANES * WARPS
-comptime COLUMNS = 4
+comptime COLUMNS = 2
 """Columns of a warp."""
+comptime AHEAD = 5
+"""Pieces of a column that a thread asks for before it uses the first: memory is far away, and so
+many are all of a column of 1280."""
 comptime ROWS = 8
 """Rows that share one reading of the weights."""
 comptime SUMS = ROWS * COLUMNS
@@ -61,21 +66,29 @@ def linear_block[
         var lane = thread % LANES
         var column = first_column + thread // LANES * COLUMNS
         var totals = Array[Float32, SUMS](fill=0)
-        for k in range(lane * PIECE, depth, LANES * PIECE):
-            var weights = Array[SIMD[DType.float32, PIECE], COLUMNS](fill=0)
-            comptime for c in range(COLUMNS):
-                # Columns beyond the last repeat it; they are not written.
-                var place = min(column + c, columns - 1) * depth + k
-                weights[c] = load[PIECE](weight.unsafe_offset(place))
-            comptime for r in range(ROWS):
-                if first_row + r < rows:
-                    var values = load[PIECE](x.unsafe_offset((first_row + r) * depth + k))
+        for first in range(lane * PIECE, depth, LANES * PIECE * AHEAD):
+            var weights = Array[SIMD[kept, PIECE], AHEAD * COLUMNS](fill=0)
+            comptime for a in range(AHEAD):
+                var k = first + a * LANES * PIECE
+                if k < depth:
                     comptime for c in range(COLUMNS):
+                        # Columns beyond the last repeat it; they are not written.
+                        var place = min(column + c, columns - 1) * depth + k
+                        weights[a * COLUMNS + c] = fetch[PIECE](weight.unsafe_offset(place))
+            comptime for a in range(AHEAD):
+                var k = first + a * LANES * PIECE
+                if k < depth:
+                    comptime for r in range(ROWS):
+                        # Rows beyond the last repeat it, too: a branch would make each wait.
+                        var row = min(first_row + r, rows - 1)
+                        var values = load[PIECE](x.unsafe_offset(row * depth + k))
                         # One instruction for each product; there are SUMS chains of them.
-                        comptime for i in range(PIECE):
-                            totals[r * COLUMNS + c] = fma(
-                                values[i], weights[c][i], totals[r * COLUMNS + c]
-                            )
+                        comptime for c in range(COLUMNS):
+                            var own = weights[a * COLUMNS + c].cast[DType.float32]()
+                            comptime for i in range(PIECE):
+                                totals[r * COLUMNS + c] = fma(
+                                    values[i], own[i], totals[r * COLUMNS + c]
+                                )
         comptime for i in range(SUMS):
             sums[unsafe_offset=(thread // LANES * SUMS + i) * STRIDE + lane] = totals[i]
 
@@ -91,17 +104,30 @@ def linear_block[
                 var total = Float32(0)
                 for k in range(LANES):
                     total += own[unsafe_offset=k]
-                comptime if kept == DType.int8:
-                    total *= scale[unsafe_offset=column]
-                comptime if biased:
-                    total += bias[unsafe_offset=column]
-                comptime if activate:
-                    total = gelu[1](total)
-                comptime if added:
-                    total += residual[unsafe_offset=row * columns + column]
-                y[unsafe_offset=row * columns + column] = total.cast[result]()
+                y[unsafe_offset=row * columns + column] = finished[
+                    kept, activate, biased, added
+                ](total, scale, bias, residual, row * columns + column, column).cast[result]()
 
     step[THREADS](add)
+
+
+@always_inline
+def finished[
+    kept: DType, activate: Bool, biased: Bool, added: Bool
+](
+    total: Float32, scale: Floats, bias: Floats, residual: Floats, place: Int, column: Int
+) -> Float32:
+    """What a sum of products becomes at a place of `y`."""
+    var value = total
+    comptime if kept == DType.int8:
+        value *= scale[unsafe_offset=column]
+    comptime if biased:
+        value += bias[unsafe_offset=column]
+    comptime if activate:
+        value = gelu[1](value)
+    comptime if added:
+        value += residual[unsafe_offset=place]
+    return value
 
 
 def linear_kernel[
@@ -128,6 +154,7 @@ def linear[
     dtype: DType,
     kept: DType,
     result: DType,
+    tensor_cores: Bool,
     activate: Bool = False,
     biased: Bool = True,
     added: Bool = False,
@@ -145,7 +172,7 @@ def linear[
 ) raises:
     """`y [rows, columns] = activation(x [rows, depth] weight [columns, depth]^T + bias) + residual`.
 
-    The depth is a multiple of `piece`. Weights of int8 are multiplied by `scale [columns]`, which
+    The depth is a multiple of `piece`. `tensor_cores` are NVIDIA's, and `dtype` is then a half type. Weights of int8 are multiplied by `scale [columns]`, which
     is not read for other types; nor are `bias` and `residual` that the parameters rule out.
     """
     var blocks = ceildiv(columns, WARPS * COLUMNS) * ceildiv(rows, ROWS)
@@ -159,6 +186,25 @@ def linear[
             )
 
         blocks_on_cpu(blocks, block)
+    elif tensor_cores:
+        ctx.enqueue_function[
+            linear_tensor.tensor_kernel[dtype, kept, result, activate, biased, added]
+        ](
+            x,
+            bias,
+            bias,
+            bias,
+            weight,
+            scale,
+            bias,
+            residual,
+            y,
+            Int64(rows),
+            Int64(depth),
+            Int64(columns),
+            grid_dim=ceildiv(columns, linear_tensor.COLUMNS) * ceildiv(rows, linear_tensor.ROWS),
+            block_dim=linear_tensor.THREADS,
+        )
     else:
         ctx.enqueue_function[linear_kernel[dtype, kept, result, activate, biased, added]](
             x,
@@ -182,7 +228,7 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, activate: Bool
+        target: StaticString, dtype: DType, tensor_cores: Bool, activate: Bool
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -190,7 +236,7 @@ struct Linear:
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, dtype, dtype, activate=activate](
+        linear[target, dtype, dtype, dtype, tensor_cores, activate=activate](
             numbers(x),
             numbers(weight),
             numbers(bias),
@@ -210,7 +256,7 @@ struct LinearAdded:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, dtype: DType, tensor_cores: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -219,7 +265,7 @@ struct LinearAdded:
         residual: InputTensor[dtype=DType.float32, rank=3, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, dtype, DType.float32, added=True](
+        linear[target, dtype, dtype, DType.float32, tensor_cores, added=True](
             numbers(x),
             numbers(weight),
             numbers(bias),
@@ -239,14 +285,14 @@ struct Logits:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, dtype: DType, tensor_cores: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
         weight: InputTensor[dtype=dtype, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, dtype, DType.float32, biased=False](
+        linear[target, dtype, dtype, DType.float32, tensor_cores, biased=False](
             numbers(x),
             numbers(weight),
             numbers(y),

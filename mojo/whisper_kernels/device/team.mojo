@@ -27,13 +27,19 @@ def step[threads: Int, Task: def(Int) -> None](task: Task):
 
 
 @always_inline
-def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
+def fetch[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[dtype, count]:
     """Neighbouring numbers from a multiple of 16 bytes, or of what they take if that is less.
 
     A GPU that is not told of the alignment reads each of them alone.
     """
     comptime alignment = min(16, count * size_of[dtype]())
-    return place.unsafe_load[width=count, alignment=alignment]().cast[DType.float32]()
+    return place.unsafe_load[width=count, alignment=alignment]()
+
+
+@always_inline
+def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
+    """As `fetch`, in float32."""
+    return fetch[count](place).cast[DType.float32]()
 
 
 @always_inline
@@ -80,13 +86,14 @@ struct Reduction[threads: Int]:
         def second(thread: Int) {imm}:
             if thread < FOLDS:
                 var top = Float32.MIN_FINITE
-                for i in range(thread, Self.threads, FOLDS):
+                comptime for k in range(Self.threads // FOLDS):
+                    var i = k * FOLDS + thread
                     top = max(top, self.parts[unsafe_offset=i])
                 self.folded[unsafe_offset=thread] = top
 
         step[Self.threads](second)
         var top = Float32.MIN_FINITE
-        for i in range(FOLDS):
+        comptime for i in range(FOLDS):
             top = max(top, self.folded[unsafe_offset=i])
         return top
 
@@ -102,13 +109,14 @@ struct Reduction[threads: Int]:
         def second(thread: Int) {imm}:
             if thread < FOLDS:
                 var total = Float32(0)
-                for i in range(thread, Self.threads, FOLDS):
+                comptime for k in range(Self.threads // FOLDS):
+                    var i = k * FOLDS + thread
                     total += self.parts[unsafe_offset=i]
                 self.folded[unsafe_offset=thread] = total
 
         step[Self.threads](second)
         var total = Float32(0)
-        for i in range(FOLDS):
+        comptime for i in range(FOLDS):
             total += self.folded[unsafe_offset=i]
         return total
 

@@ -98,12 +98,12 @@ def window_kernel[
 
 
 def join_kernel[
-    dtype: DType, head_size: Int
-](parts: Floats, output: Numbers[dtype], count: Int64, distance: Int64, size: Int64):
+    dtype: DType, head_size: Int, splits: Int
+](parts: Floats, output: Numbers[dtype], distance: Int64, size: Int64):
     """Puts the parts of all queries and heads together; see `join_parts`."""
     var place = Int(block_idx.x) * THREADS + Int(thread_idx.x)
     if place < Int(size):
-        join_parts[dtype, head_size](place, parts, Int(count), Int(distance), output)
+        join_parts[dtype, head_size, splits](place, parts, Int(distance), output)
 
 
 @extensibility.register("whisper.device.attend_window")
@@ -117,7 +117,7 @@ struct AttendWindow:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, head_size: Int, group: Int
+        target: StaticString, dtype: DType, head_size: Int, group: Int, splits: Int
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
         parts: OutputTensor[dtype=DType.float32, rank=5, ...],
@@ -131,7 +131,6 @@ struct AttendWindow:
         var tokens = queries.dim_size(1)
         var width = queries.dim_size(2)
         var heads = width // head_size
-        var splits = parts.dim_size(0)
         var blocks = items * ceildiv(tokens, group) * splits * heads
         if blocks == 0:
             return
@@ -164,9 +163,9 @@ struct AttendWindow:
                 )
 
             blocks_on_cpu(blocks, block)
-            if splits > 1:
+            comptime if splits > 1:
                 for place in range(size):
-                    join_parts[dtype, head_size](place, parts_at, splits, distance, output_at)
+                    join_parts[dtype, head_size, splits](place, parts_at, distance, output_at)
         else:
             ctx.enqueue_function[window_kernel[dtype, group, head_size]](
                 numbers(queries),
@@ -184,11 +183,10 @@ struct AttendWindow:
                 grid_dim=blocks,
                 block_dim=THREADS,
             )
-            if splits > 1:
-                ctx.enqueue_function[join_kernel[dtype, head_size]](
+            comptime if splits > 1:
+                ctx.enqueue_function[join_kernel[dtype, head_size, splits]](
                     floats(parts),
                     numbers(output),
-                    Int64(splits),
                     Int64(distance),
                     Int64(size),
                     grid_dim=ceildiv(size, THREADS),

@@ -10,14 +10,18 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Graph, Module, TensorType, TensorValue, Value, ops
+from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, Value, ops
 
 from ...checkpoint import Dimensions
 from ..layers import new_graph
 from . import weights
 from .layers import FEW_ROWS, Layers, repeated
 
-SPLITS = 6
+PARTS = 16
+"""Of a row's vocabulary, which are surveyed at the same time (survey.mojo)."""
+TALLIES = 3 * PARTS * 2
+"""Numbers that a row's parts are told of by: three tallies each, of two numbers."""
+SPLITS = 12
 """Parts of a window whose frames are attended to at the same time, where there are few queries."""
 _HISTORY = 6  # tokens, positions, origins, windows, memory, cache
 
@@ -99,6 +103,9 @@ class DecoderGraphs:
                     layers.floats("rows"),
                     layers.floats("items", "queries", self.dimensions.n_vocab),
                     layers.floats("rows"),
+                    layers.floats("rows", TALLIES),
+                    layers.floats("rows", PARTS * Dim("capacity")),
+                    layers.integers("rows", PARTS * Dim("capacity")),
                     layers.floats(*room),
                     layers.integers(*room),
                     layers.floats(*room),
@@ -216,7 +223,7 @@ class DecoderGraphs:
             def linear() -> Iterator[TensorValue]:
                 return islice(parts, 3 if self.kept == DType.int8 else 2)
 
-            qkv = layers.linear(layers.norm(x.tensor, *norm()), *linear())
+            qkv = layers.normed_linear(x.tensor, *norm(), *linear())
             result = layers.tensor("items", "queries", d.n_text_state)
             (attended,) = layers.kernel(
                 "attend_history",
@@ -226,7 +233,7 @@ class DecoderGraphs:
                 **head,
             )
             x = layers.added(x, attended, *linear())
-            queries = layers.linear(layers.norm(x, *norm()), *linear())
+            queries = layers.normed_linear(x, *norm(), *linear())
             sums = layers.floats(
                 splits, "items", "queries" if layers.few else 1, d.n_text_head, self.head_size + 2
             )
@@ -235,10 +242,11 @@ class DecoderGraphs:
                 [queries, memory, windows, number],
                 [result, sums],
                 group=FEW_ROWS,
+                splits=splits,
                 **head,
             )
             x = layers.added(x, attended, *linear())
-            hidden = layers.linear(layers.norm(x, *norm()), *linear(), activate=True)
+            hidden = layers.normed_linear(x, *norm(), *linear(), activate=True)
             return [layers.added(x, hidden, *linear()), queries]
 
         shared: list[Value] = [x, origins, positions, windows, memory, cache]

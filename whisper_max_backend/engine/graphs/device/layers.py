@@ -38,6 +38,7 @@ class Layers:
         self.api = api
         self.dtype = dtype
         self.few = few
+        self.tensor_cores = api == "cuda" and dtype != DType.float32
         self.own_products = few or api == "cpu"
 
     @property
@@ -85,9 +86,27 @@ class Layers:
         if self.own_products:
             result = self.tensor(*x.shape[:-1], weight.shape[0])
             name = _kept("linear", weight)
-            return self.kernel(name, [x, weight, *vectors], [result], activate=activate)[0]
+            inputs = [x, weight, *vectors]
+            return self._few_rows(name, inputs, result, activate=activate)
         y = self._product(x, weight, *vectors)
         return ops.cast(ops.gelu(y) if activate else y, self.dtype)
+
+    def normed_linear(
+        self,
+        x: TensorValue,
+        gamma: TensorValue,
+        beta: TensorValue,
+        weight: TensorValue,
+        *vectors: TensorValue,
+        activate: bool = False,
+    ) -> TensorValue:
+        """`linear` of `norm`: for few rows, tensor cores have a kernel for both."""
+        if not (self.few and self.tensor_cores):
+            return self.linear(self.norm(x, gamma, beta), weight, *vectors, activate=activate)
+        result = self.tensor(*x.shape[:-1], weight.shape[0])
+        inputs = [x, gamma, beta, weight, *vectors]
+        name = _kept("linear_normed", weight)
+        return self.kernel(name, inputs, [result], activate=activate, width=int(x.shape[-1]))[0]
 
     def added(
         self, residual: TensorValue, x: TensorValue, weight: TensorValue, *vectors: TensorValue
@@ -95,13 +114,13 @@ class Layers:
         """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
         if self.own_products:
             inputs = [x, weight, *vectors, residual]
-            return self.kernel(_kept("linear_added", weight), inputs, [residual.type])[0]
+            return self._few_rows(_kept("linear_added", weight), inputs, residual.type)
         return residual + self._product(x, weight, *vectors)
 
     def logits(self, states: TensorValue, weight: TensorValue, *scales: TensorValue) -> TensorValue:
         """``states weight^T`` in float32, `scales` those of a weight that is int8."""
         result = self.floats(*states.shape[:-1], weight.shape[0])
-        return self.kernel(_kept("logits", weight), [states, weight, *scales], [result])[0]
+        return self._few_rows(_kept("logits", weight), [states, weight, *scales], result)
 
     def embedded(
         self,
@@ -136,12 +155,19 @@ class Layers:
         attended = ops.matmul(ops.cast(ops.softmax(scores), self.dtype), v)
         return ops.reshape(ops.permute(attended, [0, 2, 1, 3]), queries.shape)
 
+    def _few_rows(
+        self, name: str, inputs: Sequence[TensorValue], result: TensorType, **parameters: bool
+    ) -> TensorValue:
+        """A kernel of linear.mojo."""
+        own = {"tensor_cores": self.tensor_cores, **parameters}
+        return self.kernel(name, inputs, [result], **own)[0]
+
     def _product(self, x: TensorValue, weight: TensorValue, *vectors: TensorValue) -> TensorValue:
         """``x weight^T + bias`` in float32; int8 is dequantised on the way to MAX's product."""
         *scales, bias = vectors
         for scale in scales:
-            wide = ops.cast(weight, DType.float32) * ops.unsqueeze(scale, 1)
-            weight = ops.cast(wide, self.dtype)
+            # MAX's bfloat16 product of a matrix that its own operations widen is wrong on an H200.
+            (weight,) = self.kernel("widen_int8", [weight, scale], [self.tensor(*weight.shape)])
         return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32) + bias
 
 
