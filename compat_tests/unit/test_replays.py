@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,10 @@ def test_arrays_in_one_piece() -> None:
     assert staged([]).size > 0
 
 
-def test_off_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_by_itself_on_nvidia_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(module.VARIABLE, raising=False)
+    nvidia: Any = SimpleNamespace(api="cuda")
+    assert Replays(nvidia).wanted
     model = Model()
     replays = Replays(CPU())
     assert [run(replays, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
