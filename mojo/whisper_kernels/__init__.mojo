@@ -5,8 +5,8 @@ from .choice import Choose
 from .decoder import Decoder
 from .device import AttendHistory, AttendWindow, Embed, Linear, LinearAdded, Logits, Unfold
 from .device import DeviceAlignmentWeights, DeviceChoose, DeviceProbabilities
-from .device import EmbedInt8, LinearAddedInt8, LinearInt8, LogitsInt8, WidenInt8
-from .device import LinearNormed, LinearNormedInt8
+from .device import EmbedInt8, LinearAddedInt8, LinearInt8, LogitsInt8
+from .device import Cast, Keep, LinearNormed, LinearNormedInt8, Norm
 from .embedding import Project, TakeToken
 from .encoder import Encoder
 from .log_mel import LogMel

@@ -5,7 +5,8 @@ from .choice import Choose as DeviceChoose
 from .embedding import Embed, EmbedInt8, Unfold
 from .history import AttendHistory
 from .linear import Linear, LinearAdded, Logits
-from .linear_int8 import LinearAddedInt8, LinearInt8, LogitsInt8, WidenInt8
+from .linear_int8 import LinearAddedInt8, LinearInt8, LogitsInt8
 from .linear_normed import LinearNormed, LinearNormedInt8
+from .norm import Cast, Keep, Norm
 from .softmax import Probabilities as DeviceProbabilities
 from .window import AttendWindow

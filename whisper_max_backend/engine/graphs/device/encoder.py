@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from max.dtype import DType
-from max.graph import BufferType, Module, TensorType, TensorValue, ops
+from max.graph import BufferType, DeviceRef, Module, TensorType, TensorValue, ops
 
 from ...checkpoint import Dimensions
 from ..layers import new_graph
@@ -67,7 +67,8 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
             return [layers.added(x, hidden, *own[14:16])]
 
         ((x,),) = repeated(graph, [x], own, layer)[-1:]
-        graph.output(ops.layer_norm(x, *end, 1e-5))
+        (normed,) = layers.kernel("norm", [x, *end], [layers.floats(*x.shape)])
+        graph.output(normed)
 
 
 def add_memory(module: Module, layers: Layers, d: Dimensions) -> None:
@@ -84,12 +85,10 @@ def add_memory(module: Module, layers: Layers, d: Dimensions) -> None:
     ]
     with new_graph("remember", inputs, module) as graph:
         memory, states, *values = graph.inputs
-        x = ops.cast(states.tensor, layers.dtype)
+        x = layers.cast(states.tensor)
         for index in range(d.n_text_layer):
             weight, bias = (value.tensor for value in values[2 * index : 2 * index + 2])
-            ops.buffer_store_slice(
-                memory.buffer,
-                ops.unsqueeze(layers.linear(x, weight, bias), 0),
-                [slice(index, index + 1)],
-            )
+            number = ops.constant(index, DType.int32, DeviceRef.CPU())
+            made = layers.linear(x, weight, bias)
+            layers.kernel("keep", [memory.buffer, made, number], [layers.integers(1)])
         graph.output()

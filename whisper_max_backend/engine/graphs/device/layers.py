@@ -12,7 +12,6 @@ from ...artifacts import kernels_path
 
 FEW_ROWS = 8
 """Rows that share one reading of the weights (linear.mojo); for more, matrix products are made."""
-_EPSILON = 1e-5
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -74,7 +73,11 @@ class Layers:
 
     def norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
         """Layer normalisation of float32, in the type of the products."""
-        return ops.cast(ops.layer_norm(x, gamma, beta, _EPSILON), self.dtype)
+        return self.kernel("norm", [x, gamma, beta], [self.tensor(*x.shape)])[0]
+
+    def cast(self, x: TensorValue) -> TensorValue:
+        """Float32 in the type of the products."""
+        return self.kernel("cast", [x], [self.tensor(*x.shape)])[0]
 
     def linear(
         self, x: TensorValue, weight: TensorValue, *vectors: TensorValue, activate: bool = False
@@ -83,7 +86,7 @@ class Layers:
 
         `vectors` are the bias and, before it, the scales of a weight that is int8.
         """
-        if self.own_products:
+        if self.own_products or weight.dtype == DType.int8:
             result = self.tensor(*x.shape[:-1], weight.shape[0])
             name = _kept("linear", weight)
             inputs = [x, weight, *vectors]
@@ -112,7 +115,7 @@ class Layers:
         self, residual: TensorValue, x: TensorValue, weight: TensorValue, *vectors: TensorValue
     ) -> TensorValue:
         """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
-        if self.own_products:
+        if self.own_products or weight.dtype == DType.int8:
             inputs = [x, weight, *vectors, residual]
             return self._few_rows(_kept("linear_added", weight), inputs, residual.type)
         return residual + self._product(x, weight, *vectors)
@@ -162,12 +165,12 @@ class Layers:
         own = {"tensor_cores": self.tensor_cores, **parameters}
         return self.kernel(name, inputs, [result], **own)[0]
 
-    def _product(self, x: TensorValue, weight: TensorValue, *vectors: TensorValue) -> TensorValue:
-        """``x weight^T + bias`` in float32; int8 is dequantised on the way to MAX's product."""
-        *scales, bias = vectors
-        for scale in scales:
-            # MAX's bfloat16 product of a matrix that its own operations widen is wrong on an H200.
-            (weight,) = self.kernel("widen_int8", [weight, scale], [self.tensor(*weight.shape)])
+    def _product(self, x: TensorValue, weight: TensorValue, bias: TensorValue) -> TensorValue:
+        """``x weight^T + bias`` in float32.
+
+        What is multiplied comes from a kernel of this package or from another product: see
+        norm.mojo.
+        """
         return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32) + bias
 
 
