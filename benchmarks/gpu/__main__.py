@@ -211,7 +211,9 @@ class _Run:
         from benchmarks.gpu.models import int8_model, random_model
 
         d = DIMENSIONS["miniature"]
-        models = {"float32": random_model(d), "int8_float32": int8_model(d)}
+        models = {"float32": random_model(d)}
+        if self.int8:
+            models["int8_float32"] = int8_model(d)
         for compute_type, checkpoint in models.items():
             for row in parity(checkpoint, "miniature", compute_type, self.place):
                 self.failed |= not row["same_tokens"]
