@@ -3,7 +3,7 @@
 A warp's worth of threads makes a few columns for up to ROWS rows; each thread takes every 32nd
 piece of the depth, and the pieces are added in shared memory. Weights of int8 are widened in
 registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half types
-with their tensor cores instead (`linear_tensor.mojo`).
+with their tensor cores instead (`linear_tensor.mojo`, and `linear_many.mojo` for many rows).
 """
 
 from std.math import ceildiv, fma
@@ -16,7 +16,7 @@ from max.gpu.host.info import is_cpu
 
 from ..gelu import gelu
 from ..tensors import Floats, Numbers, numbers
-from . import linear_tensor
+from . import linear_many, linear_tensor
 from .team import blocks_on_cpu, fetch, load, shared, step
 
 comptime LANES = 32
@@ -29,6 +29,8 @@ comptime AHEAD = 5
 many are all of a column of 1280."""
 comptime ROWS = 8
 """Rows that share one reading of the weights."""
+comptime MANY = 64
+"""Rows beyond which it pays to read them and the weights tile by tile (`linear_many.mojo`)."""
 comptime SUMS = ROWS * COLUMNS
 comptime STRIDE = LANES + 1
 """Distance of the sums of a warp's threads, so that they lie in different banks."""
@@ -187,6 +189,23 @@ def linear[
 
         blocks_on_cpu(blocks, block)
     elif tensor_cores:
+        comptime if kept != DType.int8:
+            if rows > MANY:
+                ctx.enqueue_function[
+                    linear_many.many_kernel[dtype, result, activate, biased, added]
+                ](
+                    x,
+                    rebind[Numbers[dtype]](weight),
+                    bias,
+                    residual,
+                    y,
+                    Int64(rows),
+                    Int64(depth),
+                    Int64(columns),
+                    grid_dim=(ceildiv(columns, linear_many.TILE), ceildiv(rows, linear_many.TILE)),
+                    block_dim=linear_many.THREADS,
+                )
+                return
         ctx.enqueue_function[
             linear_tensor.tensor_kernel[dtype, kept, result, activate, biased, added]
         ](
