@@ -6,7 +6,7 @@ from .decoder import Decoder
 from .device import AttendHistory, AttendWindow, Embed, Linear, LinearAdded, Logits, Unfold
 from .device import DeviceAlignmentWeights, DeviceChoose, DeviceProbabilities
 from .device import EmbedInt8, LinearAddedInt8, LinearInt8, LogitsInt8
-from .device import Cast, Keep, LinearNormed, LinearNormedInt8, Norm
+from .device import Cast, Keep, LinearNormed, LinearNormedInt8, Norm, Place
 from .embedding import Project, TakeToken
 from .encoder import Encoder
 from .log_mel import LogMel

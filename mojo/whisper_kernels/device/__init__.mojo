@@ -7,6 +7,6 @@ from .history import AttendHistory
 from .linear import Linear, LinearAdded, Logits
 from .linear_int8 import LinearAddedInt8, LinearInt8, LogitsInt8
 from .linear_normed import LinearNormed, LinearNormedInt8
-from .norm import Cast, Keep, Norm
+from .norm import Cast, Keep, Norm, Place
 from .softmax import Probabilities as DeviceProbabilities
 from .window import AttendWindow

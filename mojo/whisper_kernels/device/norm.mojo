@@ -1,6 +1,6 @@
-"""Layer normalisation, and copies of float32 in another type.
+"""Layer normalisation, sums with position embeddings, and copies in another type.
 
-MAX has kernels for both. On Hopper they let the kernel that follows them begin before they have
+MAX has kernels for all. On Hopper they let the kernel that follows them begin before they have
 ended, and MAX's products of matrices (26.7) do not wait for that end: the first rows of a product
 would be made of what was in the memory before. These kernels let nothing begin early.
 """
@@ -102,6 +102,70 @@ struct Norm:
                 floats(gamma),
                 floats(beta),
                 numbers(y),
+                Int64(width),
+                grid_dim=rows,
+                block_dim=THREADS,
+            )
+
+
+@always_inline
+def place_block[
+    dtype: DType
+](row: Int, x: Numbers[dtype], encodings: Floats, y: Floats, states: Int, width: Int):
+    """A row of `y = x + encodings`."""
+    var own = x.unsafe_offset(row * width)
+    var encoding = encodings.unsafe_offset(row % states * width)
+    var result = y.unsafe_offset(row * width)
+
+    def add(thread: Int) {imm}:
+        for k in range(thread, width, THREADS):
+            result[unsafe_offset=k] = (
+                own[unsafe_offset=k].cast[DType.float32]() + encoding[unsafe_offset=k]
+            )
+
+    step[THREADS](add)
+
+
+def place_kernel[
+    dtype: DType
+](x: Numbers[dtype], encodings: Floats, y: Floats, states: Int64, width: Int64):
+    """One block of the grid."""
+    place_block[dtype](Int(block_idx.x), x, encodings, y, Int(states), Int(width))
+
+
+@extensibility.register("whisper.device.place")
+struct Place:
+    """Adds encodings [states, width] to each item of x [items, states, width], in float32."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        x: InputTensor[dtype=dtype, rank=3, ...],
+        encodings: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var states = x.dim_size(1)
+        var rows = x.dim_size(0) * states
+        var width = x.dim_size(2)
+        if rows == 0:
+            return
+        comptime if is_cpu[target]():
+            var x_at = numbers(x)
+            var encodings_at = floats(encodings)
+            var y_at = floats(y)
+
+            def block(row: Int) {imm}:
+                place_block[dtype](row, x_at, encodings_at, y_at, states, width)
+
+            blocks_on_cpu(rows, block)
+        else:
+            ctx.enqueue_function[place_kernel[dtype]](
+                numbers(x),
+                floats(encodings),
+                floats(y),
+                Int64(states),
                 Int64(width),
                 grid_dim=rows,
                 block_dim=THREADS,

@@ -54,8 +54,8 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
             stride=2,
             channels_first=False,
         )
-        # Not rounded before the residual begins.
-        x = ops.cast(layers.linear(x, *second, activate=True), DType.float32) + encodings
+        x = layers.linear(x, *second, activate=True)
+        (x,) = layers.kernel("place", [x, encodings], [layers.floats(*x.shape)])
 
         def layer(inputs: Sequence[TensorValue], own: Sequence[TensorValue]) -> list[TensorValue]:
             (x,) = inputs
