@@ -144,13 +144,13 @@ def test_memory_that_a_model_needs() -> None:
 @pytest.mark.parametrize(
     ("requested", "running"),
     [
-        ("default", "float16"),
+        ("default", "bfloat16"),
         ("auto", "bfloat16"),
-        ("float16", "float16"),
+        ("float16", "bfloat16"),
         ("bfloat16", "bfloat16"),
         ("float32", "float32"),
-        ("int8", "int8_float16"),
-        ("int8_float16", "int8_float16"),
+        ("int8", "int8_bfloat16"),
+        ("int8_float16", "int8_bfloat16"),
         ("int8_bfloat16", "int8_bfloat16"),
         ("int8_float32", "int8_float32"),
     ],

@@ -19,6 +19,8 @@ GPU_KERNELS = _FLOATS | {f"int8_{name}" for name in _FLOATS}
 CPU_KERNELS = frozenset({"float32", "int8_float32"})
 TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
 """Compute types that have kernels in this release; the last, on a CPU with a tile unit."""
+_BFLOAT16 = {"float16": "bfloat16", "int8_float16": "int8_bfloat16"}
+"""What runs instead of these on a GPU."""
 
 _NAMES = (
     "default",
@@ -175,6 +177,7 @@ def select(
 
     A type without kernels, int16, runs in float32, which is logged once with the reason. ``auto``
     on a GPU is bfloat16, which has float32's range and is fast there; int8 is for whom asks for it.
+    So are float16 and ``int8_float16``, which is logged, too.
 
     Args:
         compute_type: As given to the engine: a name, or names by device.
@@ -190,6 +193,9 @@ def select(
     resolved = resolve(requested, saved, capabilities(device), device, kernels_here)
     if requested == "auto" and device == "cuda":
         return Precision(resolved, "bfloat16")
+    if device == "cuda" and resolved in _BFLOAT16:
+        _tell_bfloat16(requested)
+        return Precision(resolved, _BFLOAT16[resolved])
     if resolved in kernels_here:
         return Precision(resolved, resolved)
     _tell_substitution(requested, resolved, device)
@@ -232,6 +238,15 @@ def _unsupported(name: str) -> ValueError:
     return ValueError(
         f"Requested {name} compute type, but the target device or backend do not support "
         f"efficient {name} computation."
+    )
+
+
+@functools.cache
+def _tell_bfloat16(requested: str) -> None:
+    _log.info(
+        "compute type %s runs in bfloat16 on a GPU, which is as fast: attention of the encoder in "
+        "float16 has not been compared with the reference on one yet",
+        requested,
     )
 
 

@@ -37,7 +37,8 @@ class Layers:
         self.api = api
         self.dtype = dtype
         self.few = few
-        # MAX's products of half types are wrong for some shapes on Hopper (26.7).
+        # MAX's products of half types (26.7) gave an encoder's first rows wrong on an H200, though
+        # each is right alone; and compiling them takes most of ten minutes.
         self.tensor_cores = api == "cuda" and dtype != DType.float32
         self.own_products = few or api == "cpu" or self.tensor_cores
 
@@ -169,8 +170,7 @@ class Layers:
     def _product(self, x: TensorValue, weight: TensorValue, bias: TensorValue) -> TensorValue:
         """``x weight^T + bias`` in float32.
 
-        What is multiplied comes from a kernel of this package or from another product: see
-        norm.mojo.
+        What is multiplied comes from a kernel of this package or another product: see norm.mojo.
         """
         return ops.cast(ops.matmul(x, ops.transpose(weight, 0, 1)), DType.float32) + bias
 
