@@ -34,9 +34,8 @@ class DecoderGraphs:
         device: Where they run.
         api: Of the device.
         dtype: What they compute in.
-        kept: What the matrices are kept in: `dtype`, or int8 with a scale for each output. A step
-            of few rows widens int8 as it reads it. For more rows, and for what is not a step, the
-            one copy is dequantised to `dtype`, a matrix at a time, before MAX's product.
+        kept: What the matrices are kept in: `dtype`, or int8 with a scale for each output, which
+            is widened as it is read.
         d: Dimensions of the model.
     """
 

@@ -67,8 +67,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
             return [layers.added(x, hidden, *own[14:16])]
 
         ((x,),) = repeated(graph, [x], own, layer)[-1:]
-        (normed,) = layers.kernel("norm", [x, *end], [layers.floats(*x.shape)])
-        graph.output(normed)
+        graph.output(layers.last_norm(x, *end))
 
 
 def add_memory(module: Module, layers: Layers, d: Dimensions) -> None:

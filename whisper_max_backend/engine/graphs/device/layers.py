@@ -11,7 +11,7 @@ from max.graph.dim import DimLike
 from ...artifacts import kernels_path
 
 FEW_ROWS = 8
-"""Rows that share one reading of the weights (linear.mojo); for more, matrix products are made."""
+"""Rows that share one reading of the weights (linear.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -75,7 +75,11 @@ class Layers:
 
     def norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
         """Layer normalisation of float32, in the type of the products."""
-        return self.kernel("norm", [x, gamma, beta], [self.tensor(*x.shape)])[0]
+        return self._norm(x, gamma, beta, self.tensor(*x.shape))
+
+    def last_norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
+        """As `norm`, in float32."""
+        return self._norm(x, gamma, beta, self.floats(*x.shape))
 
     def cast(self, x: TensorValue) -> TensorValue:
         """Float32 in the type of the products."""
@@ -88,11 +92,11 @@ class Layers:
 
         `vectors` are the bias and, before it, the scales of a weight that is int8.
         """
-        if self.own_products or weight.dtype == DType.int8:
+        if self._own(weight):
             result = self.tensor(*x.shape[:-1], weight.shape[0])
             name = _kept("linear", weight)
             inputs = [x, weight, *vectors]
-            return self._few_rows(name, inputs, result, activate=activate)
+            return self._linear(name, inputs, result, activate=activate)
         y = self._product(x, weight, *vectors)
         return ops.cast(ops.gelu(y) if activate else y, self.dtype)
 
@@ -117,15 +121,15 @@ class Layers:
         self, residual: TensorValue, x: TensorValue, weight: TensorValue, *vectors: TensorValue
     ) -> TensorValue:
         """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
-        if self.own_products or weight.dtype == DType.int8:
+        if self._own(weight):
             inputs = [x, weight, *vectors, residual]
-            return self._few_rows(_kept("linear_added", weight), inputs, residual.type)
+            return self._linear(_kept("linear_added", weight), inputs, residual.type)
         return residual + self._product(x, weight, *vectors)
 
     def logits(self, states: TensorValue, weight: TensorValue, *scales: TensorValue) -> TensorValue:
         """``states weight^T`` in float32, `scales` those of a weight that is int8."""
         result = self.floats(*states.shape[:-1], weight.shape[0])
-        return self._few_rows(_kept("logits", weight), [states, weight, *scales], result)
+        return self._linear(_kept("logits", weight), [states, weight, *scales], result)
 
     def embedded(
         self,
@@ -160,7 +164,16 @@ class Layers:
         attended = ops.matmul(ops.cast(ops.softmax(scores), self.dtype), v)
         return ops.reshape(ops.permute(attended, [0, 2, 1, 3]), queries.shape)
 
-    def _few_rows(
+    def _norm(
+        self, x: TensorValue, gamma: TensorValue, beta: TensorValue, result: TensorType
+    ) -> TensorValue:
+        return self.kernel("norm", [x, gamma, beta], [result])[0]
+
+    def _own(self, weight: TensorValue) -> bool:
+        """Whether products with it are a kernel of linear.mojo, as all of int8 are."""
+        return self.own_products or weight.dtype == DType.int8
+
+    def _linear(
         self, name: str, inputs: Sequence[TensorValue], result: TensorType, **parameters: bool
     ) -> TensorValue:
         """A kernel of linear.mojo."""
