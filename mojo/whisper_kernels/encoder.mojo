@@ -20,6 +20,7 @@ from .attention import (
 )
 from .epilogue import Epilogue
 from .gemm import multiply
+from .heads import HeadGroups
 from .layer_norm import normalize
 from .matrix import Rows
 from .parallel import Member, Phases, together
@@ -69,13 +70,30 @@ struct RowBlock[storage: DType]:
         self.hidden.unsafe_free()
 
     def project(
-        mut self, x: Floats, rows: Int, norm: Norm, linear: Linear[Self.storage], y: Floats
+        mut self,
+        x: Floats,
+        rows: Int,
+        norm: Norm,
+        linear: Linear[Self.storage],
+        y: Floats,
+        heads: HeadGroups,
+        group_size: Int,
     ):
-        """`y = linear(norm(x))`: queries, keys and values."""
+        """`y = linear(norm(x))`: the heads of queries, keys and values, their groups `group_size`
+        apart."""
         var width = linear.weight.depth
         self.normalize_rows(x, rows, norm, width, self.normed)
         self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
-        self.apply(linear, y)
+        for group in range(heads.count()):
+            multiply(
+                self.strips,
+                linear.weight,
+                heads.first_panel(group),
+                heads.last_panel(group),
+                y.unsafe_offset(group * (group_size - heads.columns())),
+                heads.columns(),
+                Epilogue(bias=linear.bias),
+            )
 
     def add_attention(mut self, attended: Floats, rows: Int, out_: Linear[Self.storage], x: Floats):
         """`x += out(attended)`."""
@@ -184,7 +202,11 @@ def encode[
     var packed_size = head_bytes[memory](count, head_size)
     var convolved = unsafe_alloc[Float32](batch * sizes.frames * width, alignment=64)
     var attended = convolved  # the convolution's output is no longer needed by then
-    var projected = unsafe_alloc[Float32](batch * count * 3 * width, alignment=64)
+    # Queries, keys and values.
+    var groups = HeadGroups(3 * heads, head_size)
+    var group_size = count * groups.columns()
+    var projected_size = groups.count() * group_size
+    var projected = unsafe_alloc[Float32](batch * projected_size, alignment=64)
     var packed = unsafe_alloc[UInt8](batch * heads * packed_size, alignment=64)
     var most = max(Strips[storage].block_rows, BLOCK_BYTES // (16 * width))
     var block = even_block[storage](count, most, threads)
@@ -258,20 +280,24 @@ def encode[
                 height,
                 layer.attention_norm,
                 layer.attention_in,
-                projected.unsafe_offset(place * 3 * width),
+                projected.unsafe_offset(item * projected_size + start * groups.columns()),
+                groups,
+                group_size,
             )
 
         member.run(batch * blocks, second_convolution)
         for index in range(sizes.layers):
 
             def pack(task: Int) {imm}:
-                var item = task // heads
-                var keys = projected.unsafe_offset(
-                    item * count * 3 * width + width + task % heads * head_size
-                )
+                var item = projected.unsafe_offset(task // heads * projected_size)
+                var head = task % heads
                 KeysValues[memory](
                     packed.unsafe_offset(task * packed_size), count, head_size
-                ).pack(keys, keys.unsafe_offset(width), 3 * width)
+                ).pack(
+                    item.unsafe_offset(groups.place(heads + head, count)),
+                    item.unsafe_offset(groups.place(2 * heads + head, count)),
+                    groups.columns(),
+                )
 
             member.run(batch * heads, pack)
 
@@ -282,16 +308,18 @@ def encode[
                     return
                 var place = task // query_blocks
                 var item = place // heads
-                var column = place % heads * head_size
-                var queries = projected.unsafe_offset(item * count * 3 * width + column)
+                var head = place % heads
+                var queries = projected.unsafe_offset(
+                    item * projected_size + groups.place(head, count)
+                )
                 attention.attend(
-                    Rows(queries, 3 * width, count),
+                    Rows(queries, groups.columns(), count),
                     first,
                     last,
                     KeysValues[memory](
                         packed.unsafe_offset(place * packed_size), count, head_size
                     ),
-                    attended.unsafe_offset(item * count * width + column),
+                    attended.unsafe_offset(item * count * width + head * head_size),
                     width,
                 )
 
@@ -309,7 +337,8 @@ def encode[
                 var height = min(block, count - start)
                 if height <= 0:
                     return
-                var place = task // blocks * count + start
+                var item = task // blocks
+                var place = item * count + start
                 var x = states.unsafe_offset(place * width)
                 rows.add_attention(
                     attended.unsafe_offset(place * width), height, layer.attention_out, x
@@ -323,7 +352,9 @@ def encode[
                         height,
                         next.attention_norm,
                         next.attention_in,
-                        projected.unsafe_offset(place * 3 * width),
+                        projected.unsafe_offset(item * projected_size + start * groups.columns()),
+                        groups,
+                        group_size,
                     )
 
             member.run(batch * blocks, between)

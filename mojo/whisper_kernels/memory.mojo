@@ -1,6 +1,5 @@
 """The keys and values of the decoder's cross-attention, made once for a window."""
 
-from std.math import ceildiv, gcd
 from std.memory.alloc import unsafe_alloc
 
 import extensibility
@@ -11,7 +10,8 @@ from max.gpu.host import DeviceContext
 from .attention import KeysValues
 from .epilogue import Epilogue
 from .gemm import multiply
-from .matrix import PANEL, Rows
+from .heads import HeadGroups
+from .matrix import Rows
 from .parallel import Member, Phases, together
 from .parameters import Linear, Parameters
 from .strips import Strips
@@ -38,10 +38,8 @@ def remember[
     `state` is the decoder's width.
     """
     var head_size = state // heads
-    # Heads whose columns are whole panels.
-    var unit = min(heads, PANEL // gcd(head_size, PANEL))
-    var groups = ceildiv(heads, unit)
-    var columns = unit * head_size
+    var groups = HeadGroups(heads, head_size)
+    var columns = groups.columns()
     var start = Parameters(parameters)
     var after = Parameters(parameters)
     _ = after.linear[storage](width, state)
@@ -58,26 +56,26 @@ def remember[
             strips.prepare(Rows(source, width, frames), 0, frames, width)
 
             def pack(task: Int) {imm}:
-                var layer = task // groups
-                var group = task % groups
+                var layer = task // groups.count()
+                var group = task % groups.count()
                 var cursor = Parameters(parameters.unsafe_offset(layer * layer_bytes))
                 var key = cursor.linear[storage](width, state)
                 var value = cursor.linear[storage](width, state)
                 var first_column = group * columns
-                var low = first_column // PANEL
-                var high = ceildiv(min(state, first_column + columns), PANEL)
+                var low = groups.first_panel(group)
+                var high = groups.last_panel(group)
                 var keys = projected
                 var values = projected.unsafe_offset(frames * columns)
                 apply(strips, key, low, high, keys.unsafe_offset(-first_column), columns)
                 apply(strips, value, low, high, values.unsafe_offset(-first_column), columns)
-                for head in range(group * unit, min(heads, (group + 1) * unit)):
+                for head in range(group * groups.each, min(heads, (group + 1) * groups.each)):
                     var column = head * head_size - first_column
                     var place = (layer * items + item) * heads + head
                     KeysValues[memory_type](
                         memory.unsafe_offset(place * memory_size), frames, head_size
                     ).pack(keys.unsafe_offset(column), values.unsafe_offset(column), columns)
 
-            member.run(layers * groups, pack)
+            member.run(layers * groups.count(), pack)
         projected.unsafe_free()
 
     together(threads, body)

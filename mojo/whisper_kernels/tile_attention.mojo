@@ -6,27 +6,41 @@ be known beforehand: the largest of the first few is taken, and, should a sum sh
 below the largest of all, that one instead, once more from the start. So scores are made for one
 panel of keys, and weights for some; they stay in the L1 cache.
 
+The tile unit works beside the vector units: between the rows of scores that become weights stand
+the instructions that make the next scores, and those that add the values of the weights before.
+
 Source: Dao et al., "FlashAttention", 2022, which corrects the top as it goes.
 """
 
-from std.math import align_up, ceildiv, sqrt
-from std.memory import bitcast
+from std.math import align_up, sqrt
 from std.memory.alloc import unsafe_alloc
+from std.sys import llvm_intrinsic
 
 from .exp2 import LOG2_OF_E, exp2_half
 from .extremes import larger
-from .matrix import F32, PANEL, TILE_BYTES, TILE_ROWS, Matrix, Rows, padded_depth
+from .matrix import F32, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, Rows, padded_depth
 from .strips import Strips
 from .tensors import Bytes, Floats
-from .tiles import BLOCK_ROWS, add_products, load_block, store_block, zero_block
+from .tiles import (
+    BLOCK_ROWS,
+    PARTS,
+    add_product_part,
+    add_products,
+    load_block,
+    store_block,
+    zero_block,
+)
 
 comptime HALF = DType.bfloat16
 comptime LINE = 4 * PANEL
 """Bytes of a row of scores."""
 comptime STEP_BYTES = TILE_ROWS * TILE_BYTES
 """Of the weights of 16 queries for a panel of keys: a tile."""
-comptime CHUNK = 8
+comptime SLICE_BYTES = PANEL * TILE_BYTES
+"""Of a panel, as deep as a tile: the values of a panel of keys."""
+comptime CHUNK = 2
 """Panels of keys whose weights are multiplied with values at once."""
+comptime CHUNK_BYTES = 2 * CHUNK * STEP_BYTES
 comptime FIRST = 2
 """Panels of keys that a guess of the top is made from."""
 comptime MOST = Float32(1 << 60)
@@ -43,9 +57,9 @@ struct TileAttention:
     var scores: Floats
     """[2, BLOCK_ROWS, PANEL], of two panels in turns."""
     var weights: Bytes
-    """Two strips of `CHUNK` tiles."""
+    """Two strips of `CHUNK` tiles, of two chunks in turns."""
     var sums: Floats
-    """[BLOCK_ROWS, PANEL], of weights, lane by lane."""
+    """[BLOCK_ROWS, LANES], of weights, two keys of a panel a lane."""
     var attended: Floats
     """[BLOCK_ROWS, head size], to whole panels."""
 
@@ -54,8 +68,8 @@ struct TileAttention:
         self.queries = Strips[HALF](BLOCK_ROWS, head_size)
         self.starts = unsafe_alloc[Float32](2 * block, alignment=64)
         self.scores = unsafe_alloc[Float32](2 * block, alignment=64)
-        self.weights = unsafe_alloc[UInt8](2 * CHUNK * STEP_BYTES, alignment=64)
-        self.sums = unsafe_alloc[Float32](block, alignment=64)
+        self.weights = unsafe_alloc[UInt8](2 * CHUNK_BYTES, alignment=64)
+        self.sums = unsafe_alloc[Float32](BLOCK_ROWS * LANES, alignment=64)
         self.attended = unsafe_alloc[Float32](
             BLOCK_ROWS * align_up(head_size, PANEL), alignment=64
         )
@@ -80,129 +94,194 @@ struct TileAttention:
         """Attention of queries `[first, last)`, at most `BLOCK_ROWS`; output has one row each."""
         var scale = LOG2_OF_E / sqrt(Float32(keys.depth))
         self.queries.prepare(queries, first, last, keys.depth, scale)
-        if last - first > TILE_ROWS:
-            self._attend[True](keys, values)
-        else:
-            self._attend[False](keys, values)
+        self._find_tops(keys, min(FIRST, keys.panels()))
+        if not self._pass_over(keys, values):
+            self._find_tops(keys, keys.panels())
+            _ = self._pass_over(keys, values)
         for row in range(last - first):
             var factor = 1 / self._sum(row)
             var source = self.attended.unsafe_offset(row * align_up(keys.depth, PANEL))
             var target = output.unsafe_offset(row * stride)
-            for k in range(keys.depth):
+            var whole = keys.depth // LANES * LANES
+            for k in range(0, whole, LANES):
+                target.unsafe_offset(k).unsafe_store(
+                    factor * source.unsafe_offset(k).unsafe_load[width=LANES]()
+                )
+            for k in range(whole, keys.depth):
                 target[unsafe_offset=k] = factor * source[unsafe_offset=k]
 
-    def _attend[tall: Bool](self, keys: Matrix[HALF], values: Matrix[HALF]):
-        self._find_tops[tall](keys, min(FIRST, keys.panels()))
-        if not self._pass_over[tall](keys, values):
-            self._find_tops[tall](keys, keys.panels())
-            _ = self._pass_over[tall](keys, values)
-
-    def _find_tops[tall: Bool](self, keys: Matrix[HALF], panels: Int):
+    def _find_tops(self, keys: Matrix[HALF], panels: Int):
         """Makes `starts` from the largest scores of the first panels."""
-        comptime V = SIMD[F32, PANEL]
+        comptime V = SIMD[F32, LANES]
         var tops = self.sums
         for row in range(self.queries.rows):
-            tops.unsafe_offset(row * PANEL).unsafe_store(V(Float32.MIN_FINITE))
+            tops.unsafe_offset(row * LANES).unsafe_store(V(Float32.MIN_FINITE))
         for panel in range(panels):
-            zero_block[tall]()
-            self._score[tall](keys, panel)
+            zero_block[True]()
+            self._score(keys, panel, 0)
             var count = min(PANEL, keys.columns - panel * PANEL)
             for row in range(self.queries.rows):
                 var x = self._scores(panel).unsafe_offset(row * PANEL)
-                var top = tops.unsafe_offset(row * PANEL)
+                var top = tops.unsafe_offset(row * LANES)
                 for k in range(count, PANEL):
                     x[unsafe_offset=k] = Float32.MIN_FINITE
+                var low = x.unsafe_load[width=LANES]()
+                var high = x.unsafe_offset(LANES).unsafe_load[width=LANES]()
                 top.unsafe_store(
-                    larger[PANEL](x.unsafe_load[width=PANEL](), top.unsafe_load[width=PANEL]())
+                    larger[LANES](larger[LANES](low, high), top.unsafe_load[width=LANES]())
                 )
         var last_count = keys.columns - (keys.panels() - 1) * PANEL
         for row in range(self.queries.rows):
             var start = self.starts.unsafe_offset(row * PANEL)
-            var top = tops.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]().reduce_max()
-            start.unsafe_store(V(-top))
+            var top = tops.unsafe_offset(row * LANES).unsafe_load[width=LANES]().reduce_max()
+            start.unsafe_store(SIMD[F32, PANEL](-top))
             var last = start.unsafe_offset(BLOCK_ROWS * PANEL)
-            last.unsafe_store(V(-top))
+            last.unsafe_store(SIMD[F32, PANEL](-top))
             for k in range(last_count, PANEL):
                 last[unsafe_offset=k] = Float32.MIN_FINITE
 
-    def _pass_over[tall: Bool](self, keys: Matrix[HALF], values: Matrix[HALF]) -> Bool:
+    def _pass_over(self, keys: Matrix[HALF], values: Matrix[HALF]) -> Bool:
         """Sums of weights and of weighted values; returns whether all are as exact as can be."""
-        var rows = self.queries.rows
-        var width = align_up(keys.depth, PANEL)
-        for row in range(rows):
-            self.sums.unsafe_offset(row * PANEL).unsafe_store(SIMD[F32, PANEL](0))
-        for i in range(0, BLOCK_ROWS * width, PANEL):
-            self.attended.unsafe_offset(i).unsafe_store(SIMD[F32, PANEL](0))
+        for i in range(0, BLOCK_ROWS * LANES, LANES):
+            self.sums.unsafe_offset(i).unsafe_store(SIMD[F32, LANES](0))
+        for i in range(0, BLOCK_ROWS * align_up(keys.depth, PANEL), LANES):
+            self.attended.unsafe_offset(i).unsafe_store(SIMD[F32, LANES](0))
         var panels = keys.panels()
-        self._score_from[tall](keys, 0)
+        self._load_starts(keys, 0)
+        self._score(keys, 0, 0)
         for panel in range(panels):
-            # The tile unit makes the next scores while these become weights.
-            if panel + 1 < panels:
-                self._score_from[tall](keys, panel + 1)
-            self._weigh(panel)
-            var end = panel + 1
-            if end % CHUNK == 0 or end == panels:
-                self._add_values[tall](values, panel // CHUNK * CHUNK, end)
-        for row in range(rows):
+            self._weigh(panel, keys, values)
+        var last = (panels - 1) // CHUNK * CHUNK
+        for place in range(panels - last, CHUNK):
+            # The panels of the last chunk were too few for all columns of the one before.
+            self._add_values(values, last - CHUNK, last, place)
+        for place in range(CHUNK):
+            self._add_values(values, last, panels, place)
+        for row in range(self.queries.rows):
             if not self._sum(row) < MOST:
                 return False
         return True
+
+    def _weigh(self, panel: Int, keys: Matrix[HALF], values: Matrix[HALF]):
+        """From the scores of a panel to weights, summed up. Meanwhile the tile unit makes the
+        scores of the next panel, then adds some columns of the values of the chunk before."""
+        var next = panel + 1
+        var strip_bytes = TILE_ROWS * 2 * padded_depth[HALF](keys.depth)
+        var steps = strip_bytes // STEP_BYTES if next < keys.panels() else 0
+        var left = self.queries.strip(0)
+        var right = keys.panel(next)
+        if steps > 0:
+            self._load_starts(keys, next)
+        for step in range(2):
+            if step < steps:
+                self._weigh_rows[True](panel, step, left, right, strip_bytes)
+            else:
+                self._weigh_rows[False](panel, step, left, right, strip_bytes)
+            left = left.unsafe_offset(STEP_BYTES)
+            right = right.unsafe_offset(SLICE_BYTES)
+        if steps > 0:
+            self._score(keys, next, min(2, steps))
+        var before = panel // CHUNK * CHUNK - CHUNK
+        var column = panel % CHUNK
+        var busy = before >= 0 and column < values.panels()
+        left = self._chunk(before)
+        right = values.panel(column).unsafe_offset(before * SLICE_BYTES)
+        var line = 4 * align_up(values.columns, PANEL)
+        var block = self.attended.unsafe_offset(column * PANEL).unsafe_bitcast[UInt8]()
+        if busy:
+            load_block[True](block, line)
+        for step in range(2):
+            if busy:
+                self._weigh_rows[True](panel, 2 + step, left, right, CHUNK * STEP_BYTES)
+            else:
+                self._weigh_rows[False](panel, 2 + step, left, right, CHUNK * STEP_BYTES)
+            left = left.unsafe_offset(STEP_BYTES)
+            right = right.unsafe_offset(SLICE_BYTES)
+        if busy:
+            store_block[True](block, line)
+            self._add_values(values, before, before + CHUNK, column + CHUNK)
+
+    def _weigh_rows[
+        busy: Bool
+    ](self, panel: Int, quarter: Int, left: Bytes, right: Bytes, strip_bytes: Int):
+        """A quarter of the rows; among them, if `busy`, a product of four tiles."""
+        comptime count = BLOCK_ROWS // 4
+        var first = quarter * count
+        var strip = first // TILE_ROWS
+        var scores = self._scores(panel).unsafe_offset(first * PANEL)
+        var sums = self.sums.unsafe_offset(first * LANES)
+        var weights = self._chunk(panel).unsafe_offset(
+            (strip * CHUNK + panel % CHUNK) * STEP_BYTES + first % TILE_ROWS * TILE_BYTES
+        ).unsafe_bitcast[BFloat16]()
+        comptime for row in range(count):
+            comptime if busy and row < PARTS:
+                add_product_part[HALF, row](left, strip_bytes, right)
+            var e = exp2_half(scores.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]())
+            var halves = rounded(e)
+            var sum = sums.unsafe_offset(row * LANES)
+            sum.unsafe_store(add_all(sum.unsafe_load[width=LANES](), halves))
+            weights.unsafe_offset(row * PANEL).unsafe_store(halves)
 
     @always_inline
     def _scores(self, panel: Int) -> Floats:
         return self.scores.unsafe_offset(panel % 2 * BLOCK_ROWS * PANEL)
 
     @always_inline
-    def _score_from[tall: Bool](self, keys: Matrix[HALF], panel: Int):
-        """Scores of a panel of keys, less the tops."""
+    def _chunk(self, panel: Int) -> Bytes:
+        """The weights of the chunk that a panel of keys belongs to."""
+        return self.weights.unsafe_offset(panel // CHUNK % 2 * CHUNK_BYTES)
+
+    @always_inline
+    def _load_starts(self, keys: Matrix[HALF], panel: Int):
+        """What the scores of a panel of keys are added to."""
         var is_last = panel + 1 == keys.panels()
         var start = self.starts.unsafe_offset(BLOCK_ROWS * PANEL if is_last else 0)
-        load_block[tall](start.unsafe_bitcast[UInt8](), LINE)
-        self._score[tall](keys, panel)
+        load_block[True](start.unsafe_bitcast[UInt8](), LINE)
 
     @always_inline
-    def _score[tall: Bool](self, keys: Matrix[HALF], panel: Int):
-        """Scores of a panel of keys, on top of what the tiles hold."""
+    def _score(self, keys: Matrix[HALF], panel: Int, done: Int):
+        """Scores of a panel of keys, on top of what the tiles hold; `done` steps of their depth
+        were added before."""
         var depth_bytes = 2 * padded_depth[HALF](keys.depth)
-        add_products[HALF, tall](
-            self.queries.strip(0), TILE_ROWS * depth_bytes, keys.panel(panel), depth_bytes
+        add_products[HALF, True](
+            self.queries.strip(0).unsafe_offset(done * STEP_BYTES),
+            TILE_ROWS * depth_bytes,
+            keys.panel(panel).unsafe_offset(done * SLICE_BYTES),
+            depth_bytes - done * TILE_BYTES,
         )
-        store_block[tall](self._scores(panel).unsafe_bitcast[UInt8](), LINE)
+        store_block[True](self._scores(panel).unsafe_bitcast[UInt8](), LINE)
 
-    @always_inline
-    def _weigh(self, panel: Int):
-        """From the scores of a panel to weights, summed up."""
-        var scores = self._scores(panel)
-        for start in range(0, self.queries.rows, TILE_ROWS):
-            var strip = self.weights.unsafe_offset(
-                (start // TILE_ROWS * CHUNK + panel % CHUNK) * STEP_BYTES
-            ).unsafe_bitcast[BFloat16]()
-            for row in range(start, min(start + TILE_ROWS, self.queries.rows)):
-                var place = row * PANEL
-                var e = exp2_half(scores.unsafe_offset(place).unsafe_load[width=PANEL]())
-                var bits = (bitcast[DType.uint32, PANEL](e) + 0x8000) & 0xFFFF0000
-                var sum = self.sums.unsafe_offset(place)
-                sum.unsafe_store(sum.unsafe_load[width=PANEL]() + bitcast[F32, PANEL](bits))
-                var halves = bitcast[DType.uint16, 2 * PANEL](bits).deinterleave()[1]
-                strip.unsafe_offset((row - start) * PANEL).unsafe_store(
-                    bitcast[HALF, PANEL](halves)
-                )
-
-    @always_inline
-    def _add_values[tall: Bool](self, values: Matrix[HALF], first: Int, last: Int):
-        """Adds the values of panels of keys `[first, last)`, weighted."""
+    def _add_values(self, values: Matrix[HALF], first: Int, last: Int, place: Int):
+        """Adds the values of panels of keys `[first, last)` of one chunk, weighted: every
+        `CHUNK`th of their panels from `place` on."""
         var line = 4 * align_up(values.columns, PANEL)
-        for column in range(values.panels()):
+        for column in range(place, values.panels(), CHUNK):
             var block = self.attended.unsafe_offset(column * PANEL).unsafe_bitcast[UInt8]()
-            load_block[tall](block, line)
-            add_products[HALF, tall](
-                self.weights,
+            load_block[True](block, line)
+            add_products[HALF, True](
+                self._chunk(first),
                 CHUNK * STEP_BYTES,
-                values.panel(column).unsafe_offset(first * PANEL * PANEL * 2),
+                values.panel(column).unsafe_offset(first * SLICE_BYTES),
                 (last - first) * TILE_BYTES,
             )
-            store_block[tall](block, line)
+            store_block[True](block, line)
 
     @always_inline
     def _sum(self, row: Int) -> Float32:
-        return self.sums.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]().reduce_add()
+        return self.sums.unsafe_offset(row * LANES).unsafe_load[width=LANES]().reduce_add()
+
+
+@always_inline
+def rounded(x: SIMD[F32, PANEL]) -> SIMD[HALF, PANEL]:
+    """The nearest of bfloat16, in one instruction."""
+    return llvm_intrinsic["llvm.x86.avx512bf16.cvtne2ps2bf16.512", SIMD[HALF, PANEL]](
+        x.slice[LANES, offset=LANES](), x.slice[LANES]()
+    )
+
+
+@always_inline
+def add_all(sums: SIMD[F32, LANES], x: SIMD[HALF, PANEL]) -> SIMD[F32, LANES]:
+    """Adds two neighbours of `x` to each lane."""
+    return llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", SIMD[F32, LANES]](
+        sums, x, SIMD[HALF, PANEL](1)
+    )

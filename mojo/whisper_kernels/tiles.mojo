@@ -112,6 +112,34 @@ def add_products[
             multiply_tile[storage, 3, 5, 7]()
 
 
+comptime PARTS = 8
+"""Instructions of a product of two tiles with two."""
+
+
+@always_inline
+def add_product_part[
+    storage: DType, part: Int
+](a: Bytes, strip_bytes: Int, b: Bytes):
+    """One instruction of `add_products` for the depth of a tile and tall blocks."""
+    comptime line = 4 * PANEL
+    comptime if part == 0:
+        load_tile[4](a, TILE_BYTES)
+    elif part == 1:
+        load_tile[6](b, line)
+    elif part == 2:
+        multiply_tile[storage, 0, 4, 6]()
+    elif part == 3:
+        load_tile[7](b.unsafe_offset(TILE_BYTES), line)
+    elif part == 4:
+        multiply_tile[storage, 1, 4, 7]()
+    elif part == 5:
+        load_tile[5](a.unsafe_offset(strip_bytes), TILE_BYTES)
+    elif part == 6:
+        multiply_tile[storage, 2, 5, 6]()
+    else:
+        multiply_tile[storage, 3, 5, 7]()
+
+
 @always_inline
 def multiply_block[
     storage: DType, tall: Bool
