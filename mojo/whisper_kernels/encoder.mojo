@@ -28,7 +28,7 @@ from .parameters import Linear, Norm, Parameters
 from .strips import Strips
 from .tensors import Bytes, Floats, first, floats, ints, numbers
 
-comptime BLOCK_BYTES = 768 * 1024
+comptime BLOCK_BYTES = 1536 * 1024
 """Of the widest activations of a block of rows, which should stay in L2."""
 
 

@@ -61,7 +61,7 @@ struct Strips[storage: DType]:
     var zeros: Floats
     """The byte that stands for zero in each row, if quantised."""
     var corner: Floats
-    """Room for a tile [block_rows, PANEL]."""
+    """Room for two tiles [block_rows, PANEL]."""
     var line: Floats
     """Room for a row."""
     var rows: Int
@@ -73,7 +73,7 @@ struct Strips[storage: DType]:
         self.memory = unsafe_alloc[UInt8](room * Self.row_bytes(most_depth), alignment=64)
         self.scales = unsafe_alloc[Float32](room)
         self.zeros = unsafe_alloc[Float32](room)
-        self.corner = unsafe_alloc[Float32](Self.block_rows * PANEL, alignment=64)
+        self.corner = unsafe_alloc[Float32](2 * Self.block_rows * PANEL, alignment=64)
         self.line = unsafe_alloc[Float32](align_up(most_depth, LANES), alignment=64)
         self.rows = 0
         self.depth = 0
