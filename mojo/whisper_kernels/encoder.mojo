@@ -22,14 +22,16 @@ from .epilogue import Epilogue
 from .gemm import multiply
 from .heads import HeadGroups
 from .layer_norm import normalize
-from .matrix import Rows
+from .matrix import Rows, tiled
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
 from .strips import Strips
 from .tensors import Bytes, Floats, first, floats, ints, numbers
 
-comptime BLOCK_BYTES = 1536 * 1024
+comptime BLOCK_BYTES = 768 * 1024
 """Of the widest activations of a block of rows, which should stay in L2."""
+comptime TILED_BLOCK_BYTES = 2 * BLOCK_BYTES
+"""With the tile unit, which is so fast that reading all weights for every block counts for more."""
 
 
 struct EncoderLayer[storage: DType](ImplicitlyCopyable):
@@ -77,20 +79,19 @@ struct RowBlock[storage: DType]:
         linear: Linear[Self.storage],
         y: Floats,
         heads: HeadGroups,
-        group_size: Int,
     ):
-        """`y = linear(norm(x))`: the heads of queries, keys and values, their groups `group_size`
-        apart."""
+        """`y = linear(norm(x))`: the heads of queries, keys and values, at the first of the rows."""
         var width = linear.weight.depth
         self.normalize_rows(x, rows, norm, width, self.normed)
         self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
         for group in range(heads.count()):
+            # Its first column goes where the group begins.
             multiply(
                 self.strips,
                 linear.weight,
                 heads.first_panel(group),
                 heads.last_panel(group),
-                y.unsafe_offset(group * (group_size - heads.columns())),
+                y.unsafe_offset(group * (heads.rows - 1) * heads.columns()),
                 heads.columns(),
                 Epilogue(bias=linear.bias),
             )
@@ -202,13 +203,11 @@ def encode[
     var packed_size = head_bytes[memory](count, head_size)
     var convolved = unsafe_alloc[Float32](batch * sizes.frames * width, alignment=64)
     var attended = convolved  # the convolution's output is no longer needed by then
-    # Queries, keys and values.
-    var groups = HeadGroups(3 * heads, head_size)
-    var group_size = count * groups.columns()
-    var projected_size = groups.count() * group_size
-    var projected = unsafe_alloc[Float32](batch * projected_size, alignment=64)
+    var groups = HeadGroups(3 * heads, head_size, count)  # queries, keys and values
+    var projected = unsafe_alloc[Float32](batch * groups.size(), alignment=64)
     var packed = unsafe_alloc[UInt8](batch * heads * packed_size, alignment=64)
-    var most = max(Strips[storage].block_rows, BLOCK_BYTES // (16 * width))
+    comptime block_bytes = TILED_BLOCK_BYTES if tiled[storage]() else BLOCK_BYTES
+    var most = max(Strips[storage].block_rows, block_bytes // (16 * width))
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
@@ -280,22 +279,21 @@ def encode[
                 height,
                 layer.attention_norm,
                 layer.attention_in,
-                projected.unsafe_offset(item * projected_size + start * groups.columns()),
+                projected.unsafe_offset(item * groups.size() + start * groups.columns()),
                 groups,
-                group_size,
             )
 
         member.run(batch * blocks, second_convolution)
         for index in range(sizes.layers):
 
             def pack(task: Int) {imm}:
-                var item = projected.unsafe_offset(task // heads * projected_size)
+                var item = projected.unsafe_offset(task // heads * groups.size())
                 var head = task % heads
                 KeysValues[memory](
                     packed.unsafe_offset(task * packed_size), count, head_size
                 ).pack(
-                    item.unsafe_offset(groups.place(heads + head, count)),
-                    item.unsafe_offset(groups.place(2 * heads + head, count)),
+                    item.unsafe_offset(groups.place(heads + head)),
+                    item.unsafe_offset(groups.place(2 * heads + head)),
                     groups.columns(),
                 )
 
@@ -310,7 +308,7 @@ def encode[
                 var item = place // heads
                 var head = place % heads
                 var queries = projected.unsafe_offset(
-                    item * projected_size + groups.place(head, count)
+                    item * groups.size() + groups.place(head)
                 )
                 attention.attend(
                     Rows(queries, groups.columns(), count),
@@ -352,9 +350,8 @@ def encode[
                         height,
                         next.attention_norm,
                         next.attention_in,
-                        projected.unsafe_offset(item * projected_size + start * groups.columns()),
+                        projected.unsafe_offset(item * groups.size() + start * groups.columns()),
                         groups,
-                        group_size,
                     )
 
             member.run(batch * blocks, between)

@@ -4,7 +4,7 @@ A tile of `ROWS` x `COLUMNS` results stays in registers while the depth streams 
 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of 16 bits
 (PMADDWD), from which the float32 result is
 `scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is a tile unit, it does the
-products that it can (tiles.mojo).
+products that it can (tile_product.mojo).
 """
 
 from std.collections import Array
@@ -18,7 +18,7 @@ from .epilogue import Epilogue, finish
 from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, Matrix, tiled
 from .strips import HALF, QUARTER, ROWS, Strips, strip_height
 from .tensors import Bytes, Floats, Numbers
-from .tiles import multiply_tiles
+from .tile_product import multiply_tiles
 
 comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""

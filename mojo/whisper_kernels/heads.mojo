@@ -15,12 +15,14 @@ struct HeadGroups(ImplicitlyCopyable):
 
     var heads: Int
     var head_size: Int
+    var rows: Int
     var each: Int
     """Heads of a group."""
 
-    def __init__(out self, heads: Int, head_size: Int):
+    def __init__(out self, heads: Int, head_size: Int, rows: Int):
         self.heads = heads
         self.head_size = head_size
+        self.rows = rows
         self.each = min(heads, PANEL // gcd(head_size, PANEL))
 
     @always_inline
@@ -34,6 +36,11 @@ struct HeadGroups(ImplicitlyCopyable):
         return self.each * self.head_size
 
     @always_inline
+    def size(self) -> Int:
+        """Numbers of all groups."""
+        return self.count() * self.rows * self.columns()
+
+    @always_inline
     def first_panel(self, group: Int) -> Int:
         """The panel that a group begins with."""
         return group * self.columns() // PANEL
@@ -45,6 +52,6 @@ struct HeadGroups(ImplicitlyCopyable):
         return ceildiv(heads * self.head_size, PANEL)
 
     @always_inline
-    def place(self, head: Int, rows: Int) -> Int:
-        """Where a head begins, of so many rows."""
-        return head // self.each * rows * self.columns() + head % self.each * self.head_size
+    def place(self, head: Int) -> Int:
+        """Where a head begins."""
+        return head // self.each * self.rows * self.columns() + head % self.each * self.head_size

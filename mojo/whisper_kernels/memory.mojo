@@ -38,7 +38,7 @@ def remember[
     `state` is the decoder's width.
     """
     var head_size = state // heads
-    var groups = HeadGroups(heads, head_size)
+    var groups = HeadGroups(heads, head_size, frames)
     var columns = groups.columns()
     var start = Parameters(parameters)
     var after = Parameters(parameters)

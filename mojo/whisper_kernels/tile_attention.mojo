@@ -23,7 +23,7 @@ from .strips import Strips
 from .tensors import Bytes, Floats
 from .tiles import (
     BLOCK_ROWS,
-    PARTS,
+    TALL_PARTS,
     add_product_part,
     add_products,
     load_block,
@@ -152,9 +152,10 @@ struct TileAttention:
         for panel in range(panels):
             self._weigh(panel, keys, values)
         var last = (panels - 1) // CHUNK * CHUNK
-        for place in range(panels - last, CHUNK):
-            # The panels of the last chunk were too few for all columns of the one before.
-            self._add_values(values, last - CHUNK, last, place)
+        if last > 0:
+            # If the last chunk has fewer panels, some columns of the one before are left.
+            for place in range(panels - last, CHUNK):
+                self._add_values(values, last - CHUNK, last, place)
         for place in range(CHUNK):
             self._add_values(values, last, panels, place)
         for row in range(self.queries.rows):
@@ -214,7 +215,7 @@ struct TileAttention:
             (strip * CHUNK + panel % CHUNK) * STEP_BYTES + first % TILE_ROWS * TILE_BYTES
         ).unsafe_bitcast[BFloat16]()
         comptime for row in range(count):
-            comptime if busy and row < PARTS:
+            comptime if busy and row < TALL_PARTS:
                 add_product_part[HALF, row](left, strip_bytes, right)
             var e = exp2_half(scores.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]())
             var halves = rounded(e)
