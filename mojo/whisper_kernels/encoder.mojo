@@ -18,13 +18,11 @@ from .attention import (
     encoder_memory,
     head_bytes,
 )
-from .epilogue import Epilogue
-from .gemm import multiply
 from .heads import HeadGroups
-from .layer_norm import normalize
 from .matrix import Rows, tiled
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
+from .row_block import RowBlock
 from .strips import Strips
 from .tensors import Bytes, Floats, first, floats, ints, numbers
 
@@ -52,100 +50,6 @@ struct EncoderLayer[storage: DType](ImplicitlyCopyable):
         self.norm = parameters.norm(width)
         self.up = parameters.linear[Self.storage](width, 4 * width)
         self.down = parameters.linear[Self.storage](4 * width, width)
-
-
-struct RowBlock[storage: DType]:
-    """A thread's room for a block of rows."""
-
-    var strips: Strips[Self.storage]
-    var normed: Floats
-    var hidden: Floats
-
-    def __init__(out self, rows: Int, width: Int, depth: Int):
-        """For `rows` of the model's width, and products as deep as `depth`."""
-        self.strips = Strips[Self.storage](rows, depth)
-        self.normed = unsafe_alloc[Float32](rows * width, alignment=64)
-        self.hidden = unsafe_alloc[Float32](rows * 4 * width, alignment=64)
-
-    def __deinit__(deinit self):
-        self.normed.unsafe_free()
-        self.hidden.unsafe_free()
-
-    def project(
-        mut self,
-        x: Floats,
-        rows: Int,
-        norm: Norm,
-        linear: Linear[Self.storage],
-        y: Floats,
-        heads: HeadGroups,
-    ):
-        """`y = linear(norm(x))`: the heads of queries, keys and values, at the first of the rows."""
-        var width = linear.weight.depth
-        self.normalize_rows(x, rows, norm, width, self.normed)
-        self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
-        for group in range(heads.count()):
-            # Its first column goes where the group begins.
-            multiply(
-                self.strips,
-                linear.weight,
-                heads.first_panel(group),
-                heads.last_panel(group),
-                y.unsafe_offset(group * (heads.rows - 1) * heads.columns()),
-                heads.columns(),
-                Epilogue(bias=linear.bias),
-            )
-
-    def add_attention(mut self, attended: Floats, rows: Int, out_: Linear[Self.storage], x: Floats):
-        """`x += out(attended)`."""
-        var width = out_.weight.depth
-        self.strips.prepare(Rows(attended, width, rows), 0, rows, width)
-        self.apply(out_, x, residual=x)
-
-    def feed_forward(
-        mut self,
-        x: Floats,
-        rows: Int,
-        norm: Norm,
-        up: Linear[Self.storage],
-        down: Linear[Self.storage],
-    ):
-        """`x += down(gelu(up(norm(x))))`."""
-        var width = up.weight.depth
-        self.normalize_rows(x, rows, norm, width, self.normed)
-        self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
-        self.apply(up, self.hidden, activate=True)
-        self.strips.prepare(Rows(self.hidden, 4 * width, rows), 0, rows, 4 * width)
-        self.apply(down, x, residual=x)
-
-    def apply(
-        self,
-        linear: Linear[Self.storage],
-        y: Floats,
-        residual: Optional[Floats] = None,
-        activate: Bool = False,
-    ):
-        """The layer for the rows that the strips hold."""
-        multiply(
-            self.strips,
-            linear.weight,
-            0,
-            linear.weight.panels(),
-            y,
-            linear.weight.columns,
-            Epilogue(bias=linear.bias, residual=residual, activate=activate),
-        )
-
-    def normalize_rows(self, x: Floats, rows: Int, norm: Norm, width: Int, y: Floats):
-        """Layer normalisation of some rows."""
-        for row in range(rows):
-            normalize(
-                x.unsafe_offset(row * width),
-                norm.gamma,
-                norm.beta,
-                y.unsafe_offset(row * width),
-                width,
-            )
 
 
 def even_block[storage: DType](rows: Int, most: Int, threads: Int) -> Int:

@@ -41,6 +41,11 @@ struct HeadGroups(ImplicitlyCopyable):
         return self.count() * self.rows * self.columns()
 
     @always_inline
+    def last_head(self, group: Int) -> Int:
+        """The head that a group ends before."""
+        return min(self.heads, (group + 1) * self.each)
+
+    @always_inline
     def first_panel(self, group: Int) -> Int:
         """The panel that a group begins with."""
         return group * self.columns() // PANEL
@@ -48,8 +53,7 @@ struct HeadGroups(ImplicitlyCopyable):
     @always_inline
     def last_panel(self, group: Int) -> Int:
         """The panel that it ends before."""
-        var heads = min(self.heads, (group + 1) * self.each)
-        return ceildiv(heads * self.head_size, PANEL)
+        return ceildiv(self.last_head(group) * self.head_size, PANEL)
 
     @always_inline
     def place(self, head: Int) -> Int:

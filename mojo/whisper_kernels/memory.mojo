@@ -68,7 +68,7 @@ def remember[
                 var values = projected.unsafe_offset(frames * columns)
                 apply(strips, key, low, high, keys.unsafe_offset(-first_column), columns)
                 apply(strips, value, low, high, values.unsafe_offset(-first_column), columns)
-                for head in range(group * groups.each, min(heads, (group + 1) * groups.each)):
+                for head in range(group * groups.each, groups.last_head(group)):
                     var column = head * head_size - first_column
                     var place = (layer * items + item) * heads + head
                     KeysValues[memory_type](

@@ -168,39 +168,40 @@ struct TileAttention:
         scores of the next panel, then adds some columns of the values of the chunk before."""
         var next = panel + 1
         var strip_bytes = TILE_ROWS * 2 * padded_depth[HALF](keys.depth)
-        var steps = strip_bytes // STEP_BYTES if next < keys.panels() else 0
-        var left = self.queries.strip(0)
-        var right = keys.panel(next)
-        if steps > 0:
+        var steps = 0
+        if next < keys.panels():
+            steps = min(2, strip_bytes // STEP_BYTES)
             self._load_starts(keys, next)
-        for step in range(2):
-            if step < steps:
-                self._weigh_rows[True](panel, step, left, right, strip_bytes)
-            else:
-                self._weigh_rows[False](panel, step, left, right, strip_bytes)
-            left = left.unsafe_offset(STEP_BYTES)
-            right = right.unsafe_offset(SLICE_BYTES)
+        self._weigh_half(panel, 0, steps, self.queries.strip(0), keys.panel(next), strip_bytes)
         if steps > 0:
-            self._score(keys, next, min(2, steps))
+            self._score(keys, next, steps)
         var before = panel // CHUNK * CHUNK - CHUNK
         var column = panel % CHUNK
         var busy = before >= 0 and column < values.panels()
-        left = self._chunk(before)
-        right = values.panel(column).unsafe_offset(before * SLICE_BYTES)
+        var right = values.panel(column).unsafe_offset(before * SLICE_BYTES)
         var line = 4 * align_up(values.columns, PANEL)
         var block = self.attended.unsafe_offset(column * PANEL).unsafe_bitcast[UInt8]()
         if busy:
-            load_block[True](block, line)
-        for step in range(2):
-            if busy:
-                self._weigh_rows[True](panel, 2 + step, left, right, CHUNK * STEP_BYTES)
-            else:
-                self._weigh_rows[False](panel, 2 + step, left, right, CHUNK * STEP_BYTES)
-            left = left.unsafe_offset(STEP_BYTES)
-            right = right.unsafe_offset(SLICE_BYTES)
+            load_block(block, line)
+        self._weigh_half(
+            panel, 1, CHUNK if busy else 0, self._chunk(before), right, CHUNK * STEP_BYTES
+        )
         if busy:
             store_block[True](block, line)
             self._add_values(values, before, before + CHUNK, column + CHUNK)
+
+    @always_inline
+    def _weigh_half(
+        self, panel: Int, half: Int, steps: Int, left: Bytes, right: Bytes, strip_bytes: Int
+    ):
+        """Half of the rows; among them, so many steps of a product, at most two."""
+        for step in range(2):
+            var a = left.unsafe_offset(step * STEP_BYTES)
+            var b = right.unsafe_offset(step * SLICE_BYTES)
+            if step < steps:
+                self._weigh_rows[True](panel, 2 * half + step, a, b, strip_bytes)
+            else:
+                self._weigh_rows[False](panel, 2 * half + step, a, b, strip_bytes)
 
     def _weigh_rows[
         busy: Bool
@@ -237,7 +238,7 @@ struct TileAttention:
         """What the scores of a panel of keys are added to."""
         var is_last = panel + 1 == keys.panels()
         var start = self.starts.unsafe_offset(BLOCK_ROWS * PANEL if is_last else 0)
-        load_block[True](start.unsafe_bitcast[UInt8](), LINE)
+        load_block(start.unsafe_bitcast[UInt8](), LINE)
 
     @always_inline
     def _score(self, keys: Matrix[HALF], panel: Int, done: Int):
@@ -258,7 +259,7 @@ struct TileAttention:
         var line = 4 * align_up(values.columns, PANEL)
         for column in range(place, values.panels(), CHUNK):
             var block = self.attended.unsafe_offset(column * PANEL).unsafe_bitcast[UInt8]()
-            load_block[True](block, line)
+            load_block(block, line)
             add_products[HALF, True](
                 self._chunk(first),
                 CHUNK * STEP_BYTES,

@@ -16,6 +16,10 @@ from .tensors import Bytes
 
 comptime BLOCK_ROWS = 2 * TILE_ROWS
 """Rows of a block of results, which is as wide as a panel."""
+comptime PARTS = 5
+"""Instructions that add the products of a tile of A to the results."""
+comptime TALL_PARTS = 8
+"""With those of the tile below."""
 
 
 @always_inline
@@ -69,14 +73,13 @@ def zero_block[tall: Bool]():
 
 
 @always_inline
-def load_block[tall: Bool](c: Bytes, line: Int):
+def load_block(c: Bytes, line: Int):
     """The results' tiles from a block [32, PANEL] of four bytes each, rows `line` bytes apart."""
+    var low = c.unsafe_offset(TILE_ROWS * line)
     load_tile[0](c, line)
     load_tile[1](c.unsafe_offset(TILE_BYTES), line)
-    comptime if tall:
-        var low = c.unsafe_offset(TILE_ROWS * line)
-        load_tile[2](low, line)
-        load_tile[3](low.unsafe_offset(TILE_BYTES), line)
+    load_tile[2](low, line)
+    load_tile[3](low.unsafe_offset(TILE_BYTES), line)
 
 
 @always_inline
@@ -100,12 +103,6 @@ def add_products[
             add_product_part[storage, part](
                 a.unsafe_offset(step * TILE_ROWS), strip_bytes, b.unsafe_offset(step * PANEL)
             )
-
-
-comptime PARTS = 5
-"""Instructions that add the products of a tile of A."""
-comptime TALL_PARTS = 8
-"""And of the one below."""
 
 
 @always_inline
