@@ -17,7 +17,6 @@ from max.graph.dim import DimLike
 from whisper_max_backend.engine.artifacts import compiled
 from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.engine.graphs.layers import new_graph
-from whisper_max_backend.engine.graphs.packing import CONVERSIONS
 from whisper_max_backend.engine.packing import PANEL, TILE_BYTES
 from whisper_max_backend.engine.session import Model, Session
 
@@ -82,7 +81,7 @@ class KernelModule:
 
 
 def build() -> Module:
-    """All kernels but log_mel, which has a graph of its own, and those of whole networks."""
+    """All kernels but those of `shared_models`, and those of whole networks."""
     kernels = KernelModule()
     _add_products(kernels)
     _add_tokens(kernels)
@@ -91,11 +90,6 @@ def build() -> Module:
 
 
 def _add_products(kernels: KernelModule) -> None:
-    for dtype, storage in CONVERSIONS:
-        dense = TensorType(dtype, ["out", "in"], _CPU)
-        graph = f"pack_{dtype.name}_{storage.name}"
-        inputs = [written("bytes"), dense, floats("out")]
-        kernels.add("pack", inputs, [], graph=graph, parameters={"storage": storage})
     x, y = floats("batch", "rows", "in"), floats("batch", "rows", "out")
     for storage in STORAGES:
         kernels.add(

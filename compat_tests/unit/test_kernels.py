@@ -7,17 +7,19 @@ decoding and alignment in test_decoding_kernels.py, log-mel in test_log_mel.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from max.driver import Buffer
 from max.dtype import DType
 
 from compat_tests.miniature import to_bfloat16
 from compat_tests.unit.kernel_graph import Kernels, normal, packed, packed_bfloat16
+from whisper_max_backend.engine import packer
 from whisper_max_backend.engine.cpu_target import has_tiles
 from whisper_max_backend.engine.graphs.packing import CONVERSIONS
+from whisper_max_backend.engine.packer import ALIGNMENT, Packer, aligned, aligned_bytes
 from whisper_max_backend.engine.packing import matrix_bytes
 
 TOLERANCE = 2e-6
@@ -45,46 +47,77 @@ def assert_close(output: np.ndarray, reference: np.ndarray, tolerance: float = T
     assert error < tolerance, f"relative error {error}"
 
 
-def as_bfloat16(values: Any) -> tuple[np.ndarray, Buffer]:
-    """The values rounded towards zero to bfloat16: as float32, and as a buffer of that type."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
-    halves = (bits >> 16).astype(np.uint16)
-    return bits.view(np.float32), Buffer.from_numpy(halves).view(DType.bfloat16, values.shape)
+def bfloat16_bits(values: Any) -> np.ndarray:
+    """The values rounded towards zero to bfloat16, as a checkpoint holds them."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return (bits >> 16).astype(np.uint16)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The values of such bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def pack(
-    kernels: Kernels, weight: np.ndarray, storage: str, scale: np.ndarray | None = None
-) -> np.ndarray:
-    """The kernel's panels of a weight [outputs, inputs]."""
-    outputs, inputs = weight.shape
-    panels = np.full(matrix_bytes(DType[storage], inputs, outputs), 0x7F, np.uint8)
-    scale = np.ones(outputs, np.float32) if scale is None else scale
-    kernels(f"pack_{weight.dtype.name}_{storage}", panels, weight, scale)
-    return panels
+    weights: Sequence[np.ndarray],
+    storage: str,
+    scales: Sequence[np.ndarray] | None = None,
+    threads: int = 1,
+) -> list[np.ndarray]:
+    """The kernel's panels of weights [outputs, inputs], all packed at once."""
+    kept = DType[storage]
+    scales = scales or [np.ones(len(weight), np.float32) for weight in weights]
+    sizes = [aligned(matrix_bytes(kept, *weight.shape[::-1]), ALIGNMENT) for weight in weights]
+    blob = aligned_bytes(sum(sizes))
+    blob[:] = 0x7F
+    filler = Packer(blob, threads)
+    starts = np.cumsum([0, *sizes]).tolist()
+    for weight, scale, start in zip(weights, scales, starts, strict=False):
+        filler.put_matrix(weight, scale, kept, start)
+    filler.flush()
+    return [
+        blob[start : start + matrix_bytes(kept, *weight.shape[::-1])]
+        for weight, start in zip(weights, starts, strict=False)
+    ]
 
 
 FLOATS = [(kind.name, kept.name) for kind, kept in CONVERSIONS if kept != DType.int8]
 
 
 @pytest.mark.parametrize(("kind", "storage"), FLOATS)
-@pytest.mark.parametrize("shape", [(1, 1), (32, 7), (33, 5), (100, 130)])
-def test_pack(kernels: Kernels, kind: str, storage: str, shape: tuple[int, int]) -> None:
-    weight = normal(*shape, scale=30).astype(np.float32)
-    # What is kept in the file's own type has no scale.
-    scale = normal(shape[0]).astype(np.float32) if storage == "float32" else np.ones(shape[0], "f4")
-    given: object = weight
-    if kind == "bfloat16":
-        weight, given = as_bfloat16(weight)
-    elif kind != "float32":
-        given = weight = weight.clip(-128, 127).astype(kind)
-    scaled = weight.astype(np.float32) * scale[:, None]
-    if storage == "bfloat16":
-        expected = packed_bfloat16(to_bfloat16(scaled))
-    else:
-        expected = packed(scaled.astype(storage))
-    panels = np.full(expected.shape, 0x7F, np.uint8)
-    kernels(f"pack_{kind}_{storage}", panels, given, scale)
-    np.testing.assert_array_equal(panels, expected)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pack(kind: str, storage: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer, "SHARED", 0)
+    weights, scales, expected = [], [], []
+    for shape in [(1, 1), (32, 7), (33, 5), (100, 130)]:
+        weight = normal(*shape, scale=30).astype(np.float32)
+        # What is kept in the file's own type has no scale.
+        scale = np.ones(shape[0], np.float32)
+        if storage == "float32":
+            scale = normal(shape[0]).astype(np.float32)
+        if kind == "bfloat16":
+            weights.append(bfloat16_bits(weight))
+            weight = from_bfloat16(weights[-1])
+        else:
+            weight = weight.clip(-128, 127).astype(kind)
+            weights.append(weight)
+        scaled = weight.astype(np.float32) * scale[:, None]
+        scales.append(scale)
+        expected.append(
+            packed_bfloat16(to_bfloat16(scaled))
+            if storage == "bfloat16"
+            else packed(scaled.astype(storage))
+        )
+    for panels, right in zip(pack(weights, storage, scales, threads), expected, strict=True):
+        np.testing.assert_array_equal(panels, right)
+
+
+def test_pack_in_several_executions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many matrices at once as there may be in memory twice; one that is larger by itself."""
+    monkeypatch.setattr(packer, "AT_ONCE", 1000)
+    weights = [normal(*shape).astype(np.float32) for shape in [(5, 20), (7, 20), (40, 20), (2, 3)]]
+    for panels, weight in zip(pack(weights, "float32"), weights, strict=True):
+        np.testing.assert_array_equal(panels, packed(weight))
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
@@ -94,7 +127,7 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
     half = weight.astype(np.float16)
-    bfloat16, _ = as_bfloat16(weight)
+    bfloat16 = from_bfloat16(bfloat16_bits(weight))
     cases = {
         "float32": (weight, packed(weight.astype(np.float32))),
         "float16": (half, packed(half)),
@@ -116,7 +149,7 @@ def test_int8_is_exact(kernels: Kernels, batch: int, rows: int, inputs: int, out
     x[..., :2] = 0, 255
     weight = rng.integers(-128, 128, (outputs, inputs)).astype(np.int8)
     scale = normal(outputs).astype(np.float32)
-    panels = pack(kernels, weight, "int8", scale)
+    panels = pack([weight], "int8", [scale])[0]
     (y,) = kernels("project_int8", x, panels, shapes=[outputs])
     assert_close(y, x @ (weight.astype(np.float64) * scale[:, None]).T)
 
@@ -133,7 +166,7 @@ def test_int8_of_floats(kernels: Kernels, kind: str, inputs: int, outputs: int) 
     scale = np.abs(weight.astype(np.float32)).max(axis=1, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1
     rounded = np.rint(weight.astype(np.float32) / scale) * scale.astype(np.float64)
-    (y,) = kernels("project_int8", x, pack(kernels, weight, "int8"), shapes=[outputs])
+    (y,) = kernels("project_int8", x, pack([weight], "int8")[0], shapes=[outputs])
     # Where a weight lies between two integers, they may be rounded differently.
     assert_close(y, x @ rounded.T, 1e-3)
 
@@ -144,7 +177,7 @@ def test_int8_of_any_rows(kernels: Kernels, offset: float) -> None:
     x = normal(1, 40, 512, mean=offset) * np.logspace(-6, 6, 40)[:, None]
     x[0, 3] = 0
     weight = normal(96, 512).astype(np.float32)
-    (y,) = kernels("project_int8", x, pack(kernels, weight, "int8"), shapes=[96])
+    (y,) = kernels("project_int8", x, pack([weight], "int8")[0], shapes=[96])
     expected = x @ weight.astype(np.float64).T
     error = np.linalg.norm(y - expected, axis=-1) / np.linalg.norm(expected, axis=-1).clip(1e-30)
     assert error.max() < 0.02

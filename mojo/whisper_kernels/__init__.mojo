@@ -11,7 +11,7 @@ from .embedding import Project, TakeToken
 from .encoder import Encoder
 from .log_mel import LogMel
 from .memory import Remember
-from .pack import Pack
+from .pack_weights import Pack
 from .softmax import Probabilities
 from .step import Step
 from .tile_rate import TileRate

@@ -1,4 +1,4 @@
-"""Matrices into panels: weights at load, keys and values of a window when it is encoded.
+"""Numbers into panels, by columns and by rows: keys and values of a window, and what weights need.
 
 int8 panels are quantised column by column, `w = scale * q` with the largest |q| at 127, as
 CTranslate2 quantises the weights of a linear layer.
@@ -10,11 +10,6 @@ from std.math import align_up, round
 from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 from std.sys import size_of
-
-import extensibility
-from extensibility import InputTensor
-from extensibility import _MutableInputTensor as MutableInputTensor
-from max.gpu.host import DeviceContext
 
 from .extremes import extremes
 from .matrix import (
@@ -30,14 +25,11 @@ from .matrix import (
     panel_bytes,
     tiled,
 )
-from .parallel import parallel
-from .tensors import Bytes, Floats, Numbers, first, floats, numbers
+from .tensors import Bytes, Floats, Numbers
 
 comptime LARGEST = Float32(127)
 comptime GROUPED = DType.uint32 if DOTS else DType.uint16
 """Holds a group of bytes."""
-comptime BLOCK = 64
-"""Rows of a panel of floats that stay in L1 while their columns are written."""
 
 
 def pack_column[
@@ -274,50 +266,3 @@ def quantize_rows(source: Floats, stride: Int, depth: Int, width: Int, panel: By
             ]().unsafe_store(together.cast[GROUPED]())
         header.unsafe_offset(start).unsafe_store(tops / LARGEST)
         header.unsafe_offset(PANEL + start).unsafe_store(sums.cast[F32]())
-
-
-@extensibility.register("whisper.pack")
-struct Pack:
-    """Weights [outputs, inputs] of any type, times scale [outputs], into panels of any type.
-
-    packed [bytes]: ceil(outputs / PANEL) panels of `panel_bytes`; columns past the last output
-    are zero.
-    """
-
-    @staticmethod
-    def execute[
-        target: StaticString, storage: DType, dtype: DType
-    ](
-        packed: MutableInputTensor[dtype=DType.uint8, rank=1, ...],
-        weight: InputTensor[dtype=dtype, rank=2, ...],
-        scale: InputTensor[dtype=DType.float32, rank=1, ...],
-        threads: InputTensor[dtype=DType.int32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        var outputs = weight.dim_size(0)
-        var inputs = weight.dim_size(1)
-        var source = numbers(weight)
-        var scales = floats(scale)
-        var destination = numbers(packed)
-
-        def panel(p: Int) {imm}:
-            var place = destination.unsafe_offset(p * panel_bytes[storage](inputs))
-            # int8 needs a whole column at once, and its panels are small.
-            var block = inputs if storage == DType.int8 else BLOCK
-            for start in range(0, inputs, block):
-                var depth = min(block, inputs - start)
-                var rows = place.unsafe_offset(panel_bytes[storage](start) if start > 0 else 0)
-                for lane in range(PANEL):
-                    var n = p * PANEL + lane
-                    if n < outputs:
-                        pack_column[storage](
-                            source.unsafe_offset(n * inputs + start),
-                            depth,
-                            scales[unsafe_offset=n],
-                            rows,
-                            lane,
-                        )
-                    else:
-                        clear_column[storage](depth, rows, lane)
-
-        parallel(first(threads), (outputs + PANEL - 1) // PANEL, panel)

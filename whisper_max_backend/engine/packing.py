@@ -6,29 +6,22 @@ layers of encoder, decoder and memory). Every part begins at a multiple of `ALIG
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 
 from .checkpoint import Checkpoint, Dimensions, dense
-from .shared import shared_models
+from .packer import ALIGNMENT, Packer, aligned, aligned_bytes
 from .storage import EMBEDDINGS, FILE_TYPES, Storage
 
-ALIGNMENT = 64
 PANEL = 32
 """Columns of a panel (matrix.mojo)."""
 TILE_BYTES = 64
 """Of the depth of a panel of int8 or bfloat16, which is a multiple of it (matrix.mojo)."""
 _HEADER = 2 * 4 * PANEL
-
-_SHARED_SIZE = 1 << 22
-"""Numbers of a matrix that several threads pack."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ def panel_bytes(storage: DType, depth: int) -> int:
     """Bytes of a panel of so many rows (matrix.mojo)."""
     size = int(storage.size_in_bytes)
     if storage in (DType.int8, DType.bfloat16):
-        depth = _aligned(depth, TILE_BYTES // size)
+        depth = aligned(depth, TILE_BYTES // size)
     return (_HEADER if storage == DType.int8 else 0) + depth * PANEL * size
 
 
@@ -74,7 +67,7 @@ def cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
 
 
 def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> PackedWeights:
-    """Every weight of a model, on the CPU.
+    """Every weight of a model, on the CPU, in one piece of memory.
 
     Args:
         checkpoint: The model, in any precision.
@@ -82,13 +75,24 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
         threads: Threads that do it.
     """
     d = checkpoint.dimensions
-    return PackedWeights(
-        # First, for it is the largest one: it is in memory twice while it is packed.
-        embeddings=_packed(checkpoint, [_Part(EMBEDDINGS)], storage.decoder, threads),
-        encoder=_packed(checkpoint, list(_encoder_parts(d)), storage.encoder, threads),
-        memory=_packed(checkpoint, list(_memory_parts(d)), storage.encoder, threads),
-        decoder=_packed(checkpoint, list(_decoder_parts(d)), storage.decoder, threads),
-    )
+    groups = {
+        # First, for it is the largest one, which is in memory twice while it is packed.
+        "embeddings": _Group([_Part(EMBEDDINGS)], storage.decoder),
+        "encoder": _Group(list(_encoder_parts(d)), storage.encoder),
+        "memory": _Group(list(_memory_parts(d)), storage.encoder),
+        "decoder": _Group(list(_decoder_parts(d)), storage.decoder),
+    }
+    sizes = {name: sum(group.sizes(checkpoint)) for name, group in groups.items()}
+    blob = aligned_bytes(sum(sizes.values()))
+    packer = Packer(blob, threads)
+    buffers = {}
+    place = 0
+    for name, group in groups.items():
+        group.put(checkpoint, packer, place)
+        buffers[name] = Buffer.from_numpy(blob[place : place + sizes[name]])
+        place += sizes[name]
+    packer.flush()
+    return PackedWeights(**buffers)
 
 
 @dataclass(frozen=True)
@@ -156,20 +160,26 @@ def _decoder_parts(dimensions: Dimensions) -> Iterator[_Part]:
     yield from _norm("decoder/layer_norm")
 
 
-def _packed(checkpoint: Checkpoint, parts: list[_Part], storage: DType, threads: int) -> Buffer:
-    """The parts one after another."""
-    sizes = [_aligned(_size(checkpoint, part, storage), ALIGNMENT) for part in parts]
-    blob = _aligned_bytes(sum(sizes))
-    place = 0
-    for part, size in zip(parts, sizes, strict=True):
-        target = blob[place : place + size]
-        if part.name.endswith("/weight"):
-            _pack_matrix(checkpoint, part, storage, target, threads)
-        else:
-            values = part.of(dense(checkpoint.weights, part.name)).reshape(-1)
-            target[: 4 * values.size].view(np.float32)[:] = values
-        place += size
-    return Buffer.from_numpy(blob)
+@dataclass(frozen=True)
+class _Group:
+    """Parts that lie one after another, and what their matrices are kept in."""
+
+    parts: list[_Part]
+    storage: DType
+
+    def sizes(self, checkpoint: Checkpoint) -> list[int]:
+        """Bytes of each part with what is left free behind it."""
+        return [aligned(_size(checkpoint, part, self.storage), ALIGNMENT) for part in self.parts]
+
+    def put(self, checkpoint: Checkpoint, packer: Packer, place: int) -> None:
+        """All of them, from a place on."""
+        for part, size in zip(self.parts, self.sizes(checkpoint), strict=True):
+            if part.name.endswith("/weight"):
+                _put_matrix(checkpoint, part, self.storage, packer, place)
+            else:
+                values = part.of(dense(checkpoint.weights, part.name)).reshape(-1)
+                packer.put_vector(values, place)
+            place += size
 
 
 def _size(checkpoint: Checkpoint, part: _Part, storage: DType) -> int:
@@ -179,8 +189,8 @@ def _size(checkpoint: Checkpoint, part: _Part, storage: DType) -> int:
     return matrix_bytes(storage, int(np.prod(shape[1:])), shape[0] // part.shares)
 
 
-def _pack_matrix(
-    checkpoint: Checkpoint, part: _Part, storage: DType, target: np.ndarray, threads: int
+def _put_matrix(
+    checkpoint: Checkpoint, part: _Part, storage: DType, packer: Packer, place: int
 ) -> None:
     """A weight in panels; a convolution ``[out, in, kernel]`` as one over ``[kernel, in]``."""
     weight = checkpoint.weights[part.name]
@@ -190,48 +200,7 @@ def _pack_matrix(
     weight = part.of(weight)
     if weight.ndim == 3:
         weight = weight.transpose(0, 2, 1).reshape(len(weight), -1)
-    outputs, inputs = weight.shape
-    dtype = FILE_TYPES[weight.dtype]
-    values = _lent(np.ascontiguousarray(weight)).view(dtype, (outputs, inputs))
-    factors = np.ones(outputs, np.float32)
+    factors = np.ones(len(weight), np.float32)
     if scale is not None:
         factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
-    convert = shared_models()[f"pack_{dtype.name}_{storage.name}"]
-    # Threads that wait for each other over little cost more than they bring.
-    count = np.array([threads if weight.size >= _SHARED_SIZE else 1], np.int32)
-    convert.execute(Buffer.from_numpy(target), values, factors, count)
-    _give_back(checkpoint.weights[part.name])
-
-
-def _give_back(array: np.ndarray) -> None:
-    """Lets go of the memory of a part of a mapped file, which is read again if it is needed."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if not isinstance(owner, mmap.mmap) or not hasattr(owner, "madvise"):
-        return
-    first = array.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
-    start = first // mmap.PAGESIZE * mmap.PAGESIZE
-    owner.madvise(mmap.MADV_DONTNEED, start, first + array.nbytes - start)
-
-
-def _aligned(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
-
-
-def _aligned_bytes(size: int) -> np.ndarray:
-    """Zeroed memory at a multiple of `ALIGNMENT`."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
-
-
-def _lent(array: np.ndarray) -> Buffer:
-    """The array as a buffer: of the same memory, where that is not strictly read-only.
-
-    DLPack does not lend read-only arrays; weights are views of a private mapping, marked so.
-    """
-    array = array.view()
-    with contextlib.suppress(ValueError):  # raised for read-only memory, which is then copied
-        array.flags.writeable = True
-    return Buffer.from_numpy(array)
+    packer.put_matrix(weight, factors, storage, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 END_OF_TEXT = "<|endoftext|>"
@@ -19,28 +20,20 @@ class Vocabulary:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = list(tokens)
-        self._ids = dict(zip(self._tokens, range(len(self._tokens)), strict=True))
-        if len(self._ids) != len(self._tokens):  # the first of equal tokens has the id
-            self._ids = {}
-            for index, token in enumerate(self._tokens):
-                self._ids.setdefault(token, index)
-        if END_OF_TEXT not in self._ids:  # the reference's unknown token is always there
-            self._ids[END_OF_TEXT] = len(self._tokens)
+        if END_OF_TEXT not in self._tokens:  # the reference's unknown token is always there
             self._tokens.append(END_OF_TEXT)
-        self.eot = self._ids[END_OF_TEXT]
-        self.sot = self.to_id(START_OF_TRANSCRIPT)
-        self.no_timestamps = self.to_id(NO_TIMESTAMPS)
-        self.no_speech = next((self._ids[name] for name in NO_SPEECH if name in self), self.eot)
+        self.eot = self._tokens.index(END_OF_TEXT)
+        self.sot = self._find(START_OF_TRANSCRIPT)
+        self.no_timestamps = self._find(NO_TIMESTAMPS)
+        found = (self._find(name) for name in NO_SPEECH)
+        self.no_speech = next((index for index in found if index != self.eot), self.eot)
         self.timestamp_begin = self.no_timestamps + 1
-        self.is_multilingual = self.to_id("") != self.eot
+        self.is_multilingual = self._find("") != self.eot
         self.num_languages = self.no_speech - self.sot - 5
 
     @property
     def size(self) -> int:
         return len(self._tokens)
-
-    def __contains__(self, token: str) -> bool:
-        return token in self._ids
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self._tokens == other._tokens
@@ -55,6 +48,20 @@ class Vocabulary:
         """The token's id; that of <|endoftext|> for an unknown one."""
         return self._ids.get(token, self.eot)
 
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        """Of all tokens; the first of equal ones has the id. Made when a prompt is a text, since
+        it takes milliseconds."""
+        numbered = zip(reversed(self._tokens), range(self.size - 1, -1, -1), strict=True)
+        return dict(numbered)
+
+    def _find(self, token: str) -> int:
+        """As `to_id`, of one of the few that every model needs."""
+        try:
+            return self._tokens.index(token)
+        except ValueError:
+            return self.eot
+
     def to_token(self, index: int) -> str:
         """The token with this id. ValueError when there is none."""
         if not 0 <= index < self.size:
@@ -65,10 +72,12 @@ class Vocabulary:
 
     def missing(self) -> list[str]:
         """Special tokens that decoding cannot do without and that are not there or out of order."""
-        required = [END_OF_TEXT, START_OF_TRANSCRIPT, NO_TIMESTAMPS]
-        absent = [token for token in required if token not in self]
-        if not any(name in self for name in NO_SPEECH):
-            absent.append(NO_SPEECH[0])
+        special = {
+            START_OF_TRANSCRIPT: self.sot,
+            NO_SPEECH[0]: self.no_speech,
+            NO_TIMESTAMPS: self.no_timestamps,
+        }
+        absent = [token for token, index in special.items() if index == self.eot]
         if not absent and not self.sot < self.no_speech < self.no_timestamps:
             absent = ["tokens in Whisper's order"]
         return absent

@@ -28,18 +28,18 @@ CONVERSIONS = (
 def add_packing(module: Module, device: DeviceRef) -> None:
     """Adds a graph ``pack_<from>_<to>`` for each of the `CONVERSIONS`.
 
-    Inputs: ``packed [bytes]``, written in place; ``weight [outputs, inputs]``;
-    ``scale [outputs]``, which multiplies it; ``threads [1]``.
+    Inputs: ``packed [bytes]``, written in place; ``sources [weights, 5]`` int64, for each weight
+    ``[outputs, inputs]`` its address, that of its scale ``[outputs]``, which multiplies it, the
+    first of its bytes in ``packed``, outputs, inputs; ``threads [1]``.
     """
+    inputs = [
+        BufferType(DType.uint8, ["bytes"], device),
+        TensorType(DType.int64, ["weights", 5], device),
+        TensorType(DType.int32, [1], device),
+    ]
     for dtype, storage in CONVERSIONS:
-        inputs = [
-            BufferType(DType.uint8, ["bytes"], device),
-            TensorType(dtype, ["outputs", "inputs"], device),
-            TensorType(DType.float32, ["outputs"], device),
-            TensorType(DType.int32, [1], device),
-        ]
         with new_graph(f"pack_{dtype.name}_{storage.name}", inputs, module) as graph:
-            packed, weight, scale, _ = graph.inputs
-            values = [packed.buffer, weight.tensor, scale.tensor]
-            Kernels(graph, device).call("pack", values, [], {"storage": storage})
+            packed, sources, _ = graph.inputs
+            values = [packed.buffer, sources.tensor]
+            Kernels(graph, device).call("pack", values, [], {"storage": storage, "dtype": dtype})
             graph.output()
