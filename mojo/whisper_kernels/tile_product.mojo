@@ -15,6 +15,11 @@ from .tensors import Bytes, Floats
 from .tiles import BLOCK_ROWS, add_products, store_block, zero_block
 
 comptime SOON = PrefetchOptions().for_read().medium_locality().to_data_cache()
+comptime NOW = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime STEP_BYTES = PANEL * TILE_BYTES
+"""Of a panel, as deep as a tile."""
+comptime AHEAD = 2 * STEP_BYTES
+"""How far before its use a panel that is read once is asked for."""
 
 
 @fieldwise_init
@@ -94,7 +99,7 @@ def multiply_tiles[
     var steps = depth_bytes // TILE_BYTES
     var strip_bytes = TILE_ROWS * depth_bytes
     var blocks = ceildiv(a.rows, BLOCK_ROWS)
-    # Where a panel meets one block only, it is memory that sets the pace, in order.
+    # Where a panel meets several blocks, each asks for a part of the next panel.
     var lines = ceildiv(PANEL, blocks) if blocks > 1 else 0
     var before = Block[storage](a.corner, b.data, 0, 0, 0, 0)
     var turn = 0
@@ -120,11 +125,15 @@ def multiply_tiles[
                 zero_block[False]()
             for step in range(steps):
                 var left = a.strip(first).unsafe_offset(step * TILE_ROWS * TILE_BYTES)
-                var right = panel.unsafe_offset(header + step * PANEL * TILE_BYTES)
+                var right = panel.unsafe_offset(header + step * STEP_BYTES)
                 if tall:
                     add_products[storage, True](left, strip_bytes, right, TILE_BYTES)
                 else:
                     add_products[storage, False](left, strip_bytes, right, TILE_BYTES)
+                if blocks == 1:
+                    # Reading sets the pace, and alone the tile unit asks for too little at once.
+                    comptime for ahead in range(AHEAD, AHEAD + STEP_BYTES, 64):
+                        prefetch[NOW](right.unsafe_offset(ahead))
                 for line in range(step * lines, (step + 1) * lines):
                     prefetch[SOON](next.unsafe_offset(64 * line))
                 var asked = min(block.rows, step * asking)
