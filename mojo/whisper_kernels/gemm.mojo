@@ -10,7 +10,7 @@ products that it can (tile_product.mojo).
 from std.collections import Array
 from std.math import ceildiv
 from std.memory import bitcast
-from std.sys import llvm_intrinsic
+from std.sys import llvm_intrinsic, size_of
 from std.sys.info import CompilationTarget
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
@@ -22,7 +22,10 @@ from .tile_product import multiply_tiles
 
 comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
-comptime AHEAD = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime NOW = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime AHEAD = 2048
+"""Bytes before its use that a panel is asked for where the rows are few, so that reading sets the
+pace."""
 comptime VECTORS = COLUMNS // LANES
 comptime I32 = DType.int32
 comptime SEGMENT = 512 // GROUP
@@ -43,10 +46,14 @@ def float_tile[
     """The first `rows` of a tile of `height` x `COLUMNS`: `c = strip panel`."""
     var sums = Array[SIMD[F32, LANES], height * VECTORS](fill=SIMD[F32, LANES](0))
     for k in range(depth):
+        var line = panel.unsafe_offset(k * PANEL)
+        comptime if height <= HALF:
+            comptime for ahead in range(AHEAD, AHEAD + PANEL * size_of[Scalar[dtype]](), 64):
+                prefetch[NOW](line.unsafe_bitcast[UInt8]().unsafe_offset(ahead))
         var b = Array[SIMD[F32, LANES], VECTORS](fill=SIMD[F32, LANES](0))
         comptime for j in range(VECTORS):
             b[j] = (
-                panel.unsafe_offset(k * PANEL + j * LANES)
+                line.unsafe_offset(j * LANES)
                 .unsafe_load[width=LANES]()
                 .cast[F32]()
             )
@@ -110,8 +117,8 @@ def integer_tile[
         for k in range(start, end):
             var line = b.unsafe_offset(k * GROUP * PANEL)
             comptime if height <= HALF:
-                comptime for ahead in range(0, GROUP * PANEL, 64):
-                    prefetch[AHEAD](line.unsafe_offset(2048 + ahead))
+                comptime for ahead in range(AHEAD, AHEAD + GROUP * PANEL, 64):
+                    prefetch[NOW](line.unsafe_offset(ahead))
             var columns = Array[SIMD[I32, LANES], VECTORS](fill=SIMD[I32, LANES](0))
             comptime for j in range(VECTORS):
                 columns[j] = load_group(line.unsafe_offset(GROUP * LANES * j))

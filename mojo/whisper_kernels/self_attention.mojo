@@ -7,10 +7,15 @@ small table of integers and no keys or values.
 """
 
 from std.math import sqrt
+from std.sys.intrinsics import PrefetchOptions, prefetch
 
 from .attention import exponentiate
 from .matrix import F32, LANES
 from .tensors import Floats, Ints
+
+comptime NEAR = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime AHEAD = 8
+"""Positions whose keys are on their way: they lie too far apart for the processor to foresee."""
 
 
 @always_inline
@@ -42,6 +47,23 @@ def add_scaled(y: Floats, x: Floats, scale: Float32, count: Int):
         y[unsafe_offset=k] += scale * x[unsafe_offset=k]
 
 
+@always_inline
+def copy(x: Floats, y: Floats, count: Int):
+    """`y = x`."""
+    var whole = count // LANES * LANES
+    for k in range(0, whole, LANES):
+        y.unsafe_offset(k).unsafe_store(x.unsafe_offset(k).unsafe_load[width=LANES]())
+    for k in range(whole, count):
+        y[unsafe_offset=k] = x[unsafe_offset=k]
+
+
+@always_inline
+def ask_for(x: Floats, count: Int):
+    """Has a row brought near."""
+    for k in range(0, count, 16):
+        prefetch[NEAR](x.unsafe_offset(k))
+
+
 def attend_row(
     qkv: Floats,
     tokens: Int,
@@ -62,24 +84,32 @@ def attend_row(
     output [tokens, state]; scores has room for [context].
     """
     var column = head * head_size
-    var slot = Int(origins[unsafe_offset=position])
+
+    @always_inline
+    def cell(position: Int) {imm} -> Int:
+        """Where a position's key, and its value, lie."""
+        var slot = Int(origins[unsafe_offset=position])
+        return (slot * context + position) * state + column
+
     for t in range(tokens):
         var row = qkv.unsafe_offset(t * 3 * state + column)
-        var cell = (slot * context + position + t) * state + column
-        for k in range(head_size):
-            keys[unsafe_offset=cell + k] = row[unsafe_offset=state + k]
-            values[unsafe_offset=cell + k] = row[unsafe_offset=2 * state + k]
+        # All of them go where the first one does.
+        var place = cell(position) + t * state
+        copy(row.unsafe_offset(state), keys.unsafe_offset(place), head_size)
+        copy(row.unsafe_offset(2 * state), values.unsafe_offset(place), head_size)
     var scale = 1 / sqrt(Float32(head_size))
     for t in range(tokens):
         var query = qkv.unsafe_offset(t * 3 * state + column)
-        var count = position + t + 1
-        for j in range(count):
-            var cell = (Int(origins[unsafe_offset=j]) * context + j) * state + column
-            scores[unsafe_offset=j] = scale * dot(query, keys.unsafe_offset(cell), head_size)
-        var total = exponentiate(scores, count)
+        var last = position + t
+        for j in range(last + 1):
+            var place = cell(j)
+            ask_for(values.unsafe_offset(place), head_size)
+            ask_for(keys.unsafe_offset(cell(min(j + AHEAD, last))), head_size)
+            scores[unsafe_offset=j] = scale * dot(query, keys.unsafe_offset(place), head_size)
+        var total = exponentiate(scores, last + 1)
         var y = output.unsafe_offset(t * state + column)
         for k in range(head_size):
             y[unsafe_offset=k] = 0
-        for j in range(count):
-            var cell = (Int(origins[unsafe_offset=j]) * context + j) * state + column
-            add_scaled(y, values.unsafe_offset(cell), scores[unsafe_offset=j] / total, head_size)
+        for j in range(last + 1):
+            var weight = scores[unsafe_offset=j] / total
+            add_scaled(y, values.unsafe_offset(cell(j)), weight, head_size)
