@@ -5,7 +5,6 @@ from std.memory.alloc import unsafe_alloc
 from .attention import AttentionScratch
 from .epilogue import Epilogue
 from .gemm import multiply
-from .layer_norm import normalize
 from .matrix import Matrix, Rows
 from .parameters import Linear, Norm, Parameters
 from .strips import Strips
@@ -48,18 +47,15 @@ struct Chunk[storage: DType, memory: DType]:
     """A thread's view of some items on their way through the layers."""
 
     var strips: Strips[Self.storage]
-    var normed: Floats
     var scores: Floats
     var attention: AttentionScratch[Self.memory]
 
     def __init__(out self, rows: Int, width: Int, context: Int, frames: Int, head_size: Int):
         self.strips = Strips[Self.storage](rows, 4 * width)
-        self.normed = unsafe_alloc[Float32](rows * width, alignment=64)
         self.scores = unsafe_alloc[Float32](context, alignment=64)
         self.attention = AttentionScratch[Self.memory](frames, head_size)
 
     def __deinit__(deinit self):
-        self.normed.unsafe_free()
         self.scores.unsafe_free()
 
     def prepare(mut self, x: Floats, rows: Int, depth: Int):
@@ -68,15 +64,7 @@ struct Chunk[storage: DType, memory: DType]:
 
     def prepare_normed(mut self, x: Floats, rows: Int, norm: Norm, width: Int):
         """The same, normalised. Every thread does it: that costs less than to wait for another."""
-        for row in range(rows):
-            normalize(
-                x.unsafe_offset(row * width),
-                norm.gamma,
-                norm.beta,
-                self.normed.unsafe_offset(row * width),
-                width,
-            )
-        self.prepare(self.normed, rows, width)
+        self.strips.prepare_normed(x, rows, width, norm)
 
     def apply(
         self,

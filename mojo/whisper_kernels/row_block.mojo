@@ -16,17 +16,14 @@ struct RowBlock[storage: DType]:
     """A thread's room for a block of rows."""
 
     var strips: Strips[Self.storage]
-    var normed: Floats
     var hidden: Floats
 
     def __init__(out self, rows: Int, width: Int, depth: Int):
         """For `rows` of the model's width, and products as deep as `depth`."""
         self.strips = Strips[Self.storage](rows, depth)
-        self.normed = unsafe_alloc[Float32](rows * width, alignment=64)
         self.hidden = unsafe_alloc[Float32](rows * 4 * width, alignment=64)
 
     def __deinit__(deinit self):
-        self.normed.unsafe_free()
         self.hidden.unsafe_free()
 
     def project(
@@ -40,8 +37,7 @@ struct RowBlock[storage: DType]:
     ):
         """`y = linear(norm(x))`: the heads of queries, keys and values, at the first of the rows."""
         var width = linear.weight.depth
-        self.normalize_rows(x, rows, norm, width, self.normed)
-        self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
+        self.strips.prepare_normed(x, rows, width, norm)
         for group in range(heads.count()):
             # Its first column goes where the group begins.
             multiply(
@@ -70,8 +66,7 @@ struct RowBlock[storage: DType]:
     ):
         """`x += down(gelu(up(norm(x))))`."""
         var width = up.weight.depth
-        self.normalize_rows(x, rows, norm, width, self.normed)
-        self.strips.prepare(Rows(self.normed, width, rows), 0, rows, width)
+        self.strips.prepare_normed(x, rows, width, norm)
         self.apply(up, self.hidden, activate=True)
         self.strips.prepare(Rows(self.hidden, 4 * width, rows), 0, rows, 4 * width)
         self.apply(down, x, residual=x)

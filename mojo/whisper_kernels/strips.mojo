@@ -13,6 +13,7 @@ from std.memory import bitcast
 from std.memory.alloc import unsafe_alloc
 from std.sys import size_of
 
+from .layer_norm import normalize
 from .matrix import (
     DOTS,
     GROUP,
@@ -23,6 +24,7 @@ from .matrix import (
     padded_depth,
     tiled,
 )
+from .parameters import Norm
 from .quantizer import Quantizer
 from .tensors import Bytes, Floats
 from .tile_rows import quantize_tile_row, round_tile_row
@@ -62,8 +64,8 @@ struct Strips[storage: DType]:
     """The byte that stands for zero in each row, if quantised."""
     var corner: Floats
     """Room for two tiles [block_rows, PANEL]."""
-    var line: Floats
-    """Room for a row."""
+    var lines: Floats
+    """Room for the rows of a strip, as floats."""
     var rows: Int
     var depth: Int
 
@@ -74,7 +76,9 @@ struct Strips[storage: DType]:
         self.scales = unsafe_alloc[Float32](room)
         self.zeros = unsafe_alloc[Float32](room)
         self.corner = unsafe_alloc[Float32](2 * Self.block_rows * PANEL, alignment=64)
-        self.line = unsafe_alloc[Float32](align_up(most_depth, LANES), alignment=64)
+        self.lines = unsafe_alloc[Float32](
+            Self.rows_each * align_up(most_depth, LANES), alignment=64
+        )
         self.rows = 0
         self.depth = 0
 
@@ -83,7 +87,7 @@ struct Strips[storage: DType]:
         self.scales.unsafe_free()
         self.zeros.unsafe_free()
         self.corner.unsafe_free()
-        self.line.unsafe_free()
+        self.lines.unsafe_free()
 
     @always_inline
     def strip(self, first_row: Int) -> Bytes:
@@ -108,19 +112,37 @@ struct Strips[storage: DType]:
         self.rows = last - first
         self.depth = depth
         for start in range(0, self.rows, Self.rows_each):
-            var count = min(Self.rows_each, self.rows - start)
-            var strip = self.strip(start)
-            comptime if Self.quantized or Self.tiled:
-                for i in range(count):
-                    var row = self.contiguous(a, first + start + i)
-                    self.convert(row, strip, start, i, scale)
-            else:
-                var height = strip_height(count)
-                var target = strip.unsafe_bitcast[Float32]()
-                interleave(a, first + start, count, height, depth, target, scale)
+            self.fill(start, a, first + start, scale)
+
+    def prepare_normed(mut self, x: Floats, rows: Int, depth: Int, norm: Norm):
+        """Takes x [rows, depth], normalised; of a strip at a time, which stays in the cache."""
+        self.rows = rows
+        self.depth = depth
+        for start in range(0, rows, Self.rows_each):
+            var count = min(Self.rows_each, rows - start)
+            for i in range(count):
+                normalize(
+                    x.unsafe_offset((start + i) * depth),
+                    norm.gamma,
+                    norm.beta,
+                    self.lines.unsafe_offset(i * depth),
+                    depth,
+                )
+            self.fill(start, Rows(self.lines, depth, count), 0, 1)
+
+    def fill(mut self, start: Int, a: Rows, first: Int, scale: Float32):
+        """The strip that begins at `start`: rows of A from `first` on, times `scale`."""
+        var count = min(Self.rows_each, self.rows - start)
+        var strip = self.strip(start)
+        comptime if Self.quantized or Self.tiled:
+            for i in range(count):
+                self.convert(self.contiguous(a, first + i), strip, start, i, scale)
+        else:
+            var target = strip.unsafe_bitcast[Float32]()
+            interleave(a, first, count, strip_height(count), self.depth, target, scale)
 
     def contiguous(self, a: Rows, row: Int) -> Floats:
-        """A row of A, whole: where it lies or, if part of it lies outside, in `line`."""
+        """A row of A, whole: where it lies or, if part of it lies outside, in `lines`."""
         var place = row * a.stride + a.offset
         var source = a.data.unsafe_offset(place)
         if place >= 0 and place + self.depth <= a.limit:
@@ -128,12 +150,12 @@ struct Strips[storage: DType]:
         var low = max(0, min(self.depth, -place))
         var high = max(low, min(self.depth, a.limit - place))
         for k in range(low):
-            self.line[unsafe_offset=k] = 0
+            self.lines[unsafe_offset=k] = 0
         for k in range(low, high):
-            self.line[unsafe_offset=k] = source[unsafe_offset=k]
+            self.lines[unsafe_offset=k] = source[unsafe_offset=k]
         for k in range(high, self.depth):
-            self.line[unsafe_offset=k] = 0
-        return self.line
+            self.lines[unsafe_offset=k] = 0
+        return self.lines
 
     def convert(mut self, row: Floats, strip: Bytes, start: Int, index: Int, scale: Float32):
         """Row `index` of the strip that begins at `start`, in the strip's own type."""
