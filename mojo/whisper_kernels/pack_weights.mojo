@@ -70,6 +70,7 @@ struct Source(ImplicitlyCopyable):
 
     @always_inline
     def panels(self) -> Int:
+        """Number of panels."""
         return ceildiv(self.outputs, PANEL)
 
 
@@ -78,9 +79,8 @@ struct Pack:
     """Weights [outputs, inputs] of one type, times scales [outputs], into panels of any type.
 
     packed [bytes]: of each weight, ceil(outputs / PANEL) panels of `panel_bytes`; columns past the
-    last output are zero. sources [weights, Source.NUMBERS] int64. They are told by their addresses
-    since a graph takes no list of tensors; each by itself would need Python in between, which may
-    be at work elsewhere.
+    last output are zero. sources [weights, Source.NUMBERS] int64: the weights are told by their
+    addresses, since a graph takes no list of tensors.
     """
 
     @staticmethod

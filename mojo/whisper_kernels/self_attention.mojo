@@ -86,10 +86,9 @@ def attend_row(
     var column = head * head_size
 
     @always_inline
-    def cell(position: Int) {imm} -> Int:
-        """Where a position's key, and its value, lie."""
-        var slot = Int(origins[unsafe_offset=position])
-        return (slot * context + position) * state + column
+    def cell(at: Int) {imm} -> Int:
+        """Where the key of a position, and its value, lie."""
+        return (Int(origins[unsafe_offset=at]) * context + at) * state + column
 
     for t in range(tokens):
         var row = qkv.unsafe_offset(t * 3 * state + column)

@@ -1,6 +1,6 @@
 """Matrices into panels, by the kernel ``whisper.pack``, many with one execution.
 
-While it runs, Python is free: a model that is being loaded has other things to read.
+Most are too small for several threads to share one of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALIGNMENT = 64
 AT_ONCE = 1 << 26
 """Bytes of matrices, all of them in memory twice, that one execution packs at most."""
 SHARED = 1 << 23
-"""Bytes of matrices from which on several threads pack them: they wait for each other."""
+"""Bytes of matrices from which on several threads pack them: to wake one takes a while."""
 
 
 @dataclass(frozen=True)

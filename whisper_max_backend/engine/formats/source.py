@@ -48,8 +48,7 @@ class Files:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return b""
-                # A private mapping, for MAX takes arrays that it could write to without a copy.
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except (OSError, ValueError) as error:
