@@ -23,8 +23,8 @@ from .storage import Storage
 class Decoder:
     """Runs the decoder's graphs. Requests of several threads each have a state of their own."""
 
-    # More of them bring little, and a call that joins others waits until they are made.
-    steps_ahead = 8
+    # A call takes Python almost a millisecond; of more steps that is little.
+    steps_ahead = 32
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class DecodingOptions:
     return_logits_vocab: bool = False
     seed: int = 0
 
-    @property
+    @functools.cached_property
     def max_candidates(self) -> int:
         """Hypotheses after which an item is done: beam_size * patience, halves rounded up."""
         product = float(np.float32(self.beam_size) * np.float32(self.patience))
