@@ -18,7 +18,7 @@ from .storage import FILE_TYPES
 
 ALIGNMENT = 64
 
-AT_ONCE = 1 << 26
+AT_ONCE = 1 << 25
 """Bytes of matrices, all of them in memory twice, that one execution packs at most."""
 SHARED = 1 << 23
 """Bytes of matrices from which on several threads pack them: to wake one takes a while."""
