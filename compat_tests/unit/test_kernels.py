@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,12 +46,6 @@ def assert_close(output: np.ndarray, reference: np.ndarray, tolerance: float = T
     assert error < tolerance, f"relative error {error}"
 
 
-def bfloat16_bits(values: Any) -> np.ndarray:
-    """The values rounded towards zero to bfloat16, as a checkpoint holds them."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return (bits >> 16).astype(np.uint16)
-
-
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
     """The values of such bits."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
@@ -73,7 +66,7 @@ def pack(
     filler = Packer(blob, threads)
     starts = np.cumsum([0, *sizes]).tolist()
     for weight, scale, start in zip(weights, scales, starts, strict=False):
-        filler.put_matrix(weight, scale, kept, start)
+        filler.put_matrix(weight, scale, kept, start, saved=weight)
     filler.flush()
     return [
         blob[start : start + matrix_bytes(kept, *weight.shape[::-1])]
@@ -96,7 +89,7 @@ def test_pack(kind: str, storage: str, threads: int, monkeypatch: pytest.MonkeyP
         if storage == "float32":
             scale = normal(shape[0]).astype(np.float32)
         if kind == "bfloat16":
-            weights.append(bfloat16_bits(weight))
+            weights.append(to_bfloat16(weight))
             weight = from_bfloat16(weights[-1])
         else:
             weight = weight.clip(-128, 127).astype(kind)
@@ -127,13 +120,13 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
     half = weight.astype(np.float16)
-    bfloat16 = from_bfloat16(bfloat16_bits(weight))
+    bfloat16 = from_bfloat16(to_bfloat16(weight))
     cases = {
         "float32": (weight, packed(weight.astype(np.float32))),
         "float16": (half, packed(half)),
         "bfloat16": (bfloat16, packed_bfloat16(to_bfloat16(bfloat16))),
     }
-    rounded = (to_bfloat16(x).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    rounded = from_bfloat16(to_bfloat16(x)).astype(np.float64)
     for storage, (values, panels) in cases.items():
         given = rounded if storage == "bfloat16" and has_tiles() else x
         (y,) = kernels(f"project_{storage}", x, panels, shapes=[outputs])

@@ -247,7 +247,7 @@ def encode[
                 )
                 rows.feed_forward(x, height, layer.norm, layer.up, layer.down)
                 if last_layer:
-                    rows.normalize_rows(x, height, final_norm, width, x)
+                    rows.normalize_rows(x, height, final_norm, width)
                 else:
                     rows.project(
                         x,

@@ -12,17 +12,17 @@ from std.math import ceildiv
 from std.memory import bitcast
 from std.sys import llvm_intrinsic, size_of
 from std.sys.info import CompilationTarget
-from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.sys.intrinsics import prefetch
 
 from .epilogue import Epilogue, finish
 from .matrix import DOTS, F32, GROUP, HEADER, LANES, PANEL, Matrix, tiled
+from .prefetching import NEAR
 from .strips import HALF, QUARTER, ROWS, Strips, strip_height
 from .tensors import Bytes, Floats, Numbers
 from .tile_product import multiply_tiles
 
 comptime COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
-comptime NOW = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime AHEAD = 2048
 """Bytes before its use that a panel is asked for where the rows are few, so that reading sets the
 pace."""
@@ -49,7 +49,7 @@ def float_tile[
         var line = panel.unsafe_offset(k * PANEL)
         comptime if height <= HALF:
             comptime for ahead in range(AHEAD, AHEAD + PANEL * size_of[Scalar[dtype]](), 64):
-                prefetch[NOW](line.unsafe_bitcast[UInt8]().unsafe_offset(ahead))
+                prefetch[NEAR](line.unsafe_bitcast[UInt8]().unsafe_offset(ahead))
         var b = Array[SIMD[F32, LANES], VECTORS](fill=SIMD[F32, LANES](0))
         comptime for j in range(VECTORS):
             b[j] = (
@@ -118,7 +118,7 @@ def integer_tile[
             var line = b.unsafe_offset(k * GROUP * PANEL)
             comptime if height <= HALF:
                 comptime for ahead in range(AHEAD, AHEAD + GROUP * PANEL, 64):
-                    prefetch[NOW](line.unsafe_offset(ahead))
+                    prefetch[NEAR](line.unsafe_offset(ahead))
             var columns = Array[SIMD[I32, LANES], VECTORS](fill=SIMD[I32, LANES](0))
             comptime for j in range(VECTORS):
                 columns[j] = load_group(line.unsafe_offset(GROUP * LANES * j))

@@ -89,13 +89,8 @@ struct RowBlock[storage: DType]:
             Epilogue(bias=linear.bias, residual=residual, activate=activate),
         )
 
-    def normalize_rows(self, x: Floats, rows: Int, norm: Norm, width: Int, y: Floats):
-        """Layer normalisation of some rows."""
+    def normalize_rows(self, x: Floats, rows: Int, norm: Norm, width: Int):
+        """Layer normalisation of some rows, in place."""
         for row in range(rows):
-            normalize(
-                x.unsafe_offset(row * width),
-                norm.gamma,
-                norm.beta,
-                y.unsafe_offset(row * width),
-                width,
-            )
+            var line = x.unsafe_offset(row * width)
+            normalize(line, norm.gamma, norm.beta, line, width)

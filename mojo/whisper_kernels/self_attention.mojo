@@ -7,13 +7,13 @@ small table of integers and no keys or values.
 """
 
 from std.math import sqrt
-from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.sys.intrinsics import prefetch
 
 from .attention import exponentiate
 from .matrix import F32, LANES
+from .prefetching import NEAR
 from .tensors import Floats, Ints
 
-comptime NEAR = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime AHEAD = 8
 """Positions whose keys are on their way: they lie too far apart for the processor to foresee."""
 

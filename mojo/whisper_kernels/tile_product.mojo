@@ -6,16 +6,15 @@ before, and the next panel, and what is added to the results, are on their way t
 
 from std.math import ceildiv
 from std.sys import size_of
-from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.sys.intrinsics import prefetch
 
 from .epilogue import Epilogue, finish, finished
 from .matrix import F32, HEADER, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, padded_depth
+from .prefetching import NEAR, SOON
 from .strips import Strips
 from .tensors import Bytes, Floats
 from .tiles import BLOCK_ROWS, add_products, store_block, zero_block
 
-comptime SOON = PrefetchOptions().for_read().medium_locality().to_data_cache()
-comptime NOW = PrefetchOptions().for_read().high_locality().to_data_cache()
 comptime STEP_BYTES = PANEL * TILE_BYTES
 """Of a panel, as deep as a tile."""
 comptime AHEAD = 2 * STEP_BYTES
@@ -133,7 +132,7 @@ def multiply_tiles[
                 if blocks == 1:
                     # Reading sets the pace, and alone the tile unit asks for too little at once.
                     comptime for ahead in range(AHEAD, AHEAD + STEP_BYTES, 64):
-                        prefetch[NOW](right.unsafe_offset(ahead))
+                        prefetch[NEAR](right.unsafe_offset(ahead))
                 for line in range(step * lines, (step + 1) * lines):
                     prefetch[SOON](next.unsafe_offset(64 * line))
                 var asked = min(block.rows, step * asking)

@@ -31,6 +31,7 @@ class _Matrix:
     weight: np.ndarray
     scale: np.ndarray
     place: int
+    saved: np.ndarray
 
     def row(self) -> tuple[int, ...]:
         """As the kernel takes it (pack_weights.mojo)."""
@@ -53,16 +54,24 @@ class Packer:
         """Float32 numbers, from a byte of the blob on."""
         self._blob[place : place + values.nbytes].view(np.float32)[:] = values
 
-    def put_matrix(self, weight: np.ndarray, scale: np.ndarray, storage: DType, place: int) -> None:
+    def put_matrix(
+        self,
+        weight: np.ndarray,
+        scale: np.ndarray,
+        storage: DType,
+        place: int,
+        saved: np.ndarray,
+    ) -> None:
         """Panels of ``weight [outputs, inputs]`` times float32 ``scale [outputs]``.
 
-        They are there after `flush`; the weight must not change until then.
+        They are there after `flush`; the weight must not change until then. `saved` is what it was
+        made of, whose memory may be let go of.
         """
         graph = f"pack_{FILE_TYPES[weight.dtype].name}_{storage.name}"
         if graph != self._graph or self._size() + weight.nbytes > AT_ONCE:
             self.flush()
         self._graph = graph
-        self._matrices.append(_Matrix(np.ascontiguousarray(weight), scale, place))
+        self._matrices.append(_Matrix(np.ascontiguousarray(weight), scale, place, saved))
 
     def flush(self) -> None:
         """Packs what was put, and lets go of it."""
@@ -72,7 +81,7 @@ class Packer:
         threads = self._threads if self._size() >= SHARED else 1
         shared_models()[self._graph].execute(self._packed, rows, np.array([threads], np.int32))
         for matrix in self._matrices:
-            _give_back(matrix.weight)
+            _give_back(matrix.saved)
         self._matrices.clear()
 
     def _size(self) -> int:

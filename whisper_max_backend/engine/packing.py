@@ -6,14 +6,15 @@ layers of encoder, decoder and memory). Every part begins at a multiple of `ALIG
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 
-from .checkpoint import Checkpoint, Dimensions, dense
+from .checkpoint import Checkpoint, Dimensions, dense, expected_shapes
 from .packer import ALIGNMENT, Packer, aligned, aligned_bytes
 from .storage import EMBEDDINGS, FILE_TYPES, Storage
 
@@ -82,15 +83,18 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
         "memory": _Group(list(_memory_parts(d)), storage.encoder),
         "decoder": _Group(list(_decoder_parts(d)), storage.decoder),
     }
-    sizes = {name: sum(group.sizes(checkpoint)) for name, group in groups.items()}
-    blob = aligned_bytes(sum(sizes.values()))
+    shapes = expected_shapes(d)
+    sizes = {name: group.sizes(shapes) for name, group in groups.items()}
+    blob = aligned_bytes(sum(map(sum, sizes.values())))
     packer = Packer(blob, threads)
     buffers = {}
     place = 0
     for name, group in groups.items():
-        group.put(checkpoint, packer, place)
-        buffers[name] = Buffer.from_numpy(blob[place : place + sizes[name]])
-        place += sizes[name]
+        start = place
+        for part, size in zip(group.parts, sizes[name], strict=True):
+            _put(checkpoint, part, group.storage, packer, place)
+            place += size
+        buffers[name] = Buffer.from_numpy(blob[start:place])
     packer.flush()
     return PackedWeights(**buffers)
 
@@ -167,35 +171,26 @@ class _Group:
     parts: list[_Part]
     storage: DType
 
-    def sizes(self, checkpoint: Checkpoint) -> list[int]:
+    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
         """Bytes of each part with what is left free behind it."""
-        return [aligned(_size(checkpoint, part, self.storage), ALIGNMENT) for part in self.parts]
+        return [aligned(self._size(part, shapes[part.name]), ALIGNMENT) for part in self.parts]
 
-    def put(self, checkpoint: Checkpoint, packer: Packer, place: int) -> None:
-        """All of them, from a place on."""
-        for part, size in zip(self.parts, self.sizes(checkpoint), strict=True):
-            if part.name.endswith("/weight"):
-                _put_matrix(checkpoint, part, self.storage, packer, place)
-            else:
-                values = part.of(dense(checkpoint.weights, part.name)).reshape(-1)
-                packer.put_vector(values, place)
-            place += size
+    def _size(self, part: _Part, shape: tuple[int, ...]) -> int:
+        if not part.name.endswith("/weight"):
+            return 4 * math.prod(shape) // part.shares
+        return matrix_bytes(self.storage, math.prod(shape[1:]), shape[0] // part.shares)
 
 
-def _size(checkpoint: Checkpoint, part: _Part, storage: DType) -> int:
-    shape = checkpoint.weights[part.name].shape
+def _put(checkpoint: Checkpoint, part: _Part, storage: DType, packer: Packer, place: int) -> None:
+    """A vector, or a weight in panels; a convolution ``[out, in, kernel]`` as one over
+    ``[kernel, in]``."""
     if not part.name.endswith("/weight"):
-        return 4 * int(np.prod(shape)) // part.shares
-    return matrix_bytes(storage, int(np.prod(shape[1:])), shape[0] // part.shares)
-
-
-def _put_matrix(
-    checkpoint: Checkpoint, part: _Part, storage: DType, packer: Packer, place: int
-) -> None:
-    """A weight in panels; a convolution ``[out, in, kernel]`` as one over ``[kernel, in]``."""
-    weight = checkpoint.weights[part.name]
+        packer.put_vector(part.of(dense(checkpoint.weights, part.name)).reshape(-1), place)
+        return
+    saved = checkpoint.weights[part.name]
     scale = checkpoint.weights.get(part.name + "_scale")
-    if weight.dtype not in FILE_TYPES:
+    weight = saved
+    if saved.dtype not in FILE_TYPES:
         weight, scale = dense(checkpoint.weights, part.name), None
     weight = part.of(weight)
     if weight.ndim == 3:
@@ -203,4 +198,4 @@ def _put_matrix(
     factors = np.ones(len(weight), np.float32)
     if scale is not None:
         factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
-    packer.put_matrix(weight, factors, storage, place)
+    packer.put_matrix(weight, factors, storage, place, part.of(saved))
