@@ -147,14 +147,6 @@ class Weights(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of an array without making it."""
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """Element type of an array without making it; uint16 holds bfloat16."""
-        return self._entries[name].dtype
-
 
 @dataclass(frozen=True)
 class Contents:
