@@ -123,7 +123,8 @@ def seconds(time: float) -> str:
 def limit(row: dict[str, Any]) -> str:
     """What is achieved of what the machine can do, where that is known."""
     if "gflops" in row:
-        return f"{row['gflops']:.0f} GFLOP/s, {row['of_limit']:.0%}"
+        of_onednn = f", {row['of_onednn']:.0%} of oneDNN" if "of_onednn" in row else ""
+        return f"{row['gflops']:.0f} GFLOP/s, {row['of_limit']:.0%}{of_onednn}"
     if "gigabytes_per_s" in row:
         return f"{row['gigabytes_per_s']:.1f} GB/s, {row['of_limit']:.0%}"
     return ""

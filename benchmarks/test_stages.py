@@ -12,6 +12,7 @@ from faster_whisper.transcribe import get_ctranslate2_storage
 from benchmarks.conftest import Pair
 from benchmarks.dimensions import encoder_operations, step_bytes
 from benchmarks.limits import multiply_limit, read_limit, tile_limit
+from benchmarks.onednn import onednn_rate
 from benchmarks.paired import Timed, compare, record, take_turns
 from benchmarks.speech import RATE
 from compat_tests.recordings import load
@@ -73,6 +74,8 @@ def test_encoder(benchmark: Any, pair: Pair, batch: int) -> None:
     benchmark.extra_info.update(
         gflops=achieved / 1e9, limit_gflops=limit / 1e9, of_limit=achieved / limit
     )
+    if pair.compute_type != "float32" and has_tiles() and (rate := onednn_rate()):
+        benchmark.extra_info.update(onednn_gflops=rate / 1e9, of_onednn=achieved / rate)
 
 
 @pytest.mark.benchmark(group="decoder step")
