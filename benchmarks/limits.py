@@ -45,7 +45,7 @@ def processor() -> str:
 def multiply_limit() -> float:
     """FLOP/s of NumPy's float32 matrix product, on all cores."""
     a, b = (np.random.default_rng(i).random((_SIDE, _SIDE), np.float32) for i in range(2))
-    return 2 * _SIDE**3 / _shortest(lambda: a @ b)
+    return 2 * _SIDE**3 / shortest(lambda: a @ b)
 
 
 def tile_limit() -> float:
@@ -64,15 +64,16 @@ def tile_limit() -> float:
     model = session.init_all(artifact)["tile_rate"]
     count, threads = np.array([_TILE_ROUNDS], np.int32), np.array([cores()], np.int32)
     operations = 4 * _TILE_ROUNDS * cores() * _TILE_OPERATIONS
-    return operations / _shortest(lambda: model.execute(count, threads))
+    return operations / shortest(lambda: model.execute(count, threads))
 
 
 def read_limit() -> float:
     """Bytes/s at which all cores together read an array that no cache holds."""
     parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), cores())
     with ThreadPoolExecutor(len(parts)) as pool:
-        return _READ_BYTES / _shortest(lambda: list(pool.map(np.max, parts)))
+        return _READ_BYTES / shortest(lambda: list(pool.map(np.max, parts)))
 
 
-def _shortest(call: Callable[[], Any]) -> float:
+def shortest(call: Callable[[], Any]) -> float:
+    """Seconds of the fastest of a few calls."""
     return min(times(call, rounds=7))

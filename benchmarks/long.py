@@ -34,9 +34,7 @@ _WARM_UP_MINUTES = 5
 _LINEAR = 1.15
 """A minute of the longest audio takes at most so many times a minute of the shortest."""
 _FLAT_BYTES = 48 << 20
-"""The second half of a long transcription has at most so much more resident than the first."""
-_FLAT_MINUTES = 60
-"""Few batches are over before the room for their longest texts has been used."""
+"""The second half of a transcription has at most so much more resident than the first."""
 _SERIES = 60
 _LAST_SECONDS = 5
 
@@ -158,7 +156,7 @@ def broken(runs: Sequence[Run]) -> list[str]:
         found += [
             f"{way}: memory grows by {run.growth_bytes >> 20} MB over {run.minutes:.0f} minutes"
             for run in by_length
-            if run.minutes >= _FLAT_MINUTES and run.growth_bytes > _FLAT_BYTES
+            if run.growth_bytes > _FLAT_BYTES
         ]
     return found
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from subprocess import run
 from typing import Any
 
-from benchmarks.limits import cores
-from benchmarks.timing import times
+from benchmarks.limits import cores, shortest
 
 ROWS, INPUTS, OUTPUTS = 1500, 512, 2048
 """A window of `base` through the first half of a feed-forward layer."""
@@ -44,7 +43,7 @@ def main() -> None:
             layer(rows)
 
     with torch.no_grad():
-        seconds = min(times(products, rounds=7))
+        seconds = shortest(products)
     print(_TOGETHER * 2 * ROWS * INPUTS * OUTPUTS / seconds)
 
 

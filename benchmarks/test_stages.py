@@ -67,14 +67,15 @@ def test_encoder(benchmark: Any, pair: Pair, batch: int) -> None:
         rounds=5,
     )
     achieved = batch * encoder_operations(pair.dimensions) / benchmark.extra_info["ours_s"]
-    if pair.compute_type != "float32" and has_tiles():
+    by_tiles = pair.compute_type != "float32" and has_tiles()
+    if by_tiles:
         limit = tile_limit()
     else:
         limit = multiply_limit() * (INT8_OPERATIONS if pair.compute_type == "int8" else 1)
     benchmark.extra_info.update(
         gflops=achieved / 1e9, limit_gflops=limit / 1e9, of_limit=achieved / limit
     )
-    if pair.compute_type != "float32" and has_tiles() and (rate := onednn_rate()):
+    if by_tiles and (rate := onednn_rate()):
         benchmark.extra_info.update(onednn_gflops=rate / 1e9, of_onednn=achieved / rate)
 
 
