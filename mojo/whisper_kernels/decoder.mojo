@@ -42,8 +42,6 @@ struct DecoderSizes(ImplicitlyCopyable):
     var width: Int
     var heads: Int
     var layers: Int
-    var slots: Int
-    """Rows of the cache."""
     var windows: Int
     var memory_size: Int
     """Bytes of a head's keys and values of a window."""
@@ -122,7 +120,7 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
         # Heads whose columns are whole panels.
         var unit = min(heads, PANEL // gcd(head_size, PANEL))
         var groups = ceildiv(heads, unit)
-        var plane = sizes.slots * sizes.context * width
+        var plane = sizes.context * width
         var own = Chunk[Self.storage, Self.memory_type](
             self.chunk * queries, width, sizes.context, sizes.frames, head_size
         )
@@ -165,9 +163,9 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                                 length,
                                 keys,
                                 keys.unsafe_offset(plane),
+                                2 * sizes.layers * plane,
                                 origins.unsafe_offset(place * sizes.context),
                                 Int(self.positions[unsafe_offset=place]) + later,
-                                sizes.context,
                                 width,
                                 head,
                                 head_size,
@@ -286,7 +284,7 @@ struct Decoder:
     origins [rows, context] int32, the cache row of every position of a row's history;
     windows [items] int32, the window that each item transcribes;
     frames [1] int32, encoder states of a window; memory [layers, windows, heads, bytes];
-    cache [layers, 2, slots, context, width]; embeddings [bytes], in panels;
+    cache [slots, layers, 2, context, width]; embeddings [bytes], in panels;
     parameters [bytes]: position embeddings, layers, the last normalisation;
     states [items, queries, width]; queries [layers or 0, items, queries, width], those of
     the cross-attention, where they are wanted.
@@ -326,7 +324,6 @@ struct Decoder:
                 width,
                 memory.dim_size(2),
                 memory.dim_size(0),
-                cache.dim_size(2),
                 memory.dim_size(1),
                 memory.dim_size(3),
                 first(frames),

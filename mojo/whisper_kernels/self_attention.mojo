@@ -69,9 +69,9 @@ def attend_row(
     tokens: Int,
     keys: Floats,
     values: Floats,
+    slot: Int,
     origins: Ints,
     position: Int,
-    context: Int,
     state: Int,
     head: Int,
     head_size: Int,
@@ -80,15 +80,16 @@ def attend_row(
 ):
     """One head of one row: stores `tokens` new keys and values from `position` on, then attends.
 
-    qkv [tokens, 3 * state]; keys and values [rows, context, state]; origins [context];
-    output [tokens, state]; scores has room for [context].
+    qkv [tokens, 3 * state]; keys and values [context, state] of the cache's first row, those of
+    the others each `slot` elements further; origins [context]; output [tokens, state]; scores has
+    room for [context].
     """
     var column = head * head_size
 
     @always_inline
     def cell(at: Int) {imm} -> Int:
         """Where the key of a position, and its value, lie."""
-        return (Int(origins[unsafe_offset=at]) * context + at) * state + column
+        return Int(origins[unsafe_offset=at]) * slot + at * state + column
 
     for t in range(tokens):
         var row = qkv.unsafe_offset(t * 3 * state + column)

@@ -98,7 +98,6 @@ struct Step:
                 width,
                 memory.dim_size(2),
                 memory.dim_size(0),
-                cache.dim_size(2),
                 memory.dim_size(1),
                 memory.dim_size(3),
                 first(frames),

@@ -1,36 +1,53 @@
-"""Device buffers that requests borrow, so that no request pays for fresh memory."""
+"""Device memory that requests borrow, so that no request pays for fresh memory."""
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Sequence
 
 from max.driver import Buffer, Device
 from max.dtype import DType
 
+_REMEMBERED = 16
+"""Requests, the largest of which says what is worth keeping."""
+
 
 class BufferPool:
-    """Buffers of a device, given back when their borrower is collected."""
+    """Pieces of a device's memory for one purpose, given back when their borrower is collected.
+
+    The last batch of a recording is mostly smaller than the others. It gets the beginning of a
+    piece that one of those has left, which the first batch of the next recording gets again.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._lock = threading.RLock()  # a borrower may be collected while this is held
-        self._free: dict[tuple[DType, tuple[int, ...]], list[Buffer]] = {}
+        self._free: list[Buffer] = []  # by size
+        self._recent: deque[int] = deque(maxlen=_REMEMBERED)
 
     def lend(self, borrower: object, dtype: DType, shape: Sequence[int]) -> Buffer:
         """A buffer of this type and shape, of undefined content, until `borrower` is gone."""
-        key = (dtype, tuple(shape))
+        size = math.prod(shape) * dtype.size_in_bytes
         with self._lock:
-            kept = self._free.get(key)
-            buffer = kept.pop() if kept else Buffer(dtype, key[1], self._device)
-        weakref.finalize(borrower, self._take_back, key, buffer).atexit = False
-        return buffer
+            self._recent.append(size)
+            place = bisect_left(self._free, size, key=_size)
+            if place < len(self._free):
+                piece = self._free.pop(place)
+            else:
+                self._free.clear()  # too small, all of them
+                piece = Buffer(DType.uint8, (size,), self._device)
+        weakref.finalize(borrower, self._take_back, piece).atexit = False
+        return piece[:size].view(dtype, tuple(shape))
 
-    def _take_back(self, key: tuple[DType, tuple[int, ...]], buffer: Buffer) -> None:
+    def _take_back(self, piece: Buffer) -> None:
         with self._lock:
-            # Windows of one batch size follow each other; other sizes are not worth their memory.
-            if key not in self._free:
-                kind = key[0], len(key[1])
-                self._free = {k: v for k, v in self._free.items() if (k[0], len(k[1])) != kind}
-            self._free.setdefault(key, []).append(buffer)
+            if _size(piece) <= 2 * max(self._recent):
+                insort(self._free, piece, key=_size)
+
+
+def _size(piece: Buffer) -> int:
+    return int(piece.shape[0])

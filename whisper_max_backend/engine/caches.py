@@ -27,7 +27,8 @@ class Layout:
     Attributes:
         device: Where they are.
         memory: Of frames and windows: cross-attention keys and values, ``[layers, windows, ...]``.
-        cache: Of slots, one for each hypothesis: ``[layers, 2, slots, n_text_ctx, width]``.
+        cache: Of slots, one for each hypothesis: ``[layers, 2, slots, n_text_ctx, width]`` where
+            requests share a room.
     """
 
     device: Device
@@ -88,13 +89,14 @@ class PrivateCaches:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._pool = BufferPool(layout.device)
+        self._memories = BufferPool(layout.device)
+        self._caches = BufferPool(layout.device)
 
     def take(self, frames: int, windows: int, slots: int) -> Part:
-        """A room of its own; its buffers are lent again when it is collected."""
+        """A room of its own; its memory is lent again when it is collected."""
         room = Room()
-        room.memory = self._pool.lend(room, *self._layout.memory(frames, windows))
-        room.cache = self._pool.lend(room, *self._layout.cache(slots))
+        room.memory = self._memories.lend(room, *self._layout.memory(frames, windows))
+        room.cache = self._caches.lend(room, *self._layout.cache(slots))
         return Part(room, np.arange(windows, dtype=np.int32), np.arange(slots, dtype=np.int32))
 
     def give(self, part: Part) -> None:

@@ -63,8 +63,12 @@ def memory_shape(
 
 
 def cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
-    """Self-attention keys and values: ``[layers, 2, slots, n_text_ctx, n_text_state]``."""
-    return (dimensions.n_text_layer, 2, slots, dimensions.n_text_ctx, dimensions.n_text_state)
+    """Self-attention keys and values: ``[slots, layers, 2, n_text_ctx, n_text_state]``.
+
+    What few slots use is the beginning of what many use, so that memory which a batch has left
+    serves a smaller one without new pages.
+    """
+    return (slots, dimensions.n_text_layer, 2, dimensions.n_text_ctx, dimensions.n_text_state)
 
 
 def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> PackedWeights:

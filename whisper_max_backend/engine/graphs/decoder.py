@@ -176,7 +176,7 @@ class DecoderGraphs:
 
     def _history(self) -> list[TensorType | BufferType]:
         """Inputs of a pass: tokens, positions, origins, windows, frames, memory, cache, weights."""
-        cache = ["layers", 2, "slots", "context", "width"]
+        cache = ["slots", "layers", 2, "context", "width"]
         return [
             self._integers("items", "queries"),
             self._integers("rows"),
