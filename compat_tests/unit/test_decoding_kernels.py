@@ -132,6 +132,36 @@ def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: fl
     np.testing.assert_allclose(watched, probability if watch >= 0 else 0 * watched, rtol=2e-5)
 
 
+@pytest.mark.parametrize("watch", [-1, 17])
+@pytest.mark.parametrize("free_rows", [0, 1])
+def test_where_a_timestamp_has_to_follow(kernels: Kernels, free_rows: int, watch: int) -> None:
+    """Text, several parts of the vocabulary, is banned in all rows, or in all but one."""
+    items, beams, vocabulary, eot, first_timestamp = 2, 3, 7000, 5990, 6000
+    rows, count = items * beams, 4
+    logits, scores = normal(rows, vocabulary, scale=2), normal(rows, mean=-4)
+    ranges = np.tile([0, eot, first_timestamp, 6200], (rows, 1))
+    ranges[rows - free_rows :] = 0
+    ruled = logits.copy()
+    ruled[: rows - free_rows, :eot] = ruled[: rows - free_rows, first_timestamp:6200] = LOWEST
+    nothing = np.full((rows, 1), -1)
+    ids, origins, values, watched, output = choose(
+        kernels,
+        logits.reshape(items, beams, vocabulary),
+        scores,
+        count,
+        rules=(NONE, ranges, nothing, nothing, np.zeros(rows, int)),
+        watch=(first_timestamp, watch),
+    )
+    np.testing.assert_allclose(output.reshape(ruled.shape), ruled, rtol=1e-6)
+    summed = (log_softmax(ruled) + scores[:, None]).reshape(items, beams, vocabulary)
+    for item in range(items):
+        expected = np.sort(summed[item].ravel())[::-1][:count]
+        np.testing.assert_allclose(summed[item, origins[item], ids[item]], expected, atol=1e-5)
+        np.testing.assert_allclose(values[item], expected, atol=1e-5)
+    probability = np.exp(log_softmax(logits))[:, watch]
+    np.testing.assert_allclose(watched, probability if watch >= 0 else 0 * watched, rtol=2e-5)
+
+
 def test_rules_with_nothing_to_do(kernels: Kernels) -> None:
     logits = normal(2, 1, 40)
     np.testing.assert_array_equal(choose(kernels, logits, np.zeros(2), 1)[4], logits)

@@ -49,6 +49,20 @@ struct Rules(ImplicitlyCopyable):
     """Whose probability before the rules is wanted, or -1."""
     var penalty: Float32
 
+    def ban_all(self, rows: Int, low: Int, high: Int) -> Bool:
+        """Whether one of its ranges bans the ids `[low, high)` in every row, as all text is where
+        a timestamp has to follow."""
+        for index in range(rows):
+            var bounds = self.ranges.unsafe_offset(4 * index)
+            var banned = False
+            for i in range(0, 4, 2):
+                var first = Int(bounds[unsafe_offset=i])
+                var last = Int(bounds[unsafe_offset=i + 1])
+                banned = banned or (first <= low and high <= last)
+            if not banned:
+                return False
+        return True
+
     def apply(self, logits: Floats, rows: Int, vocabulary: Int, low: Int, high: Int):
         """Applies them to the logits `[low, high)` of all rows, but for the check of timestamps."""
         for index in range(rows):
