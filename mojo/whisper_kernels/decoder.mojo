@@ -20,7 +20,7 @@ from .layer_norm import normalize
 from .matrix import PANEL, Matrix, Rows
 from .parallel import Member, Phases, together
 from .parameters import Parameters
-from .self_attention import attend_row
+from .self_attention import Histories, attend_rows
 from .tensors import Bytes, Floats, Ints, first, floats, ints, numbers
 
 comptime CHUNK = 128
@@ -122,7 +122,7 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
         var groups = ceildiv(heads, unit)
         var plane = sizes.context * width
         var own = Chunk[Self.storage, Self.memory_type](
-            self.chunk * queries, width, sizes.context, sizes.frames, head_size
+            self.chunk * queries, width, beams, sizes.context, sizes.frames, head_size
         )
         for first_item in range(0, sizes.items, self.chunk):
             var items = min(self.chunk, sizes.items - first_item)
@@ -155,22 +155,27 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                     own.apply(layer.query, low, high, self.qkv, 3 * width)
                     own.apply(layer.key, low, high, self.qkv.unsafe_offset(width), 3 * width)
                     own.apply(layer.value, low, high, self.qkv.unsafe_offset(2 * width), 3 * width)
-                    for row in range(items * beams):
-                        var place = first_item * beams + row
+                    for item in range(items):
+                        var row = (first_item + item) * beams
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
-                            attend_row(
-                                self.qkv.unsafe_offset(row * length * 3 * width),
+                            var column = head * head_size
+                            attend_rows(
+                                self.qkv.unsafe_offset(item * queries * 3 * width + column),
                                 length,
-                                keys,
-                                keys.unsafe_offset(plane),
-                                2 * sizes.layers * plane,
-                                origins.unsafe_offset(place * sizes.context),
-                                Int(self.positions[unsafe_offset=place]) + later,
-                                width,
-                                head,
+                                Histories(
+                                    keys.unsafe_offset(column),
+                                    keys.unsafe_offset(plane + column),
+                                    2 * sizes.layers * plane,
+                                    origins.unsafe_offset(row * sizes.context),
+                                    self.positions.unsafe_offset(row),
+                                    later,
+                                    beams,
+                                    sizes.context,
+                                    width,
+                                ),
                                 head_size,
                                 own.scores,
-                                self.attended.unsafe_offset(row * length * width),
+                                self.attended.unsafe_offset(item * queries * width + column),
                             )
 
                 member.run(groups, self_attention)

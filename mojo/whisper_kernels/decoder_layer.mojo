@@ -1,11 +1,12 @@
 """A layer of the decoder: its weights, and what a thread needs to take some rows through it."""
 
+from std.math import align_up
 from std.memory.alloc import unsafe_alloc
 
 from .attention import AttentionScratch
 from .epilogue import Epilogue
 from .gemm import multiply
-from .matrix import Matrix, Rows
+from .matrix import LANES, Matrix, Rows
 from .parameters import Linear, Norm, Parameters
 from .strips import Strips
 from .tensors import Floats
@@ -50,9 +51,11 @@ struct Chunk[storage: DType, memory: DType]:
     var scores: Floats
     var attention: AttentionScratch[Self.memory]
 
-    def __init__(out self, rows: Int, width: Int, context: Int, frames: Int, head_size: Int):
+    def __init__(
+        out self, rows: Int, width: Int, beams: Int, context: Int, frames: Int, head_size: Int
+    ):
         self.strips = Strips[Self.storage](rows, 4 * width)
-        self.scores = unsafe_alloc[Float32](context, alignment=64)
+        self.scores = unsafe_alloc[Float32](beams * align_up(context, LANES), alignment=64)
         self.attention = AttentionScratch[Self.memory](frames, head_size)
 
     def __deinit__(deinit self):

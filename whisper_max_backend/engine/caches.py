@@ -27,13 +27,15 @@ class Layout:
     Attributes:
         device: Where they are.
         memory: Of frames and windows: cross-attention keys and values, ``[layers, windows, ...]``.
-        cache: Of slots, one for each hypothesis: ``[layers, 2, slots, n_text_ctx, width]`` where
-            requests share a room.
+        cache: Of slots, one for each hypothesis: layers, 2 for keys and values, slots,
+            n_text_ctx and width, in an order of the device's.
+        slot_axis: Where the slots stand in that order.
     """
 
     device: Device
     memory: Callable[[int, int], BufferType]
     cache: Callable[[int], BufferType]
+    slot_axis: int
 
     def new_memory(self, frames: int, windows: int) -> Buffer:
         """A buffer of undefined content for windows of so many frames."""
@@ -184,19 +186,12 @@ class SharedCaches:
         if windows > room.free_windows.sum():
             free = _grown(room.free_windows, windows)
             memory = self._layout.new_memory(frames, len(free))
-            old = room.memory
-            for layer in range(old.shape[0]):
-                memory[layer, : old.shape[1], :, :].inplace_copy_from(old[layer, :, :, :])
+            _copy_beginning(room.memory, memory, 1)
             room.memory, room.free_windows = memory, free
         if slots > room.free_slots.sum():
             free = _grown(room.free_slots, slots)
             cache = self._layout.new_cache(len(free))
-            old = room.cache
-            for layer in range(old.shape[0]):
-                for kind in range(2):
-                    cache[layer, kind, : old.shape[2], :, :].inplace_copy_from(
-                        old[layer, kind, :, :, :]
-                    )
+            _copy_beginning(room.cache, cache, self._layout.slot_axis)
             room.cache, room.free_slots = cache, free
         self._layout.device.synchronize()  # see `Part.keep`
 
@@ -206,6 +201,15 @@ def _taken(free: np.ndarray, count: int) -> Int32Array:
     places = np.flatnonzero(free)[:count]
     free[places] = False
     return places.astype(np.int32)
+
+
+def _copy_beginning(source: Buffer, target: Buffer, axis: int) -> None:
+    """Copies `source` to the beginning of `target`, which is longer along an axis."""
+    shape = [int(size) for size in source.shape]
+    every = [slice(0, size) for size in shape[axis:]]
+    for outer in np.ndindex(*shape[:axis]):
+        place = (*outer, *every)
+        target[place].inplace_copy_from(source[place])
 
 
 def _grown(free: np.ndarray, count: int) -> np.ndarray:

@@ -47,6 +47,7 @@ class Decoder:
                 memory_shape(d, storage.memory, frames, windows),
             ),
             cache=lambda slots: (DType.float32, cache_shape(d, slots)),
+            slot_axis=0,
         )
         self._private = PrivateCaches(self.layout)
         self.caches: Caches = self._private

@@ -51,6 +51,7 @@ class DeviceDecoder(Decoder):
                 dtype,
                 (d.n_text_layer, 2, slots, d.n_text_ctx, d.n_text_state),
             ),
+            slot_axis=2,
         )
         self._private = PrivateCaches(self.layout)
         self.caches: Caches = self._private
