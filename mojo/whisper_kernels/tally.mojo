@@ -3,7 +3,6 @@
 from std.math import log
 
 from .extremes import largest
-from .rules import BANNED
 from .softmax import sum_of_exponentials
 from .tensors import Floats
 
@@ -22,18 +21,13 @@ struct Tally(ImplicitlyCopyable):
 
     def note(self, part: Int, values: Floats, count: Int):
         """What a part holds; nothing, where `count` is not positive."""
-        var top = BANNED
+        var top = Float32.MIN_FINITE
         var sum = Float32(0)
         if count > 0:
             top = largest(values, count)
             sum = sum_of_exponentials(values, count, top)
         self.tops[unsafe_offset=part] = top
         self.sums[unsafe_offset=part] = sum
-
-    def note_banned(self, part: Int, count: Int):
-        """The same for `count` banned values."""
-        self.tops[unsafe_offset=part] = BANNED
-        self.sums[unsafe_offset=part] = Float32(count)
 
     def forget(self):
         """All parts are empty."""
