@@ -1,8 +1,9 @@
 """What happens to a product on its way out: `c = gelu(product + bias) + residual`."""
 
-from .gelu import gelu, nearly_gelu
+from .extremes import smaller
+from .gelu import gelu, half_gelu, nearly_gelu
 from .matrix import F32, tiled
-from .tensors import Floats
+from .tensors import Floats, Numbers
 
 
 struct Epilogue(ImplicitlyCopyable):
@@ -32,27 +33,33 @@ struct Epilogue(ImplicitlyCopyable):
 
 @always_inline
 def finish[
-    storage: DType, width: Int
-](product: Floats, columns: Int, column: Int, c: Floats, place: Int, epilogue: Epilogue):
+    output: DType, //, storage: DType, width: Int
+](product: Floats, columns: Int, column: Int, c: Numbers[output], place: Int, epilogue: Epilogue):
     """A row of a tile, at most `width` columns, through the epilogue to `c[place]`."""
     if columns == width:
         # All columns at once, so that they share the loads of constants.
         var value = product.unsafe_load[width=width]()
-        c.unsafe_offset(place).unsafe_store(finished[storage, width](value, column, place, epilogue))
+        c.unsafe_offset(place).unsafe_store(finished[storage, output, width](value, column, place, epilogue))
         return
     for lane in range(columns):
         var value = product[unsafe_offset=lane]
-        c[unsafe_offset=place + lane] = finished[storage, 1](value, column + lane, place + lane, epilogue)
+        c[unsafe_offset=place + lane] = finished[storage, output, 1](value, column + lane, place + lane, epilogue)
 
 
 @always_inline
 def finished[
-    storage: DType, width: Int
-](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[F32, width]:
+    storage: DType, output: DType, width: Int
+](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[output, width]:
     """`gelu(product + bias) + residual` for `width` neighbours, of matrices of type `storage`."""
     var value = product
     if epilogue.bias:
         value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()
+    comptime if output == DType.float16:
+        # Two vectors become one before the GELU. What is too large for the type stays finite.
+        var half = value.cast[DType.float16]()
+        if epilogue.activate:
+            half = half_gelu(half)
+        return smaller(half, SIMD[DType.float16, width](Float16.MAX_FINITE)).cast[output]()
     if epilogue.activate:
         comptime if storage == DType.int8 or tiled[storage]():
             value = nearly_gelu(value)
@@ -60,4 +67,4 @@ def finished[
             value = gelu(value)
     if epilogue.residual:
         value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
-    return value
+    return value.cast[output]()

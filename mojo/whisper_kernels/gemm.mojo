@@ -178,13 +178,13 @@ def tile[
 
 
 def multiply[
-    storage: DType
+    storage: DType, output: DType
 ](
     a: Strips[storage],
     b: Matrix[storage],
     first_panel: Int,
     last_panel: Int,
-    c: Floats,
+    c: Numbers[output],
     stride: Int,
     epilogue: Epilogue = Epilogue(),
 ):
@@ -199,11 +199,11 @@ def multiply[
             if column >= b.columns:
                 break
             var wide = min(COLUMNS, b.columns - column)
-            var direct = wide == COLUMNS and epilogue.empty()
+            var direct = output == F32 and wide == COLUMNS and epilogue.empty()
             for first in range(0, a.rows, ROWS):
                 if direct:
                     var target = c.unsafe_offset(first * stride + column)
-                    tile(a, first, panel, part, target, stride)
+                    tile(a, first, panel, part, target.unsafe_bitcast[Float32](), stride)
                     continue
                 tile(a, first, panel, part, a.corner, PANEL)
                 for i in range(min(ROWS, a.rows - first)):

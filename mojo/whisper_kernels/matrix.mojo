@@ -16,7 +16,7 @@ from std.math import align_up, ceildiv
 from std.sys import simd_width_of, size_of
 from std.sys.info import CompilationTarget
 
-from .tensors import Bytes, Floats
+from .tensors import Bytes, Numbers
 
 comptime F32 = DType.float32
 comptime LANES = simd_width_of[F32]()
@@ -84,7 +84,7 @@ struct Matrix[storage: DType](ImplicitlyCopyable):
         return self.data.unsafe_offset(index * panel_bytes[Self.storage](self.depth))
 
 
-struct Rows(ImplicitlyCopyable):
+struct Rows[dtype: DType = F32](ImplicitlyCopyable):
     """Where the rows of A lie in memory.
 
     Row i is `data[i * stride + offset ...]`; what falls outside `[0, limit)` is
@@ -93,18 +93,18 @@ struct Rows(ImplicitlyCopyable):
     and offset `-padding * channels`.
     """
 
-    var data: Floats
+    var data: Numbers[Self.dtype]
     var stride: Int
     var offset: Int
     var limit: Int
 
-    def __init__(out self, data: Floats, stride: Int, offset: Int, limit: Int):
+    def __init__(out self, data: Numbers[Self.dtype], stride: Int, offset: Int, limit: Int):
         self.data = data
         self.stride = stride
         self.offset = offset
         self.limit = limit
 
-    def __init__(out self, data: Floats, stride: Int, rows: Int):
+    def __init__(out self, data: Numbers[Self.dtype], stride: Int, rows: Int):
         """Rows that all lie inside."""
         self.data = data
         self.stride = stride

@@ -4,7 +4,7 @@ from std.math import round
 
 from .extremes import extremes
 from .matrix import F32
-from .tensors import Floats
+from .tensors import Numbers
 
 
 struct Quantizer(TrivialRegisterPassable):
@@ -16,7 +16,7 @@ struct Quantizer(TrivialRegisterPassable):
     var inverse: Float32
     """Of the scale."""
 
-    def __init__(out self, row: Floats, depth: Int):
+    def __init__[dtype: DType](out self, row: Numbers[dtype], depth: Int):
         """Those with which all of the row's `depth` numbers, and zero, find a byte."""
         var low, high = extremes(row, depth)
         self.scale = max(high - low, Float32(1e-30)) / 255

@@ -6,22 +6,26 @@ from .epilogue import Epilogue
 from .gemm import multiply
 from .heads import HeadGroups
 from .layer_norm import normalize
-from .matrix import Rows
+from .matrix import TILES, Rows
 from .parameters import Linear, Norm
 from .strips import Strips
-from .tensors import Floats
+from .tensors import Floats, Numbers
 
 
 struct RowBlock[storage: DType]:
     """A thread's room for a block of rows."""
 
+    comptime HIDDEN = DType.float16 if TILES and Self.storage == DType.int8 else DType.float32
+    """Of what lies between the layers of the feed-forward, which becomes bytes. Processors with a
+    tile unit compute in float16, too."""
+
     var strips: Strips[Self.storage]
-    var hidden: Floats
+    var hidden: Numbers[Self.HIDDEN]
 
     def __init__(out self, rows: Int, width: Int, depth: Int):
         """For `rows` of the model's width, and products as deep as `depth`."""
         self.strips = Strips[Self.storage](rows, depth)
-        self.hidden = unsafe_alloc[Float32](rows * 4 * width, alignment=64)
+        self.hidden = unsafe_alloc[Scalar[Self.HIDDEN]](rows * 4 * width, alignment=64)
 
     def __deinit__(deinit self):
         self.hidden.unsafe_free()
@@ -71,10 +75,12 @@ struct RowBlock[storage: DType]:
         self.strips.prepare(Rows(self.hidden, 4 * width, rows), 0, rows, 4 * width)
         self.apply(down, x, residual=x)
 
-    def apply(
+    def apply[
+        output: DType
+    ](
         self,
         linear: Linear[Self.storage],
-        y: Floats,
+        y: Numbers[output],
         residual: Optional[Floats] = None,
         activate: Bool = False,
     ):

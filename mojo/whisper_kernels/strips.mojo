@@ -16,6 +16,7 @@ from std.sys import size_of
 from .layer_norm import normalize
 from .matrix import (
     DOTS,
+    F32,
     GROUP,
     LANES,
     PANEL,
@@ -26,7 +27,7 @@ from .matrix import (
 )
 from .parameters import Norm
 from .quantizer import Quantizer
-from .tensors import Bytes, Floats
+from .tensors import Bytes, Floats, Numbers
 from .tile_rows import quantize_tile_row, round_tile_row
 
 comptime ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
@@ -107,7 +108,9 @@ struct Strips[storage: DType]:
         """The height of the strip that begins at a row."""
         return strip_height(min(ROWS, self.rows - first_row))
 
-    def prepare(mut self, a: Rows, first: Int, last: Int, depth: Int, scale: Float32 = 1):
+    def prepare[
+        dtype: DType
+    ](mut self, a: Rows[dtype], first: Int, last: Int, depth: Int, scale: Float32 = 1):
         """Takes rows `[first, last)` of A, times `scale`."""
         self.rows = last - first
         self.depth = depth
@@ -130,7 +133,7 @@ struct Strips[storage: DType]:
                 )
             self.fill(start, Rows(self.lines, depth, count), 0, 1)
 
-    def fill(mut self, start: Int, a: Rows, first: Int, scale: Float32):
+    def fill[dtype: DType](mut self, start: Int, a: Rows[dtype], first: Int, scale: Float32):
         """The strip that begins at `start`: rows of A from `first` on, times `scale`."""
         var count = min(Self.rows_each, self.rows - start)
         var strip = self.strip(start)
@@ -139,9 +142,9 @@ struct Strips[storage: DType]:
                 self.convert(self.contiguous(a, first + i), strip, start, i, scale)
         else:
             var target = strip.unsafe_bitcast[Float32]()
-            interleave(a, first, count, strip_height(count), self.depth, target, scale)
+            interleave(rebind[Rows[F32]](a), first, count, strip_height(count), self.depth, target, scale)
 
-    def contiguous(self, a: Rows, row: Int) -> Floats:
+    def contiguous[dtype: DType](self, a: Rows[dtype], row: Int) -> Numbers[dtype]:
         """A row of A, whole: where it lies or, if part of it lies outside, in `lines`."""
         var place = row * a.stride + a.offset
         var source = a.data.unsafe_offset(place)
@@ -149,15 +152,18 @@ struct Strips[storage: DType]:
             return source
         var low = max(0, min(self.depth, -place))
         var high = max(low, min(self.depth, a.limit - place))
+        var line = self.lines.unsafe_bitcast[Scalar[dtype]]()
         for k in range(low):
-            self.lines[unsafe_offset=k] = 0
+            line[unsafe_offset=k] = 0
         for k in range(low, high):
-            self.lines[unsafe_offset=k] = source[unsafe_offset=k]
+            line[unsafe_offset=k] = source[unsafe_offset=k]
         for k in range(high, self.depth):
-            self.lines[unsafe_offset=k] = 0
-        return self.lines
+            line[unsafe_offset=k] = 0
+        return line
 
-    def convert(mut self, row: Floats, strip: Bytes, start: Int, index: Int, scale: Float32):
+    def convert[
+        dtype: DType
+    ](mut self, row: Numbers[dtype], strip: Bytes, start: Int, index: Int, scale: Float32):
         """Row `index` of the strip that begins at `start`, in the strip's own type."""
         comptime if Self.storage == DType.bfloat16:
             round_tile_row(row, self.depth, scale, strip, index)
@@ -173,16 +179,18 @@ struct Strips[storage: DType]:
             self.zeros[unsafe_offset=start + index] = quantizer.zero
 
 
-def quantize_row(row: Floats, depth: Int, quantizer: Quantizer, strip: Bytes, height: Int):
+def quantize_row[
+    dtype: DType
+](row: Numbers[dtype], depth: Int, quantizer: Quantizer, strip: Bytes, height: Int):
     """Integers of a row, its groups `height` apart."""
     var whole = depth // LANES * LANES
     for k in range(0, whole, LANES):
-        var x = row.unsafe_offset(k).unsafe_load[width=LANES]()
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]()
         var groups = grouped(quantizer.integers(x))
         comptime for g in range(LANES // GROUP):
             strip.unsafe_bitcast[UInt32]()[unsafe_offset=(k // GROUP + g) * height] = groups[g]
     for k in range(whole, align_up(depth, GROUP)):
-        var x = row[unsafe_offset=k] if k < depth else 0
+        var x = row[unsafe_offset=k].cast[F32]() if k < depth else 0
         strip.unsafe_bitcast[Scalar[INTEGER]]()[
             unsafe_offset=k // GROUP * GROUP * height + k % GROUP
         ] = quantizer.integers[1](x).cast[INTEGER]()
@@ -195,7 +203,7 @@ def grouped[width: Int](q: SIMD[DType.int32, width]) -> SIMD[DType.uint32, width
 
 
 def interleave(
-    a: Rows, first: Int, rows: Int, height: Int, depth: Int, strip: Floats, scale: Float32
+    a: Rows[F32], first: Int, rows: Int, height: Int, depth: Int, strip: Floats, scale: Float32
 ):
     """`strip[k * height + row] = scale * A`; rows up to `height` are zero."""
     for i in range(rows, height):

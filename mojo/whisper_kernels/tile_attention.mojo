@@ -128,7 +128,7 @@ struct TileAttention:
                 var low = x.unsafe_load[width=LANES]()
                 var high = x.unsafe_offset(LANES).unsafe_load[width=LANES]()
                 top.unsafe_store(
-                    larger[LANES](larger[LANES](low, high), top.unsafe_load[width=LANES]())
+                    larger(larger(low, high), top.unsafe_load[width=LANES]())
                 )
         var last_count = keys.columns - (keys.panels() - 1) * PANEL
         for row in range(self.queries.rows):

@@ -9,10 +9,10 @@ from std.sys import size_of
 from std.sys.intrinsics import prefetch
 
 from .epilogue import Epilogue, finish, finished
-from .matrix import F32, HEADER, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, padded_depth
+from .matrix import F32, HEADER, PANEL, TILE_BYTES, TILE_ROWS, Matrix, padded_depth
 from .prefetching import NEAR, SOON
 from .strips import Strips
-from .tensors import Bytes, Floats
+from .tensors import Bytes, Floats, Numbers
 from .tiles import BLOCK_ROWS, add_products, store_block, zero_block
 
 comptime STEP_BYTES = PANEL * TILE_BYTES
@@ -36,20 +36,24 @@ struct Block[storage: DType](ImplicitlyCopyable):
     """Its columns that there are."""
 
     @always_inline
-    def ask_for(self, start: Int, end: Int, c: Floats, stride: Int):
+    def ask_for[
+        output: DType
+    ](self, start: Int, end: Int, c: Numbers[output], stride: Int):
         """Has what C holds at rows `[start, end)` brought nearer."""
         for i in range(start, end):
             var row = c.unsafe_offset((self.first + i) * stride + self.column)
-            comptime for lane in range(0, PANEL, LANES):
+            comptime for lane in range(0, PANEL, 64 // size_of[Scalar[output]]()):
                 prefetch[SOON](row.unsafe_offset(lane))
 
     @always_inline
-    def finish(
+    def finish[
+        output: DType
+    ](
         self,
         start: Int,
         end: Int,
         a: Strips[Self.storage],
-        c: Floats,
+        c: Numbers[output],
         stride: Int,
         epilogue: Epilogue,
     ):
@@ -74,7 +78,7 @@ struct Block[storage: DType](ImplicitlyCopyable):
             var place = row * stride + self.column
             if self.wide == PANEL:
                 c.unsafe_offset(place).unsafe_store(
-                    finished[Self.storage, PANEL](value, self.column, place, epilogue)
+                    finished[Self.storage, output, PANEL](value, self.column, place, epilogue)
                 )
             else:
                 product.unsafe_store(value)
@@ -82,13 +86,13 @@ struct Block[storage: DType](ImplicitlyCopyable):
 
 
 def multiply_tiles[
-    storage: DType
+    storage: DType, output: DType
 ](
     a: Strips[storage],
     b: Matrix[storage],
     first_panel: Int,
     last_panel: Int,
-    c: Floats,
+    c: Numbers[output],
     stride: Int,
     epilogue: Epilogue,
 ):
