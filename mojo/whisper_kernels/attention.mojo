@@ -21,7 +21,7 @@ from .matrix import DOTS, F32, GROUP, LANES, PANEL, TILES, Matrix, Rows, panel_b
 from .pack import pack_columns, pack_rows
 from .strips import Strips, grouped
 from .tensors import Bytes, Floats
-from .tile_attention import TileAttention
+from .tile_attention import TileAttention, query_scale
 from .tile_rows import tile_place
 from .tiles import BLOCK_ROWS
 
@@ -61,12 +61,17 @@ struct KeysValues[storage: DType](ImplicitlyCopyable):
 
     def pack(self, keys: Floats, values: Floats, stride: Int):
         """Fills them from rows, one a frame, `stride` apart."""
-        pack_columns[Self.storage](
-            keys, stride, self.keys.columns, self.keys.depth, self.keys.data
-        )
-        pack_rows[Self.storage](
-            values, stride, self.values.depth, self.values.columns, self.values.data
-        )
+        self.pack_keys(keys, stride, 0, self.keys.columns)
+        self.pack_values(values, stride, 0, self.values.depth)
+
+    def pack_keys(self, rows: Floats, stride: Int, first: Int, last: Int):
+        """Keys of frames `[first, last)`, from the beginning of a panel on."""
+        var panel = self.keys.panel(first // PANEL)
+        pack_columns[Self.storage](rows, stride, last - first, self.keys.depth, panel)
+
+    def pack_values(self, rows: Floats, stride: Int, first: Int, last: Int):
+        """Values of frames `[first, last)`, as `pack_rows` takes them."""
+        pack_rows(rows, stride, first, last, self.values)
 
 
 struct AttentionScratch[storage: DType]:
@@ -113,15 +118,8 @@ struct AttentionScratch[storage: DType]:
         var scale = 1 / sqrt(Float32(head_size))
         var rows = output.unsafe_offset(first * output_stride)
         comptime if Self.by_tiles:
-            self.tiles.attend(
-                queries,
-                first,
-                last,
-                rebind[Matrix[DType.bfloat16]](memory.keys),
-                rebind[Matrix[DType.bfloat16]](memory.values),
-                rows,
-                output_stride,
-            )
+            self.queries.prepare(queries, first, last, head_size, query_scale(head_size))
+            self.attend_strips(self.queries.strip(0), count, memory, rows, output_stride)
             return
         comptime if Strips[Self.storage].quantized:
             self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
@@ -151,6 +149,25 @@ struct AttentionScratch[storage: DType]:
             self.weights.prepare(Rows(self.scores, stride, count), 0, count, frames)
             multiply(self.weights, memory.values, 0, memory.values.panels(), rows, output_stride)
             self.divide(rows, output_stride, count, head_size)
+
+    def attend_strips(
+        mut self,
+        queries: Bytes,
+        count: Int,
+        memory: KeysValues[Self.storage],
+        rows: Floats,
+        stride: Int,
+    ):
+        """Attention of queries that are strips already, by the tile unit; output rows `stride`
+        apart."""
+        self.tiles.attend(
+            queries,
+            count,
+            rebind[Matrix[DType.bfloat16]](memory.keys),
+            rebind[Matrix[DType.bfloat16]](memory.values),
+            rows,
+            stride,
+        )
 
     def divide(self, rows: Floats, stride: Int, count: Int, head_size: Int):
         """Divides each row by its sum of weights."""

@@ -12,13 +12,8 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import (
-    AttentionScratch,
-    KeysValues,
-    encoder_memory,
-    head_bytes,
-)
-from .heads import HeadGroups
+from .attention import AttentionScratch, encoder_memory
+from .encoder_heads import EncoderHeads
 from .matrix import Rows, tiled
 from .parallel import Member, Phases, together
 from .parameters import Linear, Norm, Parameters
@@ -102,14 +97,10 @@ def encode[
     var width = sizes.width
     var count = sizes.states
     var batch = sizes.batch
-    var heads = sizes.heads
-    var head_size = width // heads
-    var packed_size = head_bytes[memory](count, head_size)
+    var head_size = width // sizes.heads
     var convolved = unsafe_alloc[Float32](batch * sizes.frames * width, alignment=64)
     var attended = convolved  # the convolution's output is no longer needed by then
-    var groups = HeadGroups(3 * heads, head_size, count)  # queries, keys and values
-    var projected = unsafe_alloc[Float32](batch * groups.size(), alignment=64)
-    var packed = unsafe_alloc[UInt8](batch * heads * packed_size, alignment=64)
+    var heads = EncoderHeads[storage](batch, count, sizes.heads, head_size)
     comptime block_bytes = TILED_BLOCK_BYTES if tiled[storage]() else BLOCK_BYTES
     var most = max(Strips[storage].block_rows, block_bytes // (16 * width))
     var block = even_block[storage](count, most, threads)
@@ -122,7 +113,9 @@ def encode[
     def body(_worker: Int) {imm}:
         var member = Member(phases.counters)
         var cursor = Parameters(parameters)
-        var rows = RowBlock[storage](block, width, max(4 * width, 3 * sizes.mels))
+        var rows = RowBlock[storage](
+            block, width, max(4 * width, 3 * sizes.mels), heads.groups.columns()
+        )
         var attention = AttentionScratch[memory](count, head_size)
         var conv1 = cursor.linear[storage](3 * sizes.mels, width)
         var conv2 = cursor.linear[storage](3 * width, width)
@@ -178,30 +171,18 @@ def encode[
             rows.apply(
                 conv2, x, residual=encodings.unsafe_offset(start * width), activate=True
             )
-            rows.project(
-                x,
-                height,
-                layer.attention_norm,
-                layer.attention_in,
-                projected.unsafe_offset(item * groups.size() + start * groups.columns()),
-                groups,
+            heads.project(
+                rows, x, item, start, height, layer.attention_norm, layer.attention_in
             )
 
         member.run(batch * blocks, second_convolution)
         for index in range(sizes.layers):
 
             def pack(task: Int) {imm}:
-                var item = projected.unsafe_offset(task // heads * groups.size())
-                var head = task % heads
-                KeysValues[memory](
-                    packed.unsafe_offset(task * packed_size), count, head_size
-                ).pack(
-                    item.unsafe_offset(groups.place(heads + head)),
-                    item.unsafe_offset(groups.place(2 * heads + head)),
-                    groups.columns(),
-                )
+                heads.pack(task)
 
-            member.run(batch * heads, pack)
+            comptime if not EncoderHeads[storage].at_once:
+                member.run(batch * sizes.heads, pack)
 
             def attend(task: Int) {mut attention, imm}:
                 var first = task % query_blocks * query_block
@@ -209,23 +190,12 @@ def encode[
                 if first >= last:
                     return
                 var place = task // query_blocks
-                var item = place // heads
-                var head = place % heads
-                var queries = projected.unsafe_offset(
-                    item * groups.size() + groups.place(head)
-                )
-                attention.attend(
-                    Rows(queries, groups.columns(), count),
-                    first,
-                    last,
-                    KeysValues[memory](
-                        packed.unsafe_offset(place * packed_size), count, head_size
-                    ),
-                    attended.unsafe_offset(item * count * width + head * head_size),
-                    width,
-                )
+                var item = place // sizes.heads
+                var head = place % sizes.heads
+                var output = attended.unsafe_offset(item * count * width + head * head_size)
+                heads.attend(attention, place, first, last, output, width)
 
-            member.run(batch * heads * query_blocks, attend)
+            member.run(batch * sizes.heads * query_blocks, attend)
             var last_layer = index == sizes.layers - 1
             var next = layer
             if not last_layer:
@@ -249,13 +219,8 @@ def encode[
                 if last_layer:
                     rows.normalize_rows(x, height, final_norm, width)
                 else:
-                    rows.project(
-                        x,
-                        height,
-                        next.attention_norm,
-                        next.attention_in,
-                        projected.unsafe_offset(item * groups.size() + start * groups.columns()),
-                        groups,
+                    heads.project(
+                        rows, x, item, start, height, next.attention_norm, next.attention_in
                     )
 
             member.run(batch * blocks, between)
@@ -263,8 +228,6 @@ def encode[
 
     together(threads, body)
     convolved.unsafe_free()
-    projected.unsafe_free()
-    packed.unsafe_free()
 
 
 @extensibility.register("whisper.encoder")

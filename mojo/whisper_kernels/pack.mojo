@@ -20,6 +20,7 @@ from .matrix import (
     LANES,
     PANEL,
     TILE_BYTES,
+    Matrix,
     cell,
     padded_depth,
     panel_bytes,
@@ -178,19 +179,23 @@ def turn[size: Int](mut words: Array[SIMD[DType.uint32, size], size]):
 
 def pack_rows[
     storage: DType
-](source: Floats, stride: Int, depth: Int, count: Int, packed: Bytes):
-    """B [depth, count], whose rows lie `stride` apart, into panels: values of a head."""
-    for start in range(0, count, PANEL):
-        var panel = packed.unsafe_offset(start // PANEL * panel_bytes[storage](depth))
-        var width = min(PANEL, count - start)
-        var corner = source.unsafe_offset(start)
+](source: Floats, stride: Int, first: Int, last: Int, b: Matrix[storage]):
+    """Rows `[first, last)` of B, which lie `stride` apart, into panels: values of a head.
+
+    int8 takes all rows at once, the tile unit whole tiles of them, the last of which is padded.
+    """
+    for p in range(b.panels()):
+        var panel = b.panel(p)
+        var width = min(PANEL, b.columns - p * PANEL)
+        var corner = source.unsafe_offset(p * PANEL)
         comptime if storage == DType.int8:
-            quantize_rows(corner, stride, depth, width, panel)
-        elif tiled[storage]():
-            pair_rows(corner, stride, depth, width, panel.unsafe_bitcast[BFloat16]())
+            quantize_rows(corner, stride, last - first, width, panel)
         else:
-            var cells = panel.unsafe_bitcast[Scalar[storage]]()
-            for k in range(depth):
+            var cells = panel.unsafe_bitcast[Scalar[storage]]().unsafe_offset(first * PANEL)
+            comptime if tiled[storage]():
+                pair_rows(corner, stride, last - first, width, cells.unsafe_bitcast[BFloat16]())
+                continue
+            for k in range(last - first):
                 for lane in range(width):
                     cells[unsafe_offset=k * PANEL + lane] = corner[
                         unsafe_offset=k * stride + lane

@@ -4,7 +4,6 @@ from std.memory.alloc import unsafe_alloc
 
 from .epilogue import Epilogue
 from .gemm import multiply
-from .heads import HeadGroups
 from .layer_norm import normalize
 from .matrix import TILES, Rows
 from .parameters import Linear, Norm
@@ -22,37 +21,19 @@ struct RowBlock[storage: DType]:
     var strips: Strips[Self.storage]
     var hidden: Numbers[Self.HIDDEN]
 
-    def __init__(out self, rows: Int, width: Int, depth: Int):
-        """For `rows` of the model's width, and products as deep as `depth`."""
+    var group: Floats
+    """[rows, columns of a group of heads]."""
+
+    def __init__(out self, rows: Int, width: Int, depth: Int, group: Int):
+        """For `rows` of the model's width, products as deep as `depth` and groups of so many
+        columns."""
         self.strips = Strips[Self.storage](rows, depth)
         self.hidden = unsafe_alloc[Scalar[Self.HIDDEN]](rows * 4 * width, alignment=64)
+        self.group = unsafe_alloc[Float32](rows * group, alignment=64)
 
     def __deinit__(deinit self):
         self.hidden.unsafe_free()
-
-    def project(
-        mut self,
-        x: Floats,
-        rows: Int,
-        norm: Norm,
-        linear: Linear[Self.storage],
-        y: Floats,
-        heads: HeadGroups,
-    ):
-        """`y = linear(norm(x))`: the heads of queries, keys and values, at the first of the rows."""
-        var width = linear.weight.depth
-        self.strips.prepare_normed(x, rows, width, norm)
-        for group in range(heads.count()):
-            # Its first column goes where the group begins.
-            multiply(
-                self.strips,
-                linear.weight,
-                heads.first_panel(group),
-                heads.last_panel(group),
-                y.unsafe_offset(group * (heads.rows - 1) * heads.columns()),
-                heads.columns(),
-                Epilogue(bias=linear.bias),
-            )
+        self.group.unsafe_free()
 
     def add_attention(mut self, attended: Floats, rows: Int, out_: Linear[Self.storage], x: Floats):
         """`x += out(attended)`."""

@@ -18,8 +18,7 @@ from std.sys import llvm_intrinsic
 
 from .exp2 import LOG2_OF_E, exp2_half
 from .extremes import larger
-from .matrix import F32, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, Rows, padded_depth
-from .strips import Strips
+from .matrix import F32, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, padded_depth
 from .tensors import Bytes, Floats
 from .tiles import (
     BLOCK_ROWS,
@@ -47,10 +46,18 @@ comptime MOST = Float32(1 << 60)
 """A sum of weights above this may have lost something."""
 
 
+def query_scale(head_size: Int) -> Float32:
+    """What queries are multiplied by, so that weights are powers of 2."""
+    return LOG2_OF_E / sqrt(Float32(head_size))
+
+
 struct TileAttention:
     """A thread's room for a block of queries."""
 
-    var queries: Strips[HALF]
+    var queries: Bytes
+    """Two strips of the queries at hand."""
+    var count: Int
+    """Of these queries."""
     var starts: Floats
     """[2, BLOCK_ROWS, PANEL]: `-top` of each row, which scores are added to; then the same for the
     last panel, with what is no key left without weight."""
@@ -65,10 +72,11 @@ struct TileAttention:
 
     def __init__(out self, head_size: Int):
         comptime block = BLOCK_ROWS * PANEL
-        self.queries = Strips[HALF](BLOCK_ROWS, head_size)
         self.starts = unsafe_alloc[Float32](2 * block, alignment=64)
         self.scores = unsafe_alloc[Float32](2 * block, alignment=64)
         self.weights = unsafe_alloc[UInt8](2 * CHUNK_BYTES, alignment=64)
+        self.queries = self.weights  # for want of any
+        self.count = 0
         self.sums = unsafe_alloc[Float32](BLOCK_ROWS * LANES, alignment=64)
         self.attended = unsafe_alloc[Float32](
             BLOCK_ROWS * align_up(head_size, PANEL), alignment=64
@@ -83,22 +91,22 @@ struct TileAttention:
 
     def attend(
         mut self,
-        queries: Rows,
-        first: Int,
-        last: Int,
+        queries: Bytes,
+        count: Int,
         keys: Matrix[HALF],
         values: Matrix[HALF],
         output: Floats,
         stride: Int,
     ):
-        """Attention of queries `[first, last)`, at most `BLOCK_ROWS`; output has one row each."""
-        var scale = LOG2_OF_E / sqrt(Float32(keys.depth))
-        self.queries.prepare(queries, first, last, keys.depth, scale)
+        """Attention of `count` queries, at most `BLOCK_ROWS`, which are times `query_scale`;
+        output has one row each."""
+        self.queries = queries
+        self.count = count
         self._find_tops(keys, min(FIRST, keys.panels()))
         if not self._pass_over(keys, values):
             self._find_tops(keys, keys.panels())
             _ = self._pass_over(keys, values)
-        for row in range(last - first):
+        for row in range(count):
             var factor = 1 / self._sum(row)
             var source = self.attended.unsafe_offset(row * align_up(keys.depth, PANEL))
             var target = output.unsafe_offset(row * stride)
@@ -114,13 +122,13 @@ struct TileAttention:
         """Makes `starts` from the largest scores of the first panels."""
         comptime V = SIMD[F32, LANES]
         var tops = self.sums
-        for row in range(self.queries.rows):
+        for row in range(self.count):
             tops.unsafe_offset(row * LANES).unsafe_store(V(Float32.MIN_FINITE))
         for panel in range(panels):
             zero_block[True]()
             self._score(keys, panel, 0)
             var count = min(PANEL, keys.columns - panel * PANEL)
-            for row in range(self.queries.rows):
+            for row in range(self.count):
                 var x = self._scores(panel).unsafe_offset(row * PANEL)
                 var top = tops.unsafe_offset(row * LANES)
                 for k in range(count, PANEL):
@@ -131,7 +139,7 @@ struct TileAttention:
                     larger(larger(low, high), top.unsafe_load[width=LANES]())
                 )
         var last_count = keys.columns - (keys.panels() - 1) * PANEL
-        for row in range(self.queries.rows):
+        for row in range(self.count):
             var start = self.starts.unsafe_offset(row * PANEL)
             var top = tops.unsafe_offset(row * LANES).unsafe_load[width=LANES]().reduce_max()
             start.unsafe_store(SIMD[F32, PANEL](-top))
@@ -158,7 +166,7 @@ struct TileAttention:
                 self._add_values(values, last - CHUNK, last, place)
         for place in range(CHUNK):
             self._add_values(values, last, panels, place)
-        for row in range(self.queries.rows):
+        for row in range(self.count):
             if not self._sum(row) < MOST:
                 return False
         return True
@@ -172,7 +180,7 @@ struct TileAttention:
         if next < keys.panels():
             steps = min(2, strip_bytes // STEP_BYTES)
             self._load_starts(keys, next)
-        self._weigh_half(panel, 0, steps, self.queries.strip(0), keys.panel(next), strip_bytes)
+        self._weigh_half(panel, 0, steps, self.queries, keys.panel(next), strip_bytes)
         if steps > 0:
             self._score(keys, next, steps)
         var before = panel // CHUNK * CHUNK - CHUNK
@@ -246,7 +254,7 @@ struct TileAttention:
         were added before."""
         var depth_bytes = 2 * padded_depth[HALF](keys.depth)
         add_products[HALF, True](
-            self.queries.strip(0).unsafe_offset(done * STEP_BYTES),
+            self.queries.unsafe_offset(done * STEP_BYTES),
             TILE_ROWS * depth_bytes,
             keys.panel(panel).unsafe_offset(done * SLICE_BYTES),
             depth_bytes - done * TILE_BYTES,
