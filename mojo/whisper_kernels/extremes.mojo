@@ -39,9 +39,9 @@ def largest(row: Floats, count: Int) -> Float32:
     var vectors = count // LANES * LANES
     for k in range(whole, vectors, LANES):
         tops[0] = larger(row.unsafe_offset(k).unsafe_load[width=LANES](), tops[0])
-    var top = Float32.MIN
-    comptime for i in range(WAYS):
-        top = max(top, tops[i].reduce_max())
+    comptime for i in range(1, WAYS):
+        tops[0] = larger(tops[i], tops[0])
+    var top = tops[0].reduce_max()
     for k in range(vectors, count):
         top = larger[1](row[unsafe_offset=k], top)
     return top
@@ -64,11 +64,11 @@ def extremes[dtype: DType](row: Numbers[dtype], count: Int) -> Tuple[Float32, Fl
         var x = row.unsafe_offset(k).unsafe_load[width=lanes]()
         lows[0] = smaller(x, lows[0])
         highs[0] = larger(x, highs[0])
-    var low = Scalar[dtype](0)
-    var high = Scalar[dtype](0)
-    comptime for i in range(WAYS):
-        low = min(low, lows[i].reduce_min())
-        high = max(high, highs[i].reduce_max())
+    comptime for i in range(1, WAYS):
+        lows[0] = smaller(lows[i], lows[0])
+        highs[0] = larger(highs[i], highs[0])
+    var low = lows[0].reduce_min()
+    var high = highs[0].reduce_max()
     for k in range(vectors, count):
         low = smaller[1](row[unsafe_offset=k], low)
         high = larger[1](row[unsafe_offset=k], high)

@@ -16,7 +16,7 @@ from std.math import align_up, sqrt
 from std.memory.alloc import unsafe_alloc
 from std.sys import llvm_intrinsic
 
-from .exp2 import LOG2_OF_E, exp2_half
+from .exp2 import HALF_ONE, HALF_UNIT, LOG2_OF_E, exp2_half
 from .extremes import larger
 from .matrix import F32, LANES, PANEL, TILE_BYTES, TILE_ROWS, Matrix, padded_depth
 from .tensors import Bytes, Floats
@@ -48,7 +48,7 @@ comptime MOST = Float32(1 << 60)
 
 def query_scale(head_size: Int) -> Float32:
     """What queries are multiplied by, so that weights are powers of 2."""
-    return LOG2_OF_E / sqrt(Float32(head_size))
+    return HALF_UNIT * LOG2_OF_E / sqrt(Float32(head_size))
 
 
 struct TileAttention:
@@ -59,8 +59,8 @@ struct TileAttention:
     var count: Int
     """Of these queries."""
     var starts: Floats
-    """[2, BLOCK_ROWS, PANEL]: `-top` of each row, which scores are added to; then the same for the
-    last panel, with what is no key left without weight."""
+    """[2, BLOCK_ROWS, PANEL]: `HALF_ONE - top` of each row, which scores are added to; then the
+    same for the last panel, with what is no key left without weight."""
     var scores: Floats
     """[2, BLOCK_ROWS, PANEL], of two panels in turns."""
     var weights: Bytes
@@ -142,9 +142,9 @@ struct TileAttention:
         for row in range(self.count):
             var start = self.starts.unsafe_offset(row * PANEL)
             var top = tops.unsafe_offset(row * LANES).unsafe_load[width=LANES]().reduce_max()
-            start.unsafe_store(SIMD[F32, PANEL](-top))
+            start.unsafe_store(SIMD[F32, PANEL](HALF_ONE - top))
             var last = start.unsafe_offset(BLOCK_ROWS * PANEL)
-            last.unsafe_store(SIMD[F32, PANEL](-top))
+            last.unsafe_store(SIMD[F32, PANEL](HALF_ONE - top))
             for k in range(last_count, PANEL):
                 last[unsafe_offset=k] = Float32.MIN_FINITE
 
@@ -226,8 +226,7 @@ struct TileAttention:
         comptime for row in range(count):
             comptime if busy and row < TALL_PARTS:
                 add_product_part[HALF, row](left, strip_bytes, right)
-            var e = exp2_half(scores.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]())
-            var halves = rounded(e)
+            var halves = exp2_half(scores.unsafe_offset(row * PANEL).unsafe_load[width=PANEL]())
             var sum = sums.unsafe_offset(row * LANES)
             sum.unsafe_store(add_all(sum.unsafe_load[width=LANES](), halves))
             weights.unsafe_offset(row * PANEL).unsafe_store(halves)
@@ -279,14 +278,6 @@ struct TileAttention:
     @always_inline
     def _sum(self, row: Int) -> Float32:
         return self.sums.unsafe_offset(row * LANES).unsafe_load[width=LANES]().reduce_add()
-
-
-@always_inline
-def rounded(x: SIMD[F32, PANEL]) -> SIMD[HALF, PANEL]:
-    """The nearest of bfloat16, in one instruction."""
-    return llvm_intrinsic["llvm.x86.avx512bf16.cvtne2ps2bf16.512", SIMD[HALF, PANEL]](
-        x.slice[LANES, offset=LANES](), x.slice[LANES]()
-    )
 
 
 @always_inline
