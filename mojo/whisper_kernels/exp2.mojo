@@ -74,8 +74,8 @@ def exp2_half(x: SIMD[F32, PANEL]) -> SIMD[DType.bfloat16, PANEL]:
         )
     # Into 16 bits, at least 0 and at most 65535, in turns of four from either part.
     var mixed = llvm_intrinsic["llvm.x86.avx512.packusdw.512", W](parts[0], parts[1])
-    var sorted = bitcast[DType.int64, 8](mixed).shuffle[0, 2, 4, 6, 1, 3, 5, 7]()
-    var bits = bitcast[DType.uint16, PANEL](sorted)
+    var ordered = bitcast[DType.int64, 8](mixed).shuffle[0, 2, 4, 6, 1, 3, 5, 7]()
+    var bits = bitcast[DType.uint16, PANEL](ordered)
     var bend = llvm_intrinsic["llvm.x86.avx512.permvar.hi.512", W](
         materialize[BEND](), bitcast[DType.int16, PANEL](bits >> 3)
     )

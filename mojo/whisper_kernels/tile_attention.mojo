@@ -47,7 +47,8 @@ comptime MOST = Float32(1 << 60)
 
 
 def query_scale(head_size: Int) -> Float32:
-    """What queries are multiplied by, so that weights are powers of 2."""
+    """What queries are multiplied by, so that scores are exponents of 2 in the units of
+    `exp2_half`."""
     return HALF_UNIT * LOG2_OF_E / sqrt(Float32(head_size))
 
 
