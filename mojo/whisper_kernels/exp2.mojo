@@ -63,6 +63,8 @@ def exp2_half(x: SIMD[F32, PANEL]) -> SIMD[DType.bfloat16, PANEL]:
 
     The integer part of x already is the result's exponent and mantissa, but for a bend of the
     mantissa, which is a line where `2^f` is a curve.
+
+    Source: Schraudolph, "A Fast, Compact Approximation of the Exponential Function", 1999.
     """
     comptime V = SIMD[DType.int32, 16]
     comptime W = SIMD[DType.int16, PANEL]
