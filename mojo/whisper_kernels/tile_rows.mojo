@@ -18,12 +18,12 @@ def quantize_tile_row[
     dtype: DType
 ](row: Numbers[dtype], depth: Int, quantizer: Quantizer, strip: Bytes, index: Int):
     """A row as row `index` of a strip of bytes."""
-    var whole = depth // TILE_BYTES * TILE_BYTES
-    for k in range(0, whole, TILE_BYTES):
-        var line = strip.unsafe_offset(tile_place(index, k))
-        comptime for part in range(0, TILE_BYTES, LANES):
-            var x = row.unsafe_offset(k + part).unsafe_load[width=LANES]().cast[F32]()
-            line.unsafe_offset(part).unsafe_store(quantizer.integers(x).cast[DType.uint8]())
+    var whole = depth // LANES * LANES
+    for k in range(0, whole, LANES):
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]()
+        strip.unsafe_offset(tile_place(index, k)).unsafe_store(
+            quantizer.integers(x).cast[DType.uint8]()
+        )
     for k in range(whole, depth):
         var q = quantizer.integers[1](row[unsafe_offset=k].cast[F32]())
         strip[unsafe_offset=tile_place(index, k)] = q.cast[DType.uint8]()
