@@ -50,7 +50,8 @@ def finish[
 def finished[
     storage: DType, output: DType, width: Int
 ](product: SIMD[F32, width], column: Int, place: Int, epilogue: Epilogue) -> SIMD[output, width]:
-    """`gelu(product + bias) + residual` for `width` neighbours, of matrices of type `storage`."""
+    """`gelu(product + bias) + residual` for `width` neighbours, of matrices of type `storage`; in
+    float16, where nothing is added to, without a residual."""
     var value = product
     if epilogue.bias:
         value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()

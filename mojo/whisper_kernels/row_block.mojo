@@ -20,7 +20,6 @@ struct RowBlock[storage: DType]:
 
     var strips: Strips[Self.storage]
     var hidden: Numbers[Self.HIDDEN]
-
     var group: Floats
     """[rows, columns of a group of heads]."""
 
