@@ -99,7 +99,8 @@ def _compile(place: Any, names: list[str]) -> None:
     from benchmarks.gpu.kernels import kernels_artifact
     from benchmarks.gpu.machine import product_artifact
     from benchmarks.gpu.models import SIZES as DIMENSIONS
-    from whisper_max_backend.engine.artifacts import cache_folder, compiled
+    from whisper_max_backend.engine.artifacts import compiled
+    from whisper_max_backend.engine.cache import cache_folder
     from whisper_max_backend.engine.device_runtime import device_artifact
     from whisper_max_backend.engine.runtime import model_artifact
     from whisper_max_backend.engine.session import Session

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from benchmarks.dimensions import transformers_names
 from benchmarks.peers import Model
 from compat_tests.miniature_formats import HUGGING_FACE, OPENAI, split
-from whisper_max_backend.engine.artifacts import cache_folder
+from whisper_max_backend.engine.cache import cache_folder
 from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
 
 _PROJECTION = "decoder/projection/weight"

@@ -18,7 +18,8 @@ from max.driver import CPU
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
-from whisper_max_backend.engine import artifacts, cpu_target, progress
+from whisper_max_backend.engine import artifacts, cpu_target, progress, scratch
+from whisper_max_backend.engine import cache as places
 from whisper_max_backend.engine.session import Session
 
 
@@ -43,15 +44,16 @@ def artifact(session: Session, tmp_path_factory: pytest.TempPathFactory) -> byte
     """The bytes of one sound artifact, compiled once for the module."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(artifacts.VARIABLE, str(folder))
+        patch.setenv(places.VARIABLE, str(folder))
         artifacts.compiled("double", double_graph, key={}, session=session)
     return only_artifact(folder).read_bytes()
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(artifacts.VARIABLE, str(tmp_path))
-    monkeypatch.setattr(artifacts, "_told", set())
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(places, "_unusable", set())
+    monkeypatch.setattr(places, "_complained", set())
     return tmp_path
 
 
@@ -106,7 +108,7 @@ def test_content_that_max_refuses_is_made_anew(
     kept: Path, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     mef = b"not a compiled graph"
-    kept.write_bytes(mef + artifacts._FOOTER + hashlib.sha256(mef).digest())
+    kept.write_bytes(mef + places._FOOTER + hashlib.sha256(mef).digest())
     result = artifacts.compiled("double", double_graph, key={}, session=session)
     assert run(session, result) == [2, 4, 6]
     assert "refuses" in caplog.text
@@ -152,14 +154,14 @@ def test_unwritable_cache_is_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (cache / "file").write_text("")
-    monkeypatch.setenv(artifacts.VARIABLE, str(cache / "file" / "below"))
+    monkeypatch.setenv(places.VARIABLE, str(cache / "file" / "below"))
     for _ in range(2):
         result = artifacts.compiled("double", double_graph, key={}, session=session)
         assert run(session, result) == [2, 4, 6]
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     told = [text for text in warnings if "cannot be kept" in text]
     assert len(told) == 1
-    assert artifacts.VARIABLE in told[0]
+    assert places.VARIABLE in told[0]
     assert not any("once" in text for text in warnings)
 
 
@@ -176,7 +178,7 @@ def test_full_cache_leaves_nothing_behind(
     result = artifacts.compiled("double", double_graph, key={}, session=session)
     assert run(session, result) == [2, 4, 6]
     assert "No space left" in caplog.text
-    assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+    assert [path for path in cache.iterdir() if path != scratch.scratch_folder()] == []
 
 
 def test_module_of_graphs_takes_external_weights(cache: Path, session: Session) -> None:

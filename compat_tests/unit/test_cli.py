@@ -379,5 +379,5 @@ def test_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_and_version() -> None:
     assert whisper_max_backend.__version__ in run("--version").stdout
     assert set(re.findall(r"^  (\w+)  ", run("--help").stdout, re.M)) >= {
-        *("transcribe", "backends", "plugins", "compile"),
+        *("transcribe", "backends", "plugins", "compile", "cache"),
     }

@@ -29,12 +29,13 @@ class MaxBackend:
 
     def probe(self) -> Availability:
         try:
-            from ..engine import cpu_target, devices
+            from ..engine import cpu_target, devices, executable_memory
         except ImportError as error:
             return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
         try:
             cpu_target.apply_cpu_target()
-        except ValueError as error:
+            executable_memory.require_executable_memory()
+        except (RuntimeError, ValueError) as error:
             return Availability(reason=str(error))
         found = ["cpu"]
         refused = devices.gpu_refusal()

@@ -6,6 +6,7 @@ import logging
 
 import click
 
+from .cache import show_cache
 from .compare import compare
 from .compile import compile_model
 from .demo import demo
@@ -25,5 +26,8 @@ def main(verbose: bool) -> None:
         logging.getLogger("faster_whisper").setLevel(logging.DEBUG)
 
 
-for _command in (transcribe, run, list_backends, list_plugins, compile_model, compare, demo):
+for _command in (
+    *(transcribe, run, list_backends, list_plugins),
+    *(compile_model, show_cache, compare, demo),
+):
     main.add_command(_command)

@@ -2,52 +2,38 @@
 
 Compiling a graph takes seconds to minutes, loading the compiled artifact milliseconds. Graphs take
 their weights as external values, so an artifact depends only on the architecture and is kept on
-disk. Its file name ends in a digest of everything that went into it, so an artifact is never stale,
-and its last bytes are a checksum, so that a damaged file is noticed and made anew. A wheel brings
-artifacts along (``mojo/prebuild_hook.py``); those are looked for first.
+disk (`cache`). Its file name ends in a digest of everything that went into it, so an artifact is
+never stale. A wheel brings artifacts along (``mojo/prebuild_hook.py``), which are trusted as the
+package is; those are looked for first.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import platformdirs
 from max._core import __version__ as max_version
 
+from . import cache
 from .cpu_target import apply_cpu_target, describe_cpu_target
 from .progress import announced
+from .scratch import leave_full_folder, scratch_folder
 from .session import Session, read
 
 if TYPE_CHECKING:
     from max.graph import Graph, Module
 
-VARIABLE = "WHISPER_MAX_CACHE"
-
-_FOOTER = b"whisper-max-backend artifact, sha256:"
-_FOOTER_SIZE = len(_FOOTER) + hashlib.sha256().digest_size
 _GRAPHS = Path(__file__).parent / "graphs"
 _PREBUILT = Path(__file__).parents[1] / "prebuilt"
 
 _log = logging.getLogger("whisper_max_backend")
-_told: set[Path] = set()
 _process_lock = threading.RLock()
-
-
-def cache_folder() -> Path:
-    """Where artifacts are kept: ``WHISPER_MAX_CACHE`` or the user's cache folder."""
-    chosen = os.environ.get(VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("whisper-max-backend"))
 
 
 def kernel_sources() -> Path:
@@ -62,50 +48,49 @@ def kernel_sources() -> Path:
     )
 
 
-@functools.cache
 def kernels_path() -> Path:
     """The kernels, for ``custom_extensions=[kernels_path()]``.
 
     A source folder given there is translated again for every graph, into one file that all
-    processes share. Here it is translated once for each content of the sources, into the cache.
-    The result holds no machine code, so it serves every device.
+    processes share. Here it is translated once for each content of the sources, and kept in the
+    cache; the path is that of this process's copy. It holds no machine code, so it serves every
+    device.
 
     Raises:
-        RuntimeError: The sources do not compile, or the Mojo compiler is missing.
+        RuntimeError: The sources do not compile, the Mojo compiler is missing, or no folder can be
+            written to.
     """
-    sources = kernel_sources()
-    name = f"kernels-{_digest(['mojo', max_version, *_contents(sources, '*.mojo')])}"
-    # The compiler takes the module's name from the file's, so the folder carries the digest.
-    package = cache_folder() / name / "whisper_kernels.mojoc"
-    with _process_lock, _lock(name):
-        if package.is_file():
-            return package
-        try:
-            package.parent.mkdir(parents=True, exist_ok=True)
-            return _translate(sources, package)
-        except OSError as error:
-            _tell_unwritable(error)
-            folder = Path(tempfile.mkdtemp(prefix="whisper-max-backend-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            return _translate(sources, folder / package.name)
+    with _process_lock:
+        # The compiler takes the module's name from the file's.
+        package = scratch_folder() / "whisper_kernels.mojoc"
+        if not package.is_file():
+            sources = kernel_sources()
+            name = f"kernels-{_digest(['mojo', max_version, *_contents(sources, '*.mojo')])}.mojoc"
+            draft = package.parent / "draft" / package.name
+            draft.parent.mkdir(exist_ok=True)
+            with cache.making(name):
+                content = cache.find(name)
+                if content is None:
+                    _translate(sources, draft)
+                    cache.keep(name, draft.read_bytes())
+                else:
+                    draft.write_bytes(content)
+            os.replace(draft, package)
+        return package
 
 
-def _translate(sources: Path, package: Path) -> Path:
-    """Translate Mojo sources into the package file, which appears whole or not at all."""
+def _translate(sources: Path, package: Path) -> None:
+    """Translate Mojo sources into a package file."""
     # Where everything is compiled already, the compiler need not be installed.
     from mojo.run import subprocess_run_mojo
 
-    with tempfile.TemporaryDirectory(dir=package.parent) as folder:
-        draft = Path(folder) / package.name
-        command = ["precompile", str(sources), "-o", str(draft)]
-        result = subprocess_run_mojo(command, capture_output=True, check=False)
-        if result.returncode != 0:
-            raise RuntimeError(
-                f"the Mojo kernels in {sources} do not compile:\n"
-                + result.stderr.decode(errors="replace")
-            )
-        os.replace(draft, package)
-    return package
+    command = ["precompile", str(sources), "-o", str(package)]
+    result = subprocess_run_mojo(command, capture_output=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(
+            f"the Mojo kernels in {sources} do not compile:\n"
+            + result.stderr.decode(errors="replace")
+        )
 
 
 class CompiledArguments(TypedDict):
@@ -145,19 +130,23 @@ def compiled(
     """
     apply_cpu_target()
     file = artifact_name(name, key, session)
-    artifact = cache_folder() / file
-    found = _read(_PREBUILT / file) or _read(artifact)
+    found = _prebuilt(file) or _cached(file)
     if found is not None:
         return found
-    with _process_lock, _lock(artifact.name):
-        found = _read(artifact)  # another thread or process may have been first
+    with _process_lock, cache.making(file):
+        found = _cached(file)  # another thread or process may have been first
         if found is not None:
             return found
         target = ", ".join(_architectures(session)) or describe_cpu_target()
-        folder = None if artifact.parent in _told else artifact.parent
-        with announced(f"{name} for {target}", folder, about_seconds):
-            result = _compile(build, session)
-        _keep(result, artifact)
+        scratch_folder()  # where nothing can be kept, this tells
+        with announced(f"{name} for {target}", cache.kept_in(), about_seconds):
+            try:
+                result = _compile(build, session)
+            except (OSError, RuntimeError):
+                if not leave_full_folder():
+                    raise
+                result = _compile(build, session)
+        _keep(result, file)
         return result
 
 
@@ -208,78 +197,39 @@ def _contents(folder: Path, pattern: str) -> tuple[str, ...]:
     )
 
 
-def _read(artifact: Path) -> Any:
-    """The artifact, or None if it is absent or unusable (which is logged)."""
-    try:
-        content = artifact.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+def _prebuilt(file: str) -> Any:
+    """The artifact that came with the wheel, or None."""
+    path = _PREBUILT / file
+    if not path.is_file():
         return None
-    except OSError as error:
-        _log.warning("cannot read the compiled graph %s (%s)", artifact, error)
-        return None
-    mef, footer = content[:-_FOOTER_SIZE], content[-_FOOTER_SIZE:]
-    if footer != _FOOTER + hashlib.sha256(mef).digest():
-        _log.warning("the compiled graph %s is damaged; it is compiled again", artifact)
+    return _loadable(cache.unsealed(path.read_bytes(), path), path)
+
+
+def _cached(file: str) -> Any:
+    """The artifact in the cache, or None."""
+    return _loadable(cache.find(file), Path(file))
+
+
+def _loadable(mef: bytes | None, path: Path) -> Any:
+    """The artifact, or None if it is absent or MAX refuses it (which is logged)."""
+    if mef is None:
         return None
     try:
         return read(mef)
     except RuntimeError as error:
-        _log.warning("MAX refuses the compiled graph %s (%s); compiled again", artifact, error)
+        _log.warning("MAX refuses the compiled graph %s (%s); compiled again", path, error)
         return None
 
 
-def _keep(result: Any, artifact: Path) -> None:
-    """Write the artifact so that it appears whole or not at all."""
-    draft = artifact.with_name(f".{artifact.name}.{os.getpid()}.{threading.get_ident()}")
+def _keep(result: Any, file: str) -> None:
+    """Keep the artifact in the cache, if that is possible."""
+    draft = scratch_folder() / file
     try:
-        artifact.parent.mkdir(parents=True, exist_ok=True)
         result.export_mef(draft)
         content = draft.read_bytes()
         read(content)  # what a full disk has cut short must not get a valid checksum
-        with open(draft, "ab") as file:
-            file.write(_FOOTER + hashlib.sha256(content).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, artifact)
+        draft.unlink()
     except (OSError, RuntimeError, ValueError) as error:
-        _tell_unwritable(error)
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """One compilation of a thing at a time among all processes, where the cache allows a lock.
-
-    The operating system lifts the lock of a process that dies.
-    """
-    from filelock import FileLock, Timeout  # most runs find everything compiled
-
-    lock = FileLock(cache_folder() / f".{name}.lock")
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.info("waiting for another process that compiles %s", name)
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        _tell_unwritable(error)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _tell_unwritable(error: Exception) -> None:
-    folder = cache_folder()
-    if folder not in _told:
-        _told.add(folder)
-        _log.warning(
-            "compiled graphs cannot be kept in %s (%s) and will be compiled again at the next "
-            "start; set %s to a folder that can be written",
-            folder,
-            error,
-            VARIABLE,
-        )
+        cache.tell_unusable(error)
+    else:
+        cache.keep(file, content)

@@ -13,7 +13,8 @@ import click
 from max.driver import CPU
 from max.dtype import DType
 
-from .artifacts import artifact_name, cache_folder, compiled
+from .artifacts import artifact_name, compiled
+from .cache import cache_folder
 from .cpu_target import TARGETS, VARIABLE, has_tiles
 from .runtime import model_artifact
 from .session import Session

@@ -8,12 +8,17 @@ only the core beneath it. Its names are private to MAX, so where this release ha
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
+
+from .executable_memory import require_executable_memory
+from .scratch import scratch_folder
 
 if TYPE_CHECKING:
     from max.engine.api import CompiledModel
@@ -25,6 +30,8 @@ try:
     from max._core.engine import read as _read
 except ImportError:  # a release of MAX that is built otherwise
     _Compiled = None
+
+_MAX_CACHES = "MODULAR_CACHE_DIR"
 
 
 class Model:
@@ -67,9 +74,14 @@ class Model:
 
 
 class Session:
-    """Some devices: compiles graphs for them and loads compiled ones onto them."""
+    """Some devices: compiles graphs for them and loads compiled ones onto them.
+
+    Raises:
+        RuntimeError: The system does not let this process load what is compiled.
+    """
 
     def __init__(self, devices: Iterable[Device]) -> None:
+        require_executable_memory()
         self.devices: list[Device] = list(dict.fromkeys([*devices, CPU()]))
         self._loader: Any = None
         self._builder: Any = None
@@ -80,7 +92,9 @@ class Session:
         Raises:
             RuntimeError: It does not compile.
         """
-        compiled: CompiledModel = self._engine().compile(graph, custom_extensions=custom_extensions)
+        compiled: CompiledModel
+        with _caches_of_max():
+            compiled = self._engine().compile(graph, custom_extensions=custom_extensions)
         return compiled
 
     def init_all(
@@ -102,6 +116,24 @@ class Session:
 
             self._builder = InferenceSession(devices=self.devices)
         return self._builder
+
+
+@contextlib.contextmanager
+def _caches_of_max() -> Iterator[None]:
+    """What MAX keeps between compilations goes to the scratch folder, unless the user says where.
+
+    Else MAX takes the home folder, and compiles nothing where that cannot be written to, or /opt,
+    where root's files are in the way of others. Kept longer it is of no use: it serves the same
+    graphs alone, and this package keeps their compiled form itself.
+    """
+    if os.environ.get(_MAX_CACHES):
+        yield
+        return
+    os.environ[_MAX_CACHES] = str(scratch_folder() / "max")
+    try:
+        yield
+    finally:
+        del os.environ[_MAX_CACHES]
 
 
 def read(content: bytes) -> Any:
