@@ -218,7 +218,7 @@ def test_user_without_a_home(
 
     monkeypatch.delenv(cache.VARIABLE)
     for answer in (unknown, lambda *_: "~/.cache/whisper-max-backend"):
-        monkeypatch.setattr(cache.platformdirs, "user_cache_dir", answer)
+        monkeypatch.setattr("platformdirs.user_cache_dir", answer)
         assert cache.find(NAME) is None
         cache.keep(NAME, b"content")
         assert cache.kept_in() is None

@@ -23,7 +23,7 @@ from max._core import __version__ as max_version
 from . import cache
 from .cpu_target import apply_cpu_target, describe_cpu_target
 from .progress import announced
-from .scratch import leave_full_folder, scratch_folder
+from .scratch import scratch_folder, with_room
 from .session import Session, read
 
 if TYPE_CHECKING:
@@ -61,22 +61,26 @@ def kernels_path() -> Path:
             written to.
     """
     with _process_lock:
-        # The compiler takes the module's name from the file's.
-        package = scratch_folder() / "whisper_kernels.mojoc"
-        if not package.is_file():
-            sources = kernel_sources()
-            name = f"kernels-{_digest(['mojo', max_version, *_contents(sources, '*.mojo')])}.mojoc"
-            draft = package.parent / "draft" / package.name
-            draft.parent.mkdir(exist_ok=True)
-            with cache.making(name):
-                content = cache.find(name)
-                if content is None:
-                    _translate(sources, draft)
-                    cache.keep(name, draft.read_bytes())
-                else:
-                    draft.write_bytes(content)
-            os.replace(draft, package)
-        return package
+        return with_room(_kernels)
+
+
+def _kernels() -> Path:
+    # The compiler takes the module's name from the file's.
+    package = scratch_folder() / "whisper_kernels.mojoc"
+    if not package.is_file():
+        sources = kernel_sources()
+        name = f"kernels-{_digest(['mojo', max_version, *_contents(sources, '*.mojo')])}.mojoc"
+        draft = package.parent / "draft" / package.name
+        draft.parent.mkdir(exist_ok=True)
+        with cache.making(name):
+            content = cache.find(name)
+            if content is None:
+                _translate(sources, draft)
+                cache.keep(name, draft.read_bytes())
+            else:
+                draft.write_bytes(content)
+        os.replace(draft, package)
+    return package
 
 
 def _translate(sources: Path, package: Path) -> None:
@@ -140,12 +144,7 @@ def compiled(
         target = ", ".join(_architectures(session)) or describe_cpu_target()
         scratch_folder()  # where nothing can be kept, this tells
         with announced(f"{name} for {target}", cache.kept_in(), about_seconds):
-            try:
-                result = _compile(build, session)
-            except (OSError, RuntimeError):
-                if not leave_full_folder():
-                    raise
-                result = _compile(build, session)
+            result = with_room(lambda: _compile(build, session))
         _keep(result, file)
         return result
 

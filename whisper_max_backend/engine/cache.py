@@ -72,8 +72,9 @@ def trusted_folder(make: bool = False) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
     if not os.environ.get(VARIABLE) and state.st_uid == os.geteuid() and state.st_mode & 0o077:
-        folder.chmod(0o700)
-        state = folder.stat()
+        with contextlib.suppress(OSError):  # on a disk that cannot be written
+            folder.chmod(0o700)
+            state = folder.stat()
     _check(state)
     return folder
 

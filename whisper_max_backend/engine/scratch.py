@@ -12,11 +12,14 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .cache import SCRATCH_PREFIX, VARIABLE, tell_unusable, trusted_folder
 from .locks import LOCKLESS, lock, remove_leftover
+
+T = TypeVar("T")
 
 _ROOM = 32 << 20
 """Bytes: more than compiling a model for a CPU writes."""
@@ -45,31 +48,49 @@ def scratch_folder() -> Path:
     return _current.folder
 
 
-def leave_full_folder() -> bool:
-    """Whether the folder has no room and lies in the cache; then there is another from now on.
+def with_room(work: Callable[[], T]) -> T:
+    """What ``work`` returns; if it fails on a full disk, it is done again in another folder.
+
+    The compilers do not say that the disk is full, so the folder is asked.
 
     Raises:
-        RuntimeError: There is no other folder that can be written to.
+        RuntimeError: There is no other folder that can be written to, or that is full, too.
     """
     global _current
-    folder = scratch_folder()
-    if _current is None or _current.temporary:
-        return False
-    try:
-        _require_room(folder)
-    except OSError as error:
-        _current = _make_temporary(error)
-        return True
-    return False
+    while True:
+        try:
+            return work()
+        except (OSError, RuntimeError):
+            if _current is None:
+                raise
+            try:
+                _require_room(_current.folder)
+            except OSError as full:
+                if _current.temporary:
+                    raise RuntimeError(
+                        f"there is no room to compile the model ({full}): free some, or set "
+                        f"{VARIABLE} to a folder that has {_ROOM >> 20} MB"
+                    ) from full
+                _current = _instead_of(_current.folder, full)
+            else:
+                raise
 
 
 def _make() -> _Scratch:
     try:
         folder = _make_in(trusted_folder(make=True))
-        _require_room(folder)
     except OSError as error:
         return _make_temporary(error)
+    try:
+        _require_room(folder)
+    except OSError as error:
+        return _instead_of(folder, error)
     return _Scratch(os.getpid(), folder, temporary=False)
+
+
+def _instead_of(folder: Path, full: OSError) -> _Scratch:
+    shutil.rmtree(folder, ignore_errors=True)
+    return _make_temporary(full)
 
 
 def _make_temporary(reason: OSError) -> _Scratch:
@@ -78,8 +99,9 @@ def _make_temporary(reason: OSError) -> _Scratch:
     try:
         parent = Path(tempfile.gettempdir())
         for path in parent.glob(f"{SCRATCH_PREFIX}*"):
-            if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-                remove_leftover(path)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
+                    remove_leftover(path)
         return _Scratch(os.getpid(), _make_in(parent), temporary=True)
     except OSError as error:
         raise RuntimeError(
