@@ -81,6 +81,19 @@ def test_found_artifact_runs_without_building(kept: Path, session: Session) -> N
     assert run(session, found) == [2, 4, 6]
 
 
+def test_artifact_of_the_wheel_is_trusted_as_the_package_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: bytes, session: Session
+) -> None:
+    file = artifacts.artifact_name("double", {}, session)
+    (tmp_path / file).write_bytes(artifact)
+    (tmp_path / file).chmod(0o666)
+    monkeypatch.setattr(artifacts, "_PREBUILT", tmp_path)
+    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "cache"))
+    found = artifacts.compiled("double", refuse, key={}, session=session)
+    assert run(session, found) == [2, 4, 6]
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "appended"])
 def test_damaged_artifact_is_logged_and_made_anew(
     kept: Path,

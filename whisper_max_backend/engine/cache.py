@@ -50,7 +50,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        return Path(chosen)
+        return Path(chosen).absolute()
     with contextlib.suppress(RuntimeError):  # newer versions of platformdirs raise it
         folder = Path(platformdirs.user_cache_dir("whisper-max-backend"))
         if folder.is_absolute():

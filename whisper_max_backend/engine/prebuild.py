@@ -68,7 +68,10 @@ def main(folder: Path) -> None:
     for arguments in wanted:
         compiled(**arguments)
         name = artifact_name(arguments["name"], arguments["key"], session)
-        shutil.copyfile(cache_folder() / name, folder / name)
+        kept = cache_folder() / name
+        if not kept.is_file():  # the log says why
+            raise click.ClickException(f"{kept} is to be copied, but it could not be kept")
+        shutil.copyfile(kept, folder / name)
 
 
 if __name__ == "__main__":
