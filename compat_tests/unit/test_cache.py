@@ -299,6 +299,7 @@ def test_command_shows_and_clears(folder: Path) -> None:
     assert "nothing is compiled yet" in whisper_max("cache").output
     cache.keep(NAME, bytes(3 << 20))
     (folder / "notes").write_text("the user's own")
+    (folder / ".notes.lock").write_text("the user's own")
     shown = whisper_max("cache")
     assert shown.exit_code == 0
     assert shown.output.splitlines()[0] == str(folder)
@@ -306,7 +307,7 @@ def test_command_shows_and_clears(folder: Path) -> None:
         assert part in shown.output
     assert "notes" not in shown.output
     assert whisper_max("cache", "--clear").exit_code == 0
-    assert os.listdir(folder) == ["notes"]
+    assert sorted(os.listdir(folder)) == [".notes.lock", "notes"]
     folder.chmod(0o777)
     refused = whisper_max("cache", "--clear")
     assert refused.exit_code == 1

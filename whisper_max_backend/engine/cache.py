@@ -33,8 +33,9 @@ UNUSED_DAYS = 90
 _FOOTER = b"whisper-max-backend artifact, sha256:"
 _FOOTER_SIZE = len(_FOOTER) + hashlib.sha256().digest_size
 _DAY = 24 * 3600
+# Others may keep files in a folder that the variable names: these are this package's.
 _KEPT = re.compile(r"[\w-]+-[0-9a-f]{32}\.(mef|mojoc)")
-_UNFINISHED = re.compile(rf"\..+\.(lock|draft)|{SCRATCH_PREFIX}\w+")
+_UNFINISHED = re.compile(rf"\.{_KEPT.pattern}\.(lock|\w+\.draft)|{SCRATCH_PREFIX}\w+")
 
 _log = logging.getLogger("whisper_max_backend")
 _unusable: set[str] = set()
