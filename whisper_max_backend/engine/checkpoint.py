@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from whisper_max_backend.engine.bfloat16 import widened
 from whisper_max_backend.engine.formats import ctranslate2, huggingface, openai
 from whisper_max_backend.engine.formats.source import Contents, Files, Lazy, Weights
 from whisper_max_backend.engine.vocabulary import Vocabulary
@@ -102,7 +103,7 @@ def dense(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """
     values = weights[name]
     if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
+        return widened(values)
     if values.dtype.kind == "f":
         return np.require(values, np.float32, ["C", "ALIGNED"])
     stored = weights.get(name + "_scale")

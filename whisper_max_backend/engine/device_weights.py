@@ -11,6 +11,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 from max.graph import DeviceRef
 
+from .bfloat16 import rounded
 from .checkpoint import Checkpoint, Dimensions, dense
 from .graphs.device import weights
 from .graphs.device.weights import Weight
@@ -119,11 +120,5 @@ def _part(checkpoint: Checkpoint, weight: Weight) -> np.ndarray:
 def on_device(values: np.ndarray, dtype: DType, device: Device) -> Buffer:
     """Float32 values as a float type, rounded to the nearest, on a device."""
     if dtype == DType.bfloat16:
-        return Buffer.from_numpy(_rounded(values)).view(DType.bfloat16).to(device)
+        return Buffer.from_numpy(rounded(values)).view(DType.bfloat16).to(device)
     return Buffer.from_numpy(np.array(values, dtype.to_numpy())).to(device)
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """The bits of bfloat16, rounded to the nearest, ties to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)

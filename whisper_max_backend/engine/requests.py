@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import ArrayView
+from .arrays import ArrayView, read
 from .checkpoint import Dimensions
 from .vocabulary import Vocabulary
 
@@ -188,24 +188,15 @@ def as_features(value: Any) -> Features:
     """Features or encoder output of any kind of array, without a copy where that is possible.
 
     Args:
-        value: An output of ``encode``, a NumPy array, a ``ctranslate2.StorageView``, or anything
-            with the array interface or DLPack.
+        value: An output of ``encode``, or what ``arrays.read`` takes, of any floating point type.
 
     Raises:
         TypeError: Not an array.
-        ValueError: Not of floating point.
+        ValueError: Not of floating point, or not to be read.
     """
     if isinstance(value, ArrayView):
-        return value
-    if hasattr(value, "__array_interface__"):
-        array = np.asarray(value)
-    elif hasattr(value, "__dlpack__"):
-        array = _from_dlpack(value)
-    else:
-        raise TypeError(
-            "features must be a ctranslate2.StorageView, a NumPy array or another array, got "
-            f"{type(value).__name__}"
-        )
+        return value if value.dtype.name == "float32" else value.to("float32")
+    array = read(value)
     if array.dtype.kind != "f":
         raise ValueError(
             f"features must be floating point numbers, got {array.dtype}: convert them to float32"
@@ -261,15 +252,6 @@ def _sequence(name: str, value: Any) -> Sequence[Any]:
     ):
         raise TypeError(f"{name} must be a list, got {value!r}")
     return list(value)
-
-
-def _from_dlpack(value: Any) -> npt.NDArray[Any]:
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError):  # NumPy reads host memory and its own types only
-        from max.driver import Buffer
-
-        return ArrayView(Buffer.from_dlpack(value)).__array__()
 
 
 def check_heads(heads: Sequence[Sequence[int]], dimensions: Dimensions) -> None:
