@@ -88,6 +88,15 @@ def test_probabilities(kernels: Kernels, items: int, rows: int, count: int, limi
     np.testing.assert_allclose(output, expected, rtol=2e-5)
 
 
+def test_small_probabilities_add_up(kernels: Kernels) -> None:
+    """Beside a likely token, the thousands of others are not rounded away from the sum."""
+    logits = normal(1, 1, 51865, mean=-17)
+    logits[..., 777] = 0
+    exact = np.exp(log_softmax(logits.astype(np.float64)))[..., [777]]
+    (output,) = kernels("probabilities", logits, np.array([[[777]]]), [logits.shape[-1]])
+    np.testing.assert_allclose(output, exact, rtol=5e-7)
+
+
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 @pytest.mark.parametrize("watch", [-1, 0, 199])
 @pytest.mark.parametrize(("items", "beams"), [(1, 1), (2, 3)])

@@ -12,6 +12,9 @@ from .matrix import F32, LANES
 from .parallel import parallel
 from .tensors import Floats, first, floats, ints
 
+comptime BLOCK = 1024
+"""Terms that are summed by themselves: beside 1, thousands of small ones would be rounded away."""
+
 
 def log_sum_exp(row: Floats, count: Int) -> Float32:
     """`log(sum(exp(row)))`, shifted by the maximum so that nothing overflows."""
@@ -24,13 +27,15 @@ def sum_of_exponentials(
 ) -> Float32:
     """`sum(exp(row - top))`, each term times its weight if there are weights."""
     var whole = count // LANES * LANES
-    var sums = SIMD[F32, LANES](0)
-    for k in range(0, whole, LANES):
-        var e = exp_below(row.unsafe_offset(k).unsafe_load[width=LANES]() - top)
-        if weights:
-            e *= weights.value().unsafe_offset(k).unsafe_load[width=LANES]()
-        sums += e
-    var total = sums.reduce_add()
+    var total = Float32(0)
+    for start in range(0, whole, BLOCK):
+        var sums = SIMD[F32, LANES](0)
+        for k in range(start, min(start + BLOCK, whole), LANES):
+            var e = exp_below(row.unsafe_offset(k).unsafe_load[width=LANES]() - top)
+            if weights:
+                e *= weights.value().unsafe_offset(k).unsafe_load[width=LANES]()
+            sums += e
+        total += sums.reduce_add()
     for k in range(whole, count):
         var e = exp_below[1](row[unsafe_offset=k] - top)
         total += e * weights.value()[unsafe_offset=k] if weights else e
