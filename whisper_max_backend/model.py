@@ -50,7 +50,6 @@ class WhisperModel(reference.WhisperModel):
     ) -> None:
         # MAX is loaded with the first model, not with the package.
         from .engine.whisper import Whisper
-        from .feature_extractor import FeatureExtractor
 
         self.logger = get_logger()
         in_memory = dict(files or {})
@@ -77,6 +76,9 @@ class WhisperModel(reference.WhisperModel):
             files=in_memory if files else None,
             **model_kwargs,
         )
+
+        # Imports MAX, which the model above has found to run on this processor.
+        from .feature_extractor import FeatureExtractor
 
         folder = os.path.dirname(path) if os.path.isfile(path) else path
         self.hf_tokenizer = _tokenizer(folder, tokenizer_json, self.model)

@@ -7,6 +7,7 @@ plugins to those (none if empty).
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from importlib.metadata import entry_points, version
 from typing import Any
@@ -19,6 +20,8 @@ from .backends import Backend, Transcriber
 
 GROUP = "whisper_max_backend"
 ALLOWED = "WHISPER_MAX_PLUGINS"
+
+_log = logging.getLogger("whisper_max_backend")
 
 
 class PluginError(RuntimeError):
@@ -147,7 +150,7 @@ def load_model(
     Args:
         model: Name or path.
         backend: A backend's name, or "auto" for the usable one of the highest priority that has
-            the device and the compute type.
+            the device and the compute type. A warning says why a better one is passed over.
         device: "cpu", "cuda" or "auto".
         compute_type: As for ``faster_whisper.WhisperModel``.
         kwargs: Further arguments of ``faster_whisper.WhisperModel``.
@@ -169,9 +172,15 @@ def load_model(
         if not availability.usable:
             raise RuntimeError(f"The backend '{backend}' is not usable: {availability.reason}")
         return found[backend].load(model, device, compute_type, **kwargs)
+    passed_over: dict[str, str] = {}
     for candidate in found.values():
-        if candidate.probe().runs(device, compute_type):
+        availability = candidate.probe()
+        if availability.runs(device, compute_type):
+            for name, reason in passed_over.items():
+                _tell_passed_over(name, reason, candidate.name)
             return candidate.load(model, device, compute_type, **kwargs)
+        if availability.reason:
+            passed_over[candidate.name] = availability.reason
     devices = {name for candidate in found.values() for name in candidate.probe().devices}
     if device not in ("auto", *devices):
         there = ", ".join(sorted(devices))
@@ -180,3 +189,8 @@ def load_model(
         f"No backend runs compute type '{compute_type}' on device '{device}' here: "
         "`whisper-max backends` lists what each runs"
     )
+
+
+@functools.cache
+def _tell_passed_over(name: str, reason: str, taken: str) -> None:
+    _log.warning("the backend '%s' is used, not '%s' (%s)", taken, name, reason)

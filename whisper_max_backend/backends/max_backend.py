@@ -29,12 +29,15 @@ class MaxBackend:
 
     def probe(self) -> Availability:
         try:
+            from ..engine.processor import require_processor
+
+            require_processor()
             from ..engine import cpu_target, devices, executable_memory
-        except ImportError as error:
-            return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
-        try:
+
             cpu_target.apply_cpu_target()
             executable_memory.require_executable_memory()
+        except ImportError as error:
+            return Availability(reason=f"MAX cannot be imported ({error}): reinstall this package")
         except (RuntimeError, ValueError) as error:
             return Availability(reason=str(error))
         found = ["cpu"]

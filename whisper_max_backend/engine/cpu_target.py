@@ -1,31 +1,29 @@
 """The processor that CPU kernels are compiled for.
 
 MAX compiles for the processor it detects, and its detection can miss features the processor has
-(behind some hypervisors). The operating system's list of features decides
-here instead, and the answer is an LLVM processor name. ``WHISPER_MAX_CPU_TARGET`` overrides it:
+(behind some hypervisors). The operating system's list of features (`processor`) decides here
+instead, and the answer is an LLVM processor name. ``WHISPER_MAX_CPU_TARGET`` overrides it:
 any LLVM name, or ``native`` to leave the choice to MAX.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import hashlib
 import logging
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 
 from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
+
+from .processor import X86_64_V3, processor_features
 
 VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
 TILES = "sapphirerapids"
 """The target whose kernels use the tile unit (Intel AMX)."""
 
-_V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
-_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_V4 = X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
 # What LLVM takes for granted of the first processor with a tile unit, and might use.
 _AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
@@ -37,46 +35,12 @@ _TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
     TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
     "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
     "x86-64-v4": (frozenset(_V4), "AVX-512"),
-    "x86-64-v3": (frozenset(_V3), "AVX2"),
+    "x86-64-v3": (X86_64_V3, "AVX2"),
 }
 TARGETS = tuple(_TARGETS)
 """The processors that kernels are compiled for, best first."""
 
 _log = logging.getLogger("whisper_max_backend")
-
-
-@functools.cache
-def processor_features() -> frozenset[str]:
-    """The features Linux lists for the first processor; empty where there is no such list.
-
-    Those of the tile unit are left out where the kernel does not let this process use it.
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        label, _, value = line.partition(":")
-        if label.strip() in ("flags", "Features"):
-            features = frozenset(value.split())
-            if "amx_tile" in features and not _may_use_tiles():
-                return frozenset(name for name in features if not name.startswith("amx"))
-            return features
-    return frozenset()
-
-
-def _may_use_tiles() -> bool:
-    """Ask the kernel for the tile unit, once a process: its state is large, so it is on request.
-
-    Source: the Linux kernel's "Using XSTATE features in user space applications".
-    """
-    library = ctypes.CDLL(None, use_errno=True)
-    arch_prctl, request, tile_data = 158, 0x1023, 18
-    allowed: bool = library.syscall(arch_prctl, request, tile_data) == 0
-    if not allowed:
-        reason = os.strerror(ctypes.get_errno())
-        _log.info("the processor's tile unit is not used: the kernel refuses it (%s)", reason)
-    return allowed
 
 
 def has_tiles() -> bool:

@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint, load_checkpoint
 from .devices import device_indices, open_gpu, resolve_device
 from .formats.source import file_contents
 from .precision import requested_for, select
+from .processor import require_processor
 from .randomness import request_seed
 from .replica import GenerationOptions, Replica
 from .results import (
@@ -78,8 +79,10 @@ class Whisper:
         Raises:
             TypeError: An argument of a wrong type.
             ValueError: An unknown device or compute type, or one that is not supported here.
-            RuntimeError: The model cannot be read, or there is no GPU.
+            RuntimeError: The model cannot be read, there is no GPU, or MAX cannot run on this
+                processor.
         """
+        require_processor()
         self._path = os.fspath(model_path)
         # Read once, so that the model can be loaded again.
         self._files = None if files is None else file_contents(files)

@@ -1,0 +1,144 @@
+"""Other processors than this machine's, by QEMU: with AVX2, and too old for MAX.
+
+Debian's package is `qemu-user`. Emulation is slow, so what transcribes is small or short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import faster_whisper
+import pytest
+
+from compat_tests.miniature import make_model
+from compat_tests.models import model_directory, reference_transcription
+from compat_tests.recordings import audio_file
+from whisper_max_backend.cli.run import SITE, VARIABLE
+
+REQUIRED = os.environ.get("WHISPER_MAX_EMULATOR_TESTS") == "required"
+TOO_OLD = pytest.mark.parametrize("processor", ["Nehalem", "SandyBridge"])
+"""The levels x86-64-v2, and v2 with AVX."""
+OPTIONS: dict[str, Any] = {
+    "language": "en",
+    "beam_size": 1,
+    "temperature": 0.0,
+    "no_speech_threshold": None,
+}
+TRANSCRIBE = """
+segments, _ = model.transcribe(sys.argv[2], **json.loads(sys.argv[3]))
+print(type(model.model).__module__, *(token for segment in segments for token in segment.tokens))
+"""
+LOAD = {
+    name: f"import json, logging, sys, {call.split('.')[0]}\n"
+    f"logging.basicConfig(level=logging.WARNING)\nmodel = {call}(sys.argv[1], device='cpu')"
+    for name, call in (
+        ("auto", "whisper_max_backend.load_model"),
+        ("swap", "faster_whisper.WhisperModel"),
+        ("ours", "whisper_max_backend.WhisperModel"),
+    )
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        platform.machine() != "x86_64" or sys.platform != "linux",
+        reason="QEMU's user emulation runs what is built for x86-64 Linux",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> str:
+    found = shutil.which("qemu-x86_64")
+    if found is None:
+        reason = "there is no qemu-x86_64: install one, e.g. apt-get install qemu-user"
+        if REQUIRED:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape: Any = {"n_state": 64, "n_audio_layer": 1, "n_text_layer": 1, "vocabulary": "english"}
+    return make_model(
+        tmp_path_factory.mktemp("model"), **shape, n_audio_head=1, n_text_head=1, n_languages=8
+    )
+
+
+def python(
+    *arguments: object, on: tuple[str, ...] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    environment.pop("OPENBLAS_CORETYPE", None)  # names kernels that the processor may not have
+    return subprocess.run(
+        [*on, sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env=environment,
+    )
+
+
+@TOO_OLD
+def test_backends_says_what_an_old_processor_lacks(emulator: str, processor: str) -> None:
+    command = ("-m", "whisper_max_backend", "backends", "--json")
+    result = python(*command, on=(emulator, "-cpu", processor))
+    assert result.returncode == 0, result.stderr
+    backends = {backend["name"]: backend for backend in json.loads(result.stdout)}
+    assert not backends["max"]["usable"]
+    assert "lacks" in backends["max"]["reason"]
+    assert "avx2" in backends["max"]["reason"]
+    assert backends["ctranslate2"]["usable"]
+
+
+@TOO_OLD
+def test_max_by_name_is_refused(emulator: str, processor: str) -> None:
+    arguments = ("-c", LOAD["ours"], model_directory("tiny.en"))
+    result = python(*arguments, on=(emulator, "-cpu", processor))
+    assert result.returncode == 1, "an exception, not a signal"
+    assert "RuntimeError: MAX cannot run on this processor" in result.stderr
+
+
+@TOO_OLD
+@pytest.mark.parametrize("how", ["auto", "swap"])
+def test_an_old_processor_has_ctranslate2(
+    emulator: str, processor: str, how: str, miniature: Path
+) -> None:
+    swapped = {"PYTHONPATH": str(SITE), VARIABLE: "{}"} if how == "swap" else {}
+    speech, options = (
+        audio_file("command.flac"),
+        {**OPTIONS, "max_new_tokens": 8, "without_timestamps": True},
+    )
+    arguments = ("-c", LOAD[how] + TRANSCRIBE, miniature, speech, json.dumps(options))
+    result = python(*arguments, on=(emulator, "-cpu", processor), **swapped)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("MAX cannot run on this processor") == 1
+    stock = faster_whisper.WhisperModel(str(miniature), device="cpu")
+    segments, _ = stock.transcribe(str(speech), **options)
+    expected = [token for segment in segments for token in segment.tokens]
+    module, *tokens = result.stdout.split()
+    assert (module, tokens) == ("ctranslate2._ext", list(map(str, expected)))
+    assert tokens
+
+
+def test_a_transcription_with_avx2(emulator: str) -> None:
+    """No override: that the processor has no AVX-512, and Linux lists the host's, is found out."""
+    code, model, speech = LOAD["ours"] + TRANSCRIBE, model_directory("tiny.en"), "command.flac"
+    arguments = ("-c", code, model, audio_file(speech), json.dumps(OPTIONS))
+    # The kernels are compiled by the machine itself, which is faster, and found in the cache.
+    compiled = python(*arguments, WHISPER_MAX_CPU_TARGET="x86-64-v3")
+    assert compiled.returncode == 0, compiled.stderr
+    result = python(*arguments, on=(emulator, "-cpu", "Haswell"))
+    assert result.returncode == 0, result.stderr
+    expected = reference_transcription("tiny.en", "command", **OPTIONS)
+    tokens = [token for segment in expected.segments for token in segment.tokens]
+    assert result.stdout.split() == ["whisper_max_backend.engine.whisper", *map(str, tokens)]
