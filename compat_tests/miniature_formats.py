@@ -4,6 +4,7 @@ import collections
 import io
 import json
 import pickle
+import struct
 import sys
 import types
 import zipfile
@@ -169,7 +170,7 @@ class TorchPickler(pickle.Pickler):
         return None
 
 
-def torch_save(monkeypatch, saved, storage_name, compression=zipfile.ZIP_STORED):
+def torch_save(monkeypatch, saved, storage_name):
     """A file as torch.save writes it: `saved` with arrays for tensors."""
     torch = types.ModuleType("torch")
     utils = types.ModuleType("torch._utils")
@@ -197,18 +198,25 @@ def torch_save(monkeypatch, saved, storage_name, compression=zipfile.ZIP_STORED)
     pickled = io.BytesIO()
     TorchPickler(pickled, protocol=2).dump(tensors(saved))
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", compression) as file:
-        file.writestr("archive/data.pkl", pickled.getvalue())
-        file.writestr("archive/byteorder", "little")
-        for index, value in enumerate(storages):
-            file.writestr(f"archive/data/{index}", value.tobytes())
-        file.writestr("archive/version", "3\n")
+    entries = {
+        "data.pkl": pickled.getvalue(),
+        "byteorder": b"little",
+        **{f"data/{index}": value.tobytes() for index, value in enumerate(storages)},
+        "version": b"3\n",
+    }
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in entries.items():
+            info = zipfile.ZipInfo(f"archive/{name}")
+            # An extra field lets the content begin at a multiple of 64 bytes.
+            padding = -(archive.tell() + 30 + len(info.filename) + 4) % 64
+            info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
+            file.writestr(info, content)
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.delitem(sys.modules, "torch._utils")
     return archive.getvalue()
 
 
-def make_openai(directory, monkeypatch, architecture, dtype="float32", **how):
+def make_openai(directory, monkeypatch, architecture, dtype="float32"):
     directory.mkdir()
     storage, convert = DTYPES[dtype]
     state = split(random_weights(architecture), OPENAI)
@@ -229,7 +237,7 @@ def make_openai(directory, monkeypatch, architecture, dtype="float32", **how):
             (name, convert(value)) for name, value in state.items()
         ),
     }
-    (directory / "tiny.pt").write_bytes(torch_save(monkeypatch, saved, storage, **how))
+    (directory / "tiny.pt").write_bytes(torch_save(monkeypatch, saved, storage))
     save_generation_config(directory, architecture)
     make_tokenizer(architecture).save(str(directory / "tokenizer.json"))
     return directory

@@ -118,14 +118,6 @@ def test_settings_from_the_configuration_and_defaults(tmp_path):
     assert found["alignment_heads"] == [[1, 0]]
 
 
-def test_compressed_archive(tmp_path, monkeypatch):
-    plain = load_checkpoint(make_openai(tmp_path / "plain", monkeypatch, ARCHITECTURE))
-    packed = make_openai(
-        tmp_path / "packed", monkeypatch, ARCHITECTURE, compression=zipfile.ZIP_DEFLATED
-    )
-    same(load_checkpoint(packed), plain)
-
-
 def test_vocabulary_from_tiktoken(tmp_path, monkeypatch):
     directory = make_openai(tmp_path / "openai", monkeypatch, ARCHITECTURE)
     expected = load_checkpoint(directory)

@@ -6,7 +6,9 @@ the format faster-whisper uses, is a matter of memory-mapping. Other formats are
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +25,20 @@ logger = logging.getLogger("whisper_max_backend")
 
 _INT16_SCALE = 1000.0  # of CTranslate2's first int16 models, which do not store it
 _GELU = 3  # ctranslate2.specs.common_spec.Activation.GELU
+_LIMITS = {
+    "n_mels": 1 << 10,
+    "n_audio_ctx": 1 << 14,
+    "n_audio_state": 1 << 14,
+    "n_audio_layer": 1 << 8,
+    "n_vocab": 1 << 20,
+    "n_text_ctx": 1 << 12,
+    "n_text_state": 1 << 14,
+    "n_text_layer": 1 << 8,
+}
+"""Several times the sizes of large-v3, so that what is made of a damaged file stays bounded."""
+_SHARED = 1 << 27
+"""Bytes that weights may take beyond their file: equal ones are written once and used twice, and
+biases of zeros may be left out."""
 _PROJECTION = "decoder/projection/weight"
 
 
@@ -129,6 +145,7 @@ def _finish(contents: Contents, path: str) -> Checkpoint:
     entries = dict(contents.entries)
     dimensions = _dimensions(contents, entries)
     _check_weights(entries, dimensions, file)
+    _check_size(entries, contents)
     rows = dimensions.n_vocab
     if vocabulary.size > rows:
         raise RuntimeError(
@@ -217,6 +234,13 @@ def _dimensions(contents: Contents, entries: Mapping[str, np.ndarray | Lazy]) ->
         n_text_head=contents.decoder_heads,
         n_text_layer=decoder_layers,
     )
+    for size, most in _LIMITS.items():
+        found = getattr(dimensions, size)
+        if found > most:
+            raise RuntimeError(
+                f"File {contents.file} has {size} {found}, and {most} is the most that can be "
+                "loaded: the file is damaged, or the model is not Whisper"
+            )
     for state, heads in (
         (n_audio_state, dimensions.n_audio_head),
         (n_text_state, dimensions.n_text_head),
@@ -284,7 +308,8 @@ def _check_weights(
     for name, shape in expected_shapes(dimensions).items():
         entry = found.get(name)
         if entry is None and name.endswith("/bias"):
-            entry = np.zeros(shape, np.float32)
+            dtype = np.dtype(np.float32)
+            entry = Lazy(shape, dtype, functools.partial(np.zeros, shape, dtype))
         if entry is None:
             raise MissingWeight(_absent(name, file))
         if entry.shape != shape:
@@ -304,6 +329,16 @@ def _check_weights(
         raise RuntimeError(
             f"File {file} has an output projection of its own ({_PROJECTION}), where Whisper uses "
             'the token embeddings: load it with the backend "ctranslate2"'
+        )
+
+
+def _check_size(entries: Mapping[str, np.ndarray | Lazy], contents: Contents) -> None:
+    """Refuse a small file of many weights that are the same numbers."""
+    total = sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in entries.values())
+    if total > contents.size + _SHARED:
+        raise RuntimeError(
+            f"File {contents.file} has {contents.size} bytes for weights that take {total}: most "
+            "of them are the same numbers, so the file is damaged or not of a Whisper model"
         )
 
 

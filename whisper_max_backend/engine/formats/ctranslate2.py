@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _SPECIFICATIONS = frozenset(
     + ("TransformerEncoderSpec", "WhisperSpec", "Wav2Vec2Spec", "Wav2Vec2BertSpec")
 )
 _DTYPES = tuple(np.dtype(name) for name in ("<f4", "i1", "<i2", "<i4", "<f2", "<u2"))
+_MOST_VARIABLES = 1 << 16  # large-v3 has 2,000
 _DTYPES_BY_WIDTH = {4: _DTYPES[0], 2: _DTYPES[2], 1: _DTYPES[1]}
 _CONVERT = "fetch it again, or convert the model again with ct2-transformers-converter"
 
@@ -90,11 +92,13 @@ def read(files: Files) -> Contents:
             for name, value in variables.items()
             if value.ndim > 0 or name.endswith("_scale")
         },
-        encoder_heads=int(attributes.get("encoder/num_heads", 8)),
-        decoder_heads=int(attributes.get("decoder/num_heads", 8)),
+        encoder_heads=_heads(attributes, "encoder/num_heads", cursor.file),
+        decoder_heads=_heads(attributes, "decoder/num_heads", cursor.file),
         tokens=read_vocabulary(files),
         config={key: value for key, value in config.items() if value is not None},
         file=cursor.file,
+        size=len(cursor.buffer),
+        config_file=files.describe("config.json"),
         attributes=attributes,
     )
 
@@ -121,6 +125,17 @@ def read_vocabulary(files: Files) -> list[str]:
     return [line[:-1] for line in lines] if all(line.endswith("\r") for line in lines) else lines
 
 
+def _heads(attributes: Mapping[str, float], name: str, file: str) -> int:
+    """A number of attention heads, which the reference takes to be 8 where it is not stated."""
+    value = attributes.get(name, 8)
+    if not 1 <= value < 1000 or value != int(value):
+        raise RuntimeError(
+            f"Variable '{name}' of file {file} should be a number of attention heads, not "
+            f"{value!r}; {_CONVERT}"
+        )
+    return int(value)
+
+
 def _check_version(kind: str, found: int, known: int, file: str) -> None:
     if found > known:
         raise RuntimeError(
@@ -129,10 +144,20 @@ def _check_version(kind: str, found: int, known: int, file: str) -> None:
         )
 
 
+def _count(cursor: _Cursor, kind: str) -> int:
+    count = cursor.value("I")
+    if count > _MOST_VARIABLES:
+        raise RuntimeError(
+            f"File {cursor.file} says that it has {count} {kind}, more than any model: the file is "
+            f"damaged; {_CONVERT}"
+        )
+    return count
+
+
 def _read_variables(cursor: _Cursor, version: int) -> dict[str, np.ndarray]:
     variables: dict[str, np.ndarray] = {}
     known = dict(enumerate(_DTYPES)) if version >= 4 else _DTYPES_BY_WIDTH
-    for _ in range(cursor.value("I")):
+    for _ in range(_count(cursor, "variables")):
         name = cursor.string()
         *sizes, code, count = cursor.unpack(f"{cursor.value('B')}IBI")
         shape = tuple(sizes)
@@ -149,8 +174,9 @@ def _read_variables(cursor: _Cursor, version: int) -> dict[str, np.ndarray]:
                 f"{size} bytes for the shape {shape} of {dtype}; {_CONVERT}"
             )
         start = cursor.take(size, f"buffer of variable '{name}'")
-        variables.setdefault(name, array(cursor.buffer, dtype, shape, start))
-    for _ in range(cursor.value("I") if version >= 3 else 0):
+        what = f"Variable '{name}' of file {cursor.file}"
+        variables.setdefault(name, array(cursor.buffer, dtype, shape, start, what))
+    for _ in range(_count(cursor, "aliases") if version >= 3 else 0):
         alias, name = cursor.string(), cursor.string()
         for suffix in ("", "_scale"):
             if name + suffix in variables:

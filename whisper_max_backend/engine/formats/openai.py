@@ -1,32 +1,27 @@
 """openai-whisper's checkpoints: a .pt file of torch.save with `dims` and `model_state_dict`.
 
-torch is not needed: the file is a zip archive of a pickle and one entry per storage. The pickle is
-read with the few classes that such a checkpoint names and no others, so it cannot run code.
+torch is not needed: the file is a zip archive, not compressed, of a pickle and one entry per
+storage. `pickled.py` reads the pickle without running it.
 """
 
 from __future__ import annotations
 
-import binascii
 import io
-import math
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from whisper_max_backend.engine.formats import huggingface, split
+from whisper_max_backend.engine.formats.pickled import read_pickle
 from whisper_max_backend.engine.formats.source import Buffer, Contents, Files, array
 from whisper_max_backend.engine.formats.tokens import read_tokens_beside
 
-_STORAGES = {
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype("<u2"),
-}
+_LOCAL = struct.Struct("<4s22xHH")  # signature, and the sizes of name and extra field
+_ENCRYPTED = 1  # of a zip entry's flags
+_MOST_DIRECTORY = 1 << 22  # bytes; large-v3 has 0.1 million
 _FETCH = "fetch the checkpoint again"
 
 
@@ -36,7 +31,8 @@ def read(files: Files, name: str) -> Contents:
     RuntimeError where it is no such checkpoint, is damaged, or names an unexpected class.
     """
     where = files.describe(name)
-    saved = _unpickle(files.require(name), where)
+    content = files.require(name)
+    saved = _unpickle(content, where)
     dims, state = (
         (saved.get("dims"), saved.get("model_state_dict")) if isinstance(saved, dict) else (0, 0)
     )
@@ -49,13 +45,12 @@ def read(files: Files, name: str) -> Contents:
         key: huggingface.small_number(dims, key, where)
         for key in ("n_audio_layer", "n_text_layer", "n_audio_head", "n_text_head")
     }
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, np.ndarray)}
+    tensors = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     entries = split.fuse(tensors, split.OPENAI, sizes["n_audio_layer"], sizes["n_text_layer"])
-    embeddings = entries.get("decoder/embeddings/weight")
-    tokens = read_tokens_beside(files, embeddings.shape[0] if embeddings is not None else 0)
+    tokens = read_tokens_beside(files, huggingface.token_count(entries, where))
     layers, heads = sizes["n_text_layer"], sizes["n_text_head"]
     known = {"alignment_heads": _alignment_heads(PurePath(name).stem)}
-    config = huggingface.decoding_config(files, known, tokens, layers, heads)
+    config, config_file = huggingface.decoding_config(files, known, tokens, layers, heads)
     if "Ġ" in tokens and "<|endoftext|>" in tokens:
         begin = [tokens.index("Ġ"), tokens.index("<|endoftext|>")]
         config.setdefault("suppress_ids_begin", begin)
@@ -66,6 +61,9 @@ def read(files: Files, name: str) -> Contents:
         tokens=tokens,
         config=config,
         file=where,
+        size=len(content),
+        config_file=config_file,
+        config_keys=huggingface.SETTINGS,
         layers=(sizes["n_audio_layer"], sizes["n_text_layer"]),
     )
 
@@ -79,104 +77,52 @@ def _alignment_heads(stem: str) -> list[list[int]] | None:
     return None if heads is None else [list(pair) for pair in heads]
 
 
-class _Storage:
-    """A named entry of the archive and the type of its elements."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
-    """What torch._utils._rebuild_tensor_v2 does, on a view of the file. ValueError if outside."""
-    numbers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or not all(type(number) is int and number >= 0 for number in numbers)
-    ):
-        raise ValueError("a tensor is ill described")
-    values = storage.values
-    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if math.prod(shape) > values.size or (math.prod(shape) and last >= values.size):
-        raise ValueError("a tensor goes past its storage")
-    width = values.itemsize
-    return np.lib.stride_tricks.as_strided(
-        values[offset:], tuple(shape), [step * width for step in strides], writeable=False
-    )
-
-
-def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
-    """What torch._utils._rebuild_parameter does: a parameter is its tensor here."""
-    return tensor
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the classes of a torch checkpoint of plain tensors; any other is an error."""
-
-    def __init__(self, archive: _Archive, pickled: bytes) -> None:
-        super().__init__(io.BytesIO(pickled))
-        self._archive = archive
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-            ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        }
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which no checkpoint of openai-whisper needs"
-            )
-        return known[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int:
-            raise pickle.UnpicklingError(f"unknown reference {pid!r}")
-        return _Storage(self._archive.storage(str(key), dtype, count))
-
-
 class _Archive:
     """The zip archive that torch.save writes, its storages as views of the file."""
 
     def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-        self._zip = zipfile.ZipFile(_Reader(buffer))
+        self._buffer = memoryview(buffer)
+        self._zip = zipfile.ZipFile(_Reader(self._buffer))
         names = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
             raise ValueError("it has no data.pkl")
         self._prefix = names[0].removesuffix("data.pkl")
-        if self._read("byteorder", b"little") != b"little":
+        ordered = self._prefix + "byteorder" in self._zip.namelist()  # older files do not say it
+        if ordered and bytes(self._entry("byteorder")) != b"little":
             raise ValueError("it was saved on a big-endian machine")
 
     def load(self) -> Any:
-        return _Unpickler(self, self._zip.read(self._prefix + "data.pkl")).load()
+        return read_pickle(bytes(self._entry("data.pkl")), self._storage)
 
-    def _read(self, name: str, default: bytes) -> bytes:
-        path = self._prefix + name
-        return self._zip.read(path) if path in self._zip.namelist() else default
-
-    def storage(self, key: str, dtype: np.dtype[Any], count: int) -> np.ndarray:
-        info = self._zip.getinfo(f"{self._prefix}data/{key}")
-        if not 0 <= count * dtype.itemsize <= info.file_size:
+    def _storage(self, key: str, dtype: np.dtype[Any], count: int) -> np.ndarray:
+        entry = self._entry(f"data/{key}")
+        if not 0 <= count * dtype.itemsize <= len(entry):
             raise ValueError(f"storage {key} is shorter than it should be")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return array(self._zip.read(info), dtype, (count,), 0)
+        return array(entry, dtype, (count,), 0, f"storage {key}")
+
+    def _entry(self, name: str) -> memoryview:
+        """A part of the file. ValueError where it is not as torch.save stores it."""
+        info = self._zip.getinfo(self._prefix + name)
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
+            raise ValueError(
+                f"its entry {name} is compressed or encrypted, which torch.save does not do"
+            )
         # The local header is 30 bytes, then the name and an extra field of lengths of its own.
-        name, extra = struct.unpack_from("<HH", self._buffer, info.header_offset + 26)
-        start = info.header_offset + 30 + name + extra
-        if start + count * dtype.itemsize > len(self._buffer):
-            raise ValueError(f"storage {key} goes past the end of the file")
-        return array(self._buffer, dtype, (count,), start)
+        start = info.header_offset
+        if not 0 <= start <= len(self._buffer) - _LOCAL.size:
+            raise ValueError(f"its entry {name} is outside of it")
+        magic, name_size, extra_size = _LOCAL.unpack_from(self._buffer, start)
+        start += _LOCAL.size + name_size + extra_size
+        if magic != b"PK\3\4" or start + info.file_size > len(self._buffer):
+            raise ValueError(f"its entry {name} goes past its end")
+        return self._buffer[start : start + info.file_size]
 
 
 class _Reader(io.RawIOBase):
-    """A file object over a buffer, without a copy of it."""
+    """A file object over a buffer, for the directory of an archive."""
 
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = memoryview(buffer)
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
         self._position = 0
 
     def seekable(self) -> bool:
@@ -197,7 +143,10 @@ class _Reader(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         end = len(self._buffer) if size is None or size < 0 else self._position + size
-        content = bytes(self._buffer[self._position : end])
+        view = self._buffer[self._position : end]
+        if len(view) > _MOST_DIRECTORY:
+            raise OSError("its directory is larger than that of any checkpoint")
+        content = bytes(view)
         self._position += len(content)
         return content
 
@@ -205,14 +154,9 @@ class _Reader(io.RawIOBase):
 def _unpickle(buffer: Buffer, where: str) -> Any:
     try:
         return _Archive(buffer).load()
-    except RecursionError as error:
-        raise RuntimeError(f"File {where} is damaged: its pickle is nested too deep") from error
-    # A damaged archive or pickle fails in any of these ways, all of which mean the same.
-    except (
-        *(zipfile.BadZipFile, zipfile.LargeZipFile, pickle.UnpicklingError, struct.error, OSError),
-        *(ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError),
-        *(NotImplementedError, MemoryError, binascii.Error, AssertionError, RuntimeError),
-    ) as error:
+    # A damaged archive or pickle fails in many ways, in zipfile and pickletools too, all of which
+    # mean the same.
+    except Exception as error:
         raise RuntimeError(
             f"File {where} cannot be read as a checkpoint of openai-whisper ({error}): {_FETCH}, "
             "or save it again with a current torch"

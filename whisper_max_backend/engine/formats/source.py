@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Buffer: TypeAlias = bytes | memoryview
+
+MOST_TEXT = 1 << 25
+"""Bytes of the largest JSON or text that is read; a tokenizer.json has 2.5 million. Values take up
+to 36 times as much memory as their JSON."""
+MOST_DIMENSIONS = 8
+"""Of a tensor; a convolution's weight has 3."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Files:
@@ -32,7 +41,7 @@ class Files:
             return sorted(self._memory)
         try:
             return sorted(entry.name for entry in os.scandir(self.path) if entry.is_file())
-        except OSError:
+        except (OSError, ValueError):
             return []
 
     def describe(self, name: str) -> str:
@@ -45,6 +54,8 @@ class Files:
             return self._memory.get(name)
         path = Path(self.path, name)
         try:
+            if not path.is_file():  # opening a pipe would wait for its other end
+                return None
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return b""
@@ -65,6 +76,11 @@ class Files:
     def text(self, name: str) -> str | None:
         """The file as UTF-8 text, or None when it is absent."""
         content = self.read(name)
+        if content is not None and len(content) > MOST_TEXT:
+            raise RuntimeError(
+                f"File {self.describe(name)} is larger than any of its kind: it has "
+                f"{len(content)} bytes, and {MOST_TEXT} are read at most"
+            )
         try:
             return None if content is None else str(content, "utf-8")
         except UnicodeDecodeError as error:
@@ -74,10 +90,15 @@ class Files:
             ) from error
 
     def json(self, name: str) -> Any:
-        """The file's JSON value, or None when it is absent."""
+        """The file's JSON value, or None when it is absent. RuntimeError for null."""
         text = self.text(name)
+        if text is None:
+            return None
         try:
-            return None if text is None else json.loads(text)
+            value = parse_json(text)
+            if value is None:
+                raise ValueError("it holds nothing but null")
+            return value
         except (ValueError, RecursionError) as error:
             raise RuntimeError(
                 f"File {self.describe(name)} is not valid JSON ({error}): fetch or convert the "
@@ -95,10 +116,32 @@ class Files:
         return value
 
 
+def parse_json(text: str) -> Any:
+    """The value of JSON, which may begin with a byte order mark.
+
+    ValueError or RecursionError where it is none. As in the reference, NaN, numbers beyond float64
+    and halves of surrogate pairs are none.
+    """
+    value = json.loads(
+        text.removeprefix("\ufeff"), parse_constant=_finite_number, parse_float=_finite_number
+    )
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()  # fails for a half without the other
+    return value
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
 def file_contents(files: Mapping[str, Any]) -> dict[str, bytes]:
     """The contents of ctranslate2's `files`, bytes or file-like objects by name, each read once.
 
-    TypeError where it is something else, as the reference has it.
+    Files may be open as text. TypeError where it is something else, as the reference has it;
+    RuntimeError for text that has no UTF-8.
     """
     if not isinstance(files, Mapping):
         raise TypeError(
@@ -110,6 +153,11 @@ def file_contents(files: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _content(name: str, value: Any) -> bytes:
     content = value.read() if hasattr(value, "read") else value
+    if isinstance(content, str) and content is not value:
+        try:
+            return content.encode()
+        except UnicodeEncodeError as error:
+            raise RuntimeError(f"File {name!r} is not text that UTF-8 can hold: {error}") from error
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(
             f"File content must be a file-like or bytes object: {name!r} gives "
@@ -158,12 +206,22 @@ class Contents:
     tokens: list[str]
     config: Mapping[str, Any]
     file: str  # where the weights are, for messages
+    size: int  # bytes of all files of weights
+    config_file: str  # where `config` is from, for messages
+    config_keys: Mapping[str, str] = field(default_factory=dict)  # its names there, if others
     layers: tuple[int, int] | None = None  # of encoder and decoder, where they are stated
     attributes: Mapping[str, Any] = field(default_factory=dict)  # scalars of the file
 
 
-def array(buffer: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> np.ndarray:
-    """A read-only view of a part of the file; the caller has checked that it is inside."""
+def array(
+    buffer: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int, what: str
+) -> np.ndarray:
+    """A read-only view of a part of a file. RuntimeError, which names `what`, where none fits."""
+    size = math.prod(shape) * dtype.itemsize
+    # Sizes beside one of zero count, too: numpy has no room for large ones.
+    numbers = math.prod(max(n, 1) for n in shape)
+    if len(shape) > MOST_DIMENSIONS or not numbers <= len(buffer) >= offset + size:
+        raise RuntimeError(f"{what} has the shape {shape}, which its file cannot hold")
     view: np.ndarray = np.ndarray(shape, dtype, buffer, offset)
     view.flags.writeable = False
     return view

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from whisper_max_backend.engine.formats import ctranslate2
 from whisper_max_backend.engine.formats.source import Files
@@ -28,32 +30,42 @@ def read_tokens(files: Files, n_vocab: int) -> list[str]:
     tokenizer = files.object("tokenizer.json")
     if tokenizer is not None:
         name = "tokenizer.json"
-        model = tokenizer.get("model")
-        vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        added = tokenizer.get("added_tokens") or []
+        pairs: list[tuple[Any, Any]] = []
         try:
-            extra = {entry["content"]: entry["id"] for entry in added}
-        except (TypeError, KeyError):
-            vocabulary = extra = None
+            pairs += tokenizer["model"]["vocab"].items()
+            added = tokenizer.get("added_tokens") or ()
+            pairs += [(entry["content"], entry["id"]) for entry in added]
+        except (TypeError, KeyError, AttributeError):
+            pairs.append((None, None))
+        by_id = _by_id(pairs, files.describe(name))
     else:
         name = "vocab.json"
         vocabulary = files.object(name)
-        extra = files.object("added_tokens.json") or {}
         if vocabulary is None:
             return ctranslate2.read_vocabulary(files)
-    if not isinstance(vocabulary, dict) or extra is None:
-        raise RuntimeError(
-            f"File {files.describe(name)} does not hold the tokens of a byte-level BPE: {_FETCH}"
-        )
-    by_id = {index: token for token, index in (*vocabulary.items(), *extra.items())}
+        by_id = _by_id(vocabulary.items(), files.describe(name))
+        added_tokens = files.object("added_tokens.json") or {}
+        by_id |= _by_id(added_tokens.items(), files.describe("added_tokens.json"))
     # Ids without a token are as rare as they are harmless, but the ones after them must not move.
-    count = max((index for index in by_id if isinstance(index, int)), default=-1) + 1
+    count = max(by_id, default=-1) + 1
     if count > 4 * len(by_id):
         raise RuntimeError(f"File {files.describe(name)} has implausible token ids: {_FETCH}")
     tokens = [by_id.get(index, f"<|unused{index}|>") for index in range(count)]
     first = next((i for i, token in enumerate(tokens) if token == "<|0.00|>"), count)
     tokens += [f"<|{(i - first) * 0.02:.2f}|>" for i in range(count, n_vocab)]
     return tokens
+
+
+def _by_id(pairs: Iterable[tuple[Any, Any]], where: str) -> dict[int, str]:
+    """Tokens by their ids. RuntimeError where they are no strings and numbers."""
+    by_id = {}
+    for token, index in pairs:
+        if type(token) is not str or type(index) is not int or index < 0:
+            raise RuntimeError(
+                f"File {where} does not hold the tokens of a byte-level BPE: {_FETCH}"
+            )
+        by_id[index] = token
+    return by_id
 
 
 def read_tokens_beside(files: Files, n_vocab: int) -> list[str]:
@@ -65,17 +77,17 @@ def read_tokens_beside(files: Files, n_vocab: int) -> list[str]:
     if beside.intersection(files.names()):
         return read_tokens(files, n_vocab)
     asset = "multilingual.tiktoken" if n_vocab >= 51865 else "gpt2.tiktoken"
-    text = files.text(asset)
+    source, text = files, files.text(asset)
     specification = None if text is not None else importlib.util.find_spec("whisper")
     if specification is not None and specification.origin is not None:
-        path = Path(specification.origin).parent / "assets" / asset
-        text = path.read_text() if path.is_file() else None
+        source = Files(str(Path(specification.origin).parent / "assets"))
+        text = source.text(asset)
     if text is None:
         raise RuntimeError(
             f"Cannot load the vocabulary of the model '{files.path}': a .pt checkpoint has none. "
             "Put the model's tokenizer.json beside it, or install openai-whisper"
         )
-    return _tiktoken_tokens(text, n_vocab, files.describe(asset))
+    return _tiktoken_tokens(text, n_vocab, source.describe(asset))
 
 
 def _tiktoken_tokens(text: str, n_vocab: int, where: str) -> list[str]:
