@@ -6,6 +6,7 @@ the format faster-whisper uses, is a matter of memory-mapping. Other formats are
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -75,6 +76,11 @@ class Checkpoint:
     def weight_names(self) -> Iterator[str]:
         """Names of the weights proper, without the scales of quantised ones."""
         return (name for name in self.weights if not name.endswith("_scale"))
+
+    def in_memory(self) -> Checkpoint:
+        """The same model, which no longer reads the files that it came from."""
+        copies = {name: np.array(values) for name, values in self.weights.items()}
+        return dataclasses.replace(self, weights=copies)
 
 
 def load_checkpoint(

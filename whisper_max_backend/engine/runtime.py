@@ -55,7 +55,8 @@ class Runtime:
         d = self.dimensions
         self._sizes = self.to_device(np.array([d.n_audio_head, d.n_audio_layer], np.int32))
         self._models = session.init_all(artifact)
-        self._encodings = dense(checkpoint.weights, _ENCODINGS)
+        # A copy: the file may change while the model is in use.
+        self._encodings = np.array(dense(checkpoint.weights, _ENCODINGS))
         self.decoder = Decoder(self._models, weights, storage, d, self._device, count)
 
     def encode(self, features: np.ndarray) -> Buffer:

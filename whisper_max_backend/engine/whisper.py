@@ -340,7 +340,7 @@ class Whisper:
             if not to_cpu:
                 self._cached = None
             elif self._cached is None:
-                self._cached = load_checkpoint(self._path, self._files)
+                self._cached = load_checkpoint(self._path, self._files).in_memory()
 
     def load_model(self, keep_cache: bool = False) -> None:
         """Load the model back to the initial device.
