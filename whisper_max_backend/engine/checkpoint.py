@@ -20,6 +20,7 @@ import numpy as np
 from whisper_max_backend.engine.bfloat16 import widened
 from whisper_max_backend.engine.formats import ctranslate2, huggingface, openai
 from whisper_max_backend.engine.formats.source import Contents, Files, Lazy, Weights
+from whisper_max_backend.engine.model_config import checked_config
 from whisper_max_backend.engine.vocabulary import Vocabulary
 
 logger = logging.getLogger("whisper_max_backend")
@@ -169,7 +170,7 @@ def _finish(contents: Contents, path: str) -> Checkpoint:
         dimensions=dimensions,
         weights=Weights(entries),
         vocabulary=vocabulary,
-        config=contents.config,
+        config=checked_config(contents, dimensions, vocabulary.size),
         dtype=_precision(embeddings.dtype, norm.dtype),
     )
 

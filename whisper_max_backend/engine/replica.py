@@ -227,7 +227,10 @@ class Replica:
                 "the cross-attention heads that are highly correlated to the word-level timing; "
                 "convert this model again with a current converter"
             )
-        requests.check_heads(heads, self._runtime.dimensions)
+        if not heads:
+            raise ValueError(
+                "'alignment_heads' in config.json is empty; name the heads, or remove it"
+            )
         vocabulary = self._vocabulary
         requests.check_ids("start_sequence", [start_sequence], vocabulary.size)
         requests.check_ids("text_tokens", text_tokens, vocabulary.size)

@@ -252,16 +252,3 @@ def _sequence(name: str, value: Any) -> Sequence[Any]:
     ):
         raise TypeError(f"{name} must be a list, got {value!r}")
     return list(value)
-
-
-def check_heads(heads: Sequence[Sequence[int]], dimensions: Dimensions) -> None:
-    """Raise ValueError unless there are heads, every (layer, head) being one of the decoder's."""
-    if not heads:
-        raise ValueError("'alignment_heads' in config.json is empty; name the heads, or remove it")
-    for layer, head in heads:
-        if not (0 <= layer < dimensions.n_text_layer and 0 <= head < dimensions.n_text_head):
-            raise ValueError(
-                f"alignment head {[layer, head]} is not a layer and head of this model, whose "
-                f"decoder has {dimensions.n_text_layer} layers of {dimensions.n_text_head} heads; "
-                "correct 'alignment_heads' in config.json"
-            )
