@@ -198,7 +198,7 @@ def test_an_index_of_the_memo_takes_no_memory(copy):
 def test_many_opcodes(copy):
     model = copy("pt")
     path = model / "tiny.pt"
-    path.write_bytes(with_pickle(path.read_bytes(), lambda content: b"\x80\2" + b"N" * 5_000_000))
+    path.write_bytes(with_pickle(path.read_bytes(), lambda content: b"\x80\2" + b"N" * 1_000_000))
     outcome = load_apart(model)
     assert "'tiny.pt'" in outcome.error
     assert "opcodes" in outcome.error

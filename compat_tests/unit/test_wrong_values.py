@@ -26,6 +26,7 @@ from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
 VALUES: list = [
     *(None, True, False, 0, -1, 5, 1.5, 10**30, -(10**30), 2**63, 1e308, "", "x", "\0"),
     *([], [[]], [None], ["x"], [1, "x"], [2**63, 0], {}, {"x": []}, {"x": {"x": 1}}, [{}]),
+    json.loads("[" * 500 + "]" * 500),
 ]
 
 

@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -190,7 +191,7 @@ def _check_attributes(contents: Contents) -> None:
         if value not in allowed:
             raise RuntimeError(
                 f"File {contents.file} is not of a Whisper model as OpenAI made it: {name} is "
-                f"{value!r} and should be {allowed[0]!r}"
+                f"{reprlib.repr(value)} and should be {allowed[0]!r}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,7 @@ def checked_config(contents: Contents, dimensions: Dimensions, n_tokens: int) ->
     layers, heads = dimensions.n_text_layer, dimensions.n_text_head
     if "alignment_heads" in config:
         expected = f"pairs of a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}"
-        pairs = _checked(contents, "alignment_heads", expected, (layers, heads))
-        if len(pairs) > layers * heads:  # each takes memory when words are aligned
-            raise _fault(contents, "alignment_heads", f"at most {layers * heads} {expected}", pairs)
-        config["alignment_heads"] = pairs
+        config["alignment_heads"] = _checked(contents, "alignment_heads", expected, (layers, heads))
     return config
 
 
@@ -49,7 +47,9 @@ def _checked(
 ) -> list[list[int]]:
     """The entries of a list, each so many numbers below the limits. RuntimeError if it is none."""
     values = contents.config[key]
-    if not isinstance(values, list):
+    most = math.prod(limits)
+    expected = f"at most {most} {expected}"
+    if not isinstance(values, list) or len(values) > most:
         raise _fault(contents, key, expected, values)
     rows = []
     for value in values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import reprlib
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from whisper_max_backend.engine.formats import split
 from whisper_max_backend.engine.formats.source import (
+    MOST_DIMENSIONS,
     MOST_TEXT,
     Contents,
     Files,
@@ -48,7 +50,7 @@ def read(files: Files) -> Contents:
     if config.get("model_type", "whisper") != "whisper":
         raise RuntimeError(
             f"File {files.describe('config.json')} is not of a Whisper model: its model_type is "
-            f"{config['model_type']!r}"
+            f"{reprlib.repr(config['model_type'])}"
         )
     where = files.describe("config.json")
     encoder_layers = small_number(config, "encoder_layers", where)
@@ -114,7 +116,9 @@ def small_number(config: Mapping[str, Any], key: str, where: str) -> int:
     """The count `key` of a configuration. RuntimeError where it is none or implausible."""
     value = config.get(key)
     if type(value) is not int or not 0 < value < 1000:
-        raise RuntimeError(f"File {where} should have a small number as {key!r}, not {value!r}")
+        raise RuntimeError(
+            f"File {where} should have a small number as {key!r}, not {reprlib.repr(value)}"
+        )
     return value
 
 
@@ -172,7 +176,11 @@ def _read_safetensors(files: Files, name: str) -> dict[str, np.ndarray]:
         except (TypeError, KeyError, ValueError):
             code, shape, begin, end = None, (), -1, -1
         numbers = (*shape, begin, end)
-        if type(code) is not str or not all(type(n) is int and n >= 0 for n in numbers):
+        if (
+            type(code) is not str
+            or len(shape) > MOST_DIMENSIONS
+            or not all(type(n) is int and n >= 0 for n in numbers)
+        ):
             raise RuntimeError(f"Tensor '{tensor}' of file {where} is ill described: {_FETCH}")
         if code not in _DTYPES:
             if code in ("I64", "I32"):  # position ids and the like, which are no weights

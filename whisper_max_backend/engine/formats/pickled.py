@@ -18,8 +18,7 @@ import numpy as np
 
 from whisper_max_backend.engine.formats.source import MOST_DIMENSIONS
 
-# large-v3 needs 50,000; each takes a microsecond and some bytes of memory.
-_MOST_OPCODES = 1_000_000
+_MOST_OPCODES = 400_000  # large-v3 needs 50,000
 _STORAGES: dict[str, np.dtype[Any]] = {
     "torch FloatStorage": np.dtype("<f4"),
     "torch HalfStorage": np.dtype("<f2"),

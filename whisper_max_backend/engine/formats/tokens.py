@@ -93,9 +93,11 @@ def read_tokens_beside(files: Files, n_vocab: int) -> list[str]:
 def _tiktoken_tokens(text: str, n_vocab: int, where: str) -> list[str]:
     """Tokens of a tiktoken file ("<base64> <rank>" a line) and Whisper's special ones after it."""
     letters = byte_letters()
+    by_rank = {}
     try:
-        pairs = [line.split() for line in text.splitlines() if line]
-        by_rank = {int(rank): base64.b64decode(token) for token, rank in pairs}
+        for line in filter(None, text.splitlines()):
+            token, rank = line.split()
+            by_rank[int(rank)] = base64.b64decode(token)
         ranked = [by_rank[rank] for rank in range(len(by_rank))]
     except (ValueError, KeyError) as error:
         raise RuntimeError(f"File {where} is damaged ({error}): {_FETCH}") from error
