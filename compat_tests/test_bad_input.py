@@ -14,10 +14,11 @@ import pytest
 
 from compat_tests.miniature import make_model
 from compat_tests.models import engine_class, subject
-from compat_tests.recordings import SAMPLING_RATE, audio_file
+from compat_tests.recordings import SAMPLING_RATE, audio_file, load
 from whisper_max_backend.engine.precision import kernels
 
 SECOND = np.zeros(SAMPLING_RATE, np.float32)
+SPEECH = load("jfk")[: 2 * SAMPLING_RATE]
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,92 @@ def test_several_channels(models: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize("audio", [None, [0.0] * 100, 17], ids=["none", "list", "number"])
 def test_no_audio_at_all(models: tuple[Any, Any], audio: object) -> None:
     transcribe_both(models, audio)
+
+
+@pytest.mark.parametrize(
+    ("audio", "word"),
+    [
+        (b"RIFF", "io.BytesIO"),
+        (bytearray(b"RIFF"), "io.BytesIO"),
+        (memoryview(b"RIFF"), "io.BytesIO"),
+        (np.float32(1), "channel"),
+        (np.array(["a", "b"]), "numbers"),
+        (np.array([1.0, object()]), "numbers"),
+        ("this is said, not a file", "this is said"),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "scalar", "text", "objects", "no-file"],
+)
+def test_what_is_no_audio(models: tuple[Any, Any], audio: object, word: str) -> None:
+    transcribe_both(models, audio, word)
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "u1", "?", "f2", "f8", "O"])
+def test_samples_of_any_type(models: tuple[Any, Any], dtype: str) -> None:
+    """No scale is guessed for whole numbers: what the reference hears is heard."""
+    audio = (SPEECH * (1 if dtype in ("f2", "f8", "O") else 100)).astype(dtype)
+    both_hear(models, audio, audio)
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (1, 1, -1)])
+def test_a_leading_axis_of_one_channel(models: tuple[Any, Any], shape: tuple[int, ...]) -> None:
+    """As libraries load mono; the reference takes gigabytes and fails, or hears the same."""
+    both_hear(models, SPEECH, SPEECH.reshape(shape))
+    assert models[1].detect_language(SPEECH[None]) == models[1].detect_language(SPEECH)
+
+
+def test_a_trailing_axis_is_refused(models: tuple[Any, Any]) -> None:
+    """A channel a column; the reference hears as many channels of a sample each."""
+    for audio in (np.zeros((16000, 1), np.float32), np.zeros((1, 16000, 2), np.float32)):
+        with pytest.raises(ValueError, match="one channel"):
+            models[1].transcribe(audio)
+
+
+class Tensor:
+    """Stands for those of other libraries, with one protocol of theirs."""
+
+    def __init__(self, samples: np.ndarray, protocol: str) -> None:
+        setattr(self, protocol, getattr(samples, protocol))
+        if protocol == "__dlpack__":
+            self.__dlpack_device__ = samples.__dlpack_device__
+
+
+class ArrayTensor(Tensor):
+    def __init__(self, samples: np.ndarray, protocol: str) -> None:
+        self._samples = samples
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._samples
+
+
+@pytest.mark.parametrize("protocol", ["__array__", "__array_interface__", "__dlpack__"])
+@pytest.mark.parametrize("shape", [(-1,), (1, -1)])
+def test_tensors(models: tuple[Any, Any], protocol: str, shape: tuple[int, ...]) -> None:
+    kind = ArrayTensor if protocol == "__array__" else Tensor
+    tensor = kind(SPEECH.reshape(shape), protocol)
+    both_hear(models, SPEECH, tensor)
+    assert models[1].detect_language(tensor) == models[1].detect_language(SPEECH)
+    pipeline = subject().BatchedInferencePipeline(models[1])
+    assert pipeline.transcribe(tensor, language="en")[1].duration == 2.0
+
+
+def test_a_tensor_out_of_reach(models: tuple[Any, Any]) -> None:
+    class OnGpu:
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    with pytest.raises(ValueError, match=r"OnGpu.*cuda:0.*\.cpu\(\)"):
+        models[1].transcribe(OnGpu())
+
+
+def both_hear(models: tuple[Any, Any], expected: Any, actual: Any) -> None:
+    """Ours hears in `actual` what the reference hears in `expected`."""
+    heard = []
+    for model, audio in zip(models, (expected, actual), strict=True):
+        segments, info = model.transcribe(audio, temperature=0.0, max_new_tokens=8)
+        list(segments)
+        heard.append((info.duration, info.language, info.language_probability))
+    assert heard[1][:2] == heard[0][:2]
+    assert heard[1][2] == pytest.approx(heard[0][2], rel=1e-4)
 
 
 # -- options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,21 +26,22 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     """Decode `audio` unless it is an array already, and refuse samples that are no numbers.
 
     Args:
-        audio: Path, file object, or samples [samples].
+        audio: Path, file object, or samples [samples] or [1, samples]: a NumPy array, or a tensor
+            that NumPy can look at.
         sampling_rate: Hz that files are resampled to.
 
     Returns:
-        The array as given, or float32 [samples].
+        The array as given, without a leading axis of one channel, or float32 [samples].
 
     Raises:
         NoAudioStreamError: The file holds no audio.
-        ValueError: NaN or infinite samples, or an array of several channels.
+        ValueError: No audio at all, NaN or infinite samples, or an array of several channels.
+        TypeError: An array of objects that are no numbers.
         av.error.FFmpegError: PyAV's subclass of it for a file of unknown format (also a
             ValueError or EOFError), or one that cannot be opened (also an OSError).
     """
-    if isinstance(audio, np.ndarray):
-        _check_samples(audio)
-        return audio
+    if not (isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")):
+        return _checked_samples(_as_array(audio))
     try:
         with _old_objects_left_alone():
             decoded: np.ndarray = reference.decode_audio(audio, sampling_rate=sampling_rate)
@@ -77,15 +79,61 @@ def _old_objects_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _check_samples(audio: np.ndarray) -> None:
-    if audio.ndim == 0 or (audio.ndim > 1 and audio.shape[0] != 1):
+def _as_array(audio: Any) -> np.ndarray:
+    """The samples of an array or a tensor, without a copy where that is possible.
+
+    Raises:
+        ValueError: It is neither, or a tensor that NumPy cannot look at.
+    """
+    if isinstance(audio, np.ndarray):
+        return audio
+    kind = type(audio).__name__
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        raise ValueError(
+            f"audio is {kind}: wrap the content of a file in io.BytesIO(audio), or raw samples in "
+            "numpy.frombuffer(audio, dtype)"
+        )
+    try:
+        if hasattr(audio, "__array__") or hasattr(audio, "__array_interface__"):
+            return np.asarray(audio)
+        if hasattr(audio, "__dlpack__"):
+            return np.from_dlpack(audio)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:  # on a GPU, with gradients
+        raise ValueError(
+            f"audio is a {kind} that cannot be used as a NumPy array ({error}): convert it first, "
+            "e.g. with audio.detach().cpu().numpy()"
+        ) from error
+    raise ValueError(
+        f"audio is of type {kind}: give a path, a file object, or an array of samples [samples]"
+    )
+
+
+def _checked_samples(audio: np.ndarray) -> np.ndarray:
+    """Samples [samples] of an array [samples] or [1, samples] that are all finite numbers."""
+    if audio.ndim == 0 or audio.size != audio.shape[-1]:
         raise ValueError(
             f"audio has the shape {audio.shape}, but one channel [samples] is expected: average "
             "or pick the channels, e.g. audio.mean(axis=CHANNELS)"
         )
-    if audio.dtype.kind not in "fc":
-        return
-    samples = audio.reshape(-1)
+    if audio.ndim > 1:
+        audio = audio.reshape(-1)
+    if audio.dtype.kind not in "fciub":
+        audio = _as_numbers(audio)
+    if audio.dtype.kind in "fc":
+        _check_finite(audio)
+    return audio
+
+
+def _as_numbers(audio: np.ndarray) -> np.ndarray:
+    """An array of Python objects as float32, as the reference takes it."""
+    try:
+        return audio.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"audio is an array of {audio.dtype}, not of numbers: {error}") from error
+
+
+def _check_finite(samples: np.ndarray) -> None:
     for start in range(0, len(samples), _BLOCK):
         finite = np.isfinite(samples[start : start + _BLOCK])
         if not finite.all():

@@ -243,7 +243,7 @@ def test_several_channels(
 
 
 def test_what_is_left_as_it_is() -> None:
-    for samples in (np.zeros(0), np.zeros((1, 9), np.float64), np.arange(9, dtype=np.int16)):
+    for samples in (np.zeros(0), np.zeros(9, np.float64), np.arange(9, dtype=np.int16)):
         assert audio.checked_audio(samples, 16000) is samples
 
 
