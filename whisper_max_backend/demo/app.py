@@ -12,8 +12,9 @@ from faster_whisper.tokenizer import _LANGUAGE_CODES
 from ..cli.inputs import SAMPLE
 from ..comparison.choices import Choice, first_selection
 from . import plots, rendering
+from .decoding import SAMPLING_RATE
 from .history import Record, records_of
-from .recording import RefusedRecording, describe_duration, measure_duration
+from .recording import RefusedRecording, describe_duration, read_samples
 from .runs import Run, Workshop
 from .sessions import Sessions
 from .turns import LineFullError
@@ -48,7 +49,7 @@ class _Handlers:
             return rendering.status("Choose a recording, then press Compare.")
         try:
             with self._sessions.open(request, path) as file:
-                seconds = measure_duration(file, self._workshop.limits)
+                seconds = len(read_samples(file, self._workshop.limits)) / SAMPLING_RATE
         except RefusedRecording as error:
             return rendering.status(str(error), "bad")
         return rendering.status(f"{path.name}, {describe_duration(seconds)}: press Compare.")

@@ -1,17 +1,19 @@
-"""A visitor's recording: how long it is, and its samples, within the limits of the page."""
+"""A visitor's recording: its samples, within the limits of the page."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import BinaryIO
 
-import av
 import numpy as np
 
-from ..audio import NoAudioStreamError, checked_audio
+from . import decoding
 
-SAMPLING_RATE = 16_000
+_AT_ONCE = threading.BoundedSemaphore(2)  # processes that decode
 
 
 class RefusedRecording(ValueError):
@@ -30,15 +32,6 @@ class Limits:
     minutes: float
     megabytes: float
 
-    def check_duration(self, seconds: float) -> None:
-        """Raise RefusedRecording for more than the minutes allowed."""
-        if seconds > self.minutes * 60:
-            raise RefusedRecording(
-                f"This recording is {describe_duration(seconds)} long, and at most "
-                f"{describe_duration(self.minutes * 60)} are taken here: cut it, or start the "
-                "page with a larger --max-minutes."
-            )
-
 
 def describe_duration(seconds: float) -> str:
     """Seconds in words, e.g. "11.0 s" or "2 min 5 s"."""
@@ -48,46 +41,49 @@ def describe_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
-def measure_duration(file: BinaryIO, limits: Limits) -> float:
-    """Seconds of sound in a file, counted from its packets and not from what its header claims.
-
-    Raises:
-        RefusedRecording: No sound, or too much of it.
-    """
-    seconds = Fraction(0)  # exact, for a recording as long as the limit
-    file.seek(0)
-    try:
-        with av.open(file, mode="r", metadata_errors="ignore") as container:
-            for packet in container.demux(container.streams.audio[0]):
-                seconds += (packet.duration or 0) * packet.time_base
-                limits.check_duration(float(seconds))
-    except (IndexError, av.error.FFmpegError) as error:
-        raise _unreadable(error) from error
-    return float(seconds)
-
-
 def read_samples(file: BinaryIO, limits: Limits) -> np.ndarray:
     """The samples of a file, float32 [samples] at 16 kHz, decoded as the reference decodes.
 
+    Another process decodes, up to the limit: this one reads nothing of the file.
+
+    Args:
+        file: On the disk, open for reading; its position is lost.
+
     Raises:
-        RefusedRecording: As for `measure_duration`, or there are no samples.
+        RefusedRecording: The file cannot be read, or has no sound or too much of it.
     """
-    measure_duration(file, limits)
-    file.seek(0)
-    try:
-        samples = checked_audio(file, SAMPLING_RATE)
-    except (NoAudioStreamError, av.error.FFmpegError) as error:
-        raise _unreadable(error) from error
-    limits.check_duration(len(samples) / SAMPLING_RATE)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # a position that the process shares
+    most_seconds = limits.minutes * 60
+    command = [sys.executable, "-m", decoding.__name__, str(most_seconds)]
+    with _AT_ONCE:
+        try:
+            done = subprocess.run(
+                command,
+                stdin=file,
+                capture_output=True,
+                timeout=decoding.patience(most_seconds),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _unreadable("it takes too long") from error
+    if done.returncode == decoding.TOO_LONG:
+        raise RefusedRecording(
+            f"This recording is too long, at most {describe_duration(most_seconds)} are taken "
+            "here: cut it, or start the page with a larger --max-minutes."
+        )
+    if done.returncode == decoding.NO_SOUND:
+        raise RefusedRecording("This file holds no sound: choose a recording, or a film with it.")
+    if done.returncode == decoding.UNREADABLE:
+        raise _unreadable(done.stderr.decode(errors="replace").strip())
+    if done.returncode:  # a signal: it asked for too much, or found a fault of the decoder
+        raise _unreadable("its decoder failed")
+    samples = np.frombuffer(done.stdout, np.int16)
     if not len(samples):
         raise RefusedRecording("This recording is empty: choose another.")
-    return samples
+    return samples.astype(np.float32) / 32768
 
 
-def _unreadable(error: Exception) -> RefusedRecording:
-    if isinstance(error, IndexError):
-        return RefusedRecording("This file holds no sound: choose a recording, or a film with it.")
-    reason = getattr(error, "strerror", None) or type(error).__name__
+def _unreadable(reason: str) -> RefusedRecording:
     return RefusedRecording(
         f"This file cannot be read as audio ({reason}): choose another, or convert it to WAV, "
         "FLAC, MP3 or Opus."

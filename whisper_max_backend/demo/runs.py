@@ -14,7 +14,8 @@ import numpy as np
 from ..comparison.choices import Choice
 from ..comparison.meters import Meter
 from ..comparison.worker import BackendFailed, Finished, Heard, Ready, Worker
-from .recording import SAMPLING_RATE, Limits, RefusedRecording, read_samples
+from .decoding import SAMPLING_RATE
+from .recording import Limits, RefusedRecording, read_samples
 from .turns import LineFullError, Turns
 
 State = Literal["waiting", "loading", "transcribing", "done", "failed", "stopped"]
@@ -110,7 +111,7 @@ class Run:
     Args:
         workshop: Whose models are used.
         name: Of the recording, for people.
-        recording: An open file, read when it is the run's turn; closed in any case.
+        recording: An open file on the disk, read when it is the run's turn; closed in any case.
         model: Name or path.
         choices: In the order in which they run.
         options: Of `transcribe`, for all sides.
