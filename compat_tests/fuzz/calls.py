@@ -238,7 +238,7 @@ def _answers(model: Whisper) -> Any:
     """What the model says of sound arguments."""
     features = random_features((2, _MELS, _FRAMES), seed=1)
     prompt = [model._vocabulary.sot, model._vocabulary.sot + 1]
-    results = model.generate(features, [prompt] * 2, beam_size=2, max_length=_CONTEXT)
+    results: Any = model.generate(features, [prompt] * 2, beam_size=2, max_length=_CONTEXT)
     aligned = model.align(features, prompt, [[40, 41]] * 2, 90)
     return [r.sequences_ids for r in results], [r.alignments for r in aligned]
 

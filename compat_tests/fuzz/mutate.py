@@ -114,8 +114,10 @@ def _overwrite(content: bytes, chance: Random) -> bytes:
     number = chance.choice(NUMBERS) % (1 << 8 * size)
     reach = chance.choice((64, 512, len(content)))
     start = chance.randrange(max(1, min(reach, len(content))))
-    order = chance.choice(("little", "big"))
-    return content[:start] + number.to_bytes(size, order) + content[start + size :]
+    encoded = number.to_bytes(size, "little")
+    if chance.random() < 0.5:
+        encoded = encoded[::-1]
+    return content[:start] + encoded + content[start + size :]
 
 
 def _change_json(content: bytes, chance: Random) -> bytes:

@@ -21,7 +21,7 @@ def _table() -> list[int]:
 _TABLE = _table()
 
 
-def _checksum(page: bytes) -> int:
+def _checksum(page: bytearray) -> int:
     value = 0
     for byte in page:
         value = (value << 8 & 0xFFFFFFFF) ^ _TABLE[value >> 24 ^ byte]
