@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import ctranslate2
 import faster_whisper
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from compat_tests.miniature import make_model
 from compat_tests.models import engine_class, subject
-from compat_tests.recordings import SAMPLING_RATE, audio_file, load
+from compat_tests.recordings import SAMPLING_RATE, audio_file, load, write_wav
 from whisper_max_backend.engine.precision import kernels
 
 SECOND = np.zeros(SAMPLING_RATE, np.float32)
@@ -173,6 +174,17 @@ def test_no_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
 
 def test_missing_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
     transcribe_both(models, str(tmp_path / "absent.wav"), "absent.wav")
+
+
+def test_audio_of_an_unknown_codec(models: tuple[Any, Any], tmp_path: Path) -> None:
+    """It opens, and fails in the decoder, which does not know the file's name."""
+    path = tmp_path / "foreign.wav"
+    write_wav(path, SECOND)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + b"\x99\x99" + content[22:])
+    transcribe_both(models, str(path), "foreign.wav", "decoder not found")
+    with path.open("rb") as file, pytest.raises(av.error.FFmpegError, match="foreign.wav"):
+        models[1].transcribe(file)
 
 
 def test_truncated_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:

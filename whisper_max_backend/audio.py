@@ -42,13 +42,14 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     """
     if not (isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")):
         return _checked_samples(_as_array(audio))
+    named = isinstance(audio, (str, os.PathLike))
+    name = os.fspath(audio) if named else getattr(audio, "name", None)
     try:
         with _old_objects_left_alone():
             decoded: np.ndarray = reference.decode_audio(audio, sampling_rate=sampling_rate)
     except IndexError as error:
-        name = getattr(audio, "name", audio)
         raise NoAudioStreamError(
-            f"{name!r} holds no audio stream: give a sound file, or a film with sound"
+            f"{name or audio!r} holds no audio stream: give a sound file, or a film with sound"
         ) from error
     except OSError:  # not found, a folder, no permission: PyAV's words are clear
         raise
@@ -56,7 +57,7 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         raise type(error)(
             error.errno or 0,
             f"this is no audio that can be decoded ({error.strerror})",
-            error.filename,
+            name or error.filename,  # PyAV names the file where it opens it only
             error.log,
         ) from error
     return decoded
