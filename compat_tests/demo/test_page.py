@@ -6,12 +6,7 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +15,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
+from compat_tests.demo.serving import running
 from compat_tests.recordings import audio_file
 
 REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
@@ -47,35 +43,9 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a page with float32 alone, for recordings of a minute and 1 MB."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     uploads = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "demo"]
-    options = ["--compute-type", "float32", "--port", str(port), "--max-minutes", "1"]
-    log = (tmp_path_factory.mktemp("log") / "server.log").open("w+")
-    process = subprocess.Popen(
-        [*command, *options, "--max-upload-mb", "1"],
-        env={**os.environ, "TMPDIR": str(uploads)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(240):
-            if process.poll() is not None:
-                break
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.25)
-        log.seek(0)
-        assert process.poll() is None, log.read()
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
+    with running(uploads, "--max-minutes", "1", "--max-upload-mb", "1") as (_, port):
+        yield f"http://127.0.0.1:{port}/"
     assert not list(uploads.glob("whisper-max-demo-*")), "uploads do not outlive the server"
 
 

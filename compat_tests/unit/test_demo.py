@@ -16,17 +16,14 @@ from typing import Any
 import pytest
 
 from compat_tests.recordings import load, write_wav
-from whisper_max_backend.cli.inputs import SAMPLE
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.meters import Meter, Sample
 from whisper_max_backend.comparison.worker import Heard
 from whisper_max_backend.demo import rendering
 from whisper_max_backend.demo.history import Record, records_of, to_csv, to_json
-from whisper_max_backend.demo.recording import Limits, RefusedRecording
+from whisper_max_backend.demo.recording import Limits
 from whisper_max_backend.demo.runs import Run, Side, Workshop
-from whisper_max_backend.demo.sessions import Sessions
 from whisper_max_backend.demo.turns import LineFullError, Turns
-from whisper_max_backend.demo.visitors import COOKIE, Guard, Uploads
 
 STOCK = Choice("ctranslate2", "cpu", "float32")
 OURS = Choice("max", "cpu", "float32")
@@ -65,149 +62,15 @@ def test_leaving_wakes_the_next() -> None:
     assert turns.wait(second, 30)
 
 
+# Runs
+
+
 @pytest.fixture
 def wav(tmp_path: Path) -> Path:
     """Two seconds of speech."""
     path = tmp_path / "speech.wav"
     write_wav(path, load("jfk")[: 2 * 16_000])
     return path
-
-
-# Visitors, their pages and their uploads
-
-
-class Request:
-    """What is used of Gradio's."""
-
-    def __init__(self, page: str, visitor: str) -> None:
-        self.session_hash = page
-        self.cookies = {COOKIE: visitor}
-
-
-@pytest.fixture
-def upload(wav: Path) -> Path:
-    """A file in a folder of its own, as Gradio keeps uploads."""
-    folder = wav.parent / "upload"
-    folder.mkdir()
-    return wav.rename(folder / wav.name)
-
-
-def test_a_recording_is_its_senders(upload: Path) -> None:
-    uploads = Uploads()
-    uploads.add("alice", upload)
-    sessions: Any = Sessions(uploads)
-    with sessions.open(Request("a", "alice"), upload) as file:
-        assert file.read() == upload.read_bytes()
-    for stranger in ("bob", ""):
-        with pytest.raises(RefusedRecording, match="no longer here"):
-            sessions.open(Request("b", stranger), upload)
-    sessions.open(Request("b", "bob"), SAMPLE).close()
-
-
-def test_a_recording_goes_with_the_choice_of_another_or_the_page(upload: Path) -> None:
-    uploads = Uploads()
-    sessions: Any = Sessions(uploads)
-    page = Request("a", "alice")
-    uploads.add("alice", upload)
-    sessions.choose(page, upload)
-    sessions.choose(page, upload)
-    assert upload.exists()
-    sessions.choose(page, SAMPLE)
-    assert not upload.exists()
-    assert SAMPLE.exists()
-    sessions.close(page)
-    assert SAMPLE.exists()
-
-
-def test_closing_a_page_stops_its_comparison_alone(upload: Path) -> None:
-    class Comparison:
-        stopped = False
-
-        def stop(self) -> None:
-            self.stopped = True
-
-    uploads = Uploads()
-    sessions: Any = Sessions(uploads)
-    runs = {name: Comparison() for name in "ab"}
-    for name, run in runs.items():
-        sessions.of(Request(name, "alice")).run = run
-    uploads.add("alice", upload)
-    sessions.choose(Request("a", "alice"), upload)
-    sessions.close(Request("a", "alice"))
-    assert runs["a"].stopped
-    assert not runs["b"].stopped
-    assert not upload.exists()
-    assert sessions.of(Request("a", "alice")).run is None
-
-
-def test_a_file_that_two_sent_stays_for_the_second(upload: Path) -> None:
-    uploads = Uploads()
-    uploads.add("alice", upload)
-    uploads.add("bob", upload)
-    uploads.discard("alice", upload)
-    assert not uploads.sent_by("alice", upload)
-    assert uploads.sent_by("bob", upload)
-    uploads.discard("carol", upload)
-    assert upload.exists()
-    uploads.discard("bob", upload)
-    assert not upload.exists()
-
-
-def test_old_files_go_when_new_ones_come(upload: Path, tmp_path: Path) -> None:
-    uploads = Uploads(longest_kept=0)
-    uploads.add("alice", upload)
-    uploads.add("bob", tmp_path / "other" / "new.wav")
-    assert not upload.exists()
-    assert not uploads.sent_by("alice", upload)
-
-
-@pytest.mark.parametrize(
-    ("visitor", "asked", "status"),
-    [
-        ("alice", "{upload}", 200),
-        ("bob", "{upload}", 404),
-        (None, "{upload}", 404),
-        ("alice", "{upload}/../../secret.txt", 404),
-        ("bob", "/etc/passwd", 404),
-        (None, "{sample}", 200),
-    ],
-)
-@pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/file=", "/file/"])
-def test_files_are_served_to_their_senders(
-    upload: Path, visitor: str | None, asked: str, status: int, prefix: str
-) -> None:
-    uploads = Uploads()
-    uploads.add("alice", upload)
-    path = prefix + asked.format(upload=upload, sample=SAMPLE)
-    answer = get(uploads, path, visitor)
-    assert answer["status"] == status
-    cookie = dict(answer["headers"]).get(b"set-cookie", b"")
-    assert (COOKIE.encode() in cookie) == (visitor is None and status == 200)
-
-
-def get(uploads: Uploads, path: str, visitor: str | None) -> Any:
-    """How the guard, before an application that serves everything, begins its answer."""
-    sent: list[Any] = []
-
-    async def everything(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def receive() -> Any:
-        return {"type": "http.request"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    headers = [(b"cookie", f"{COOKIE}={visitor}".encode())] if visitor else []
-    scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
-    asking = Guard(everything, uploads, frozenset({SAMPLE}))(scope, receive, send)
-    with pytest.raises(StopIteration):  # nothing in it waits
-        asking.send(None)
-    return sent[0]
-
-
-# Runs
 
 
 @pytest.fixture

@@ -23,16 +23,23 @@ from whisper_max_backend.demo.recording import (
 )
 
 MINUTE = Limits(minutes=1, megabytes=50)
+# What Linux says of a process's own largest memory includes that of the one that started it, except
+# in its status file.
 MEMORY_OF_READING = """
-import json, resource, sys
+import json, pathlib, resource, sys
 from whisper_max_backend.demo.recording import Limits, RefusedRecording, read_samples
 try:
     with open(sys.argv[1], "rb") as file:
         said = len(read_samples(file, Limits(1, 50)))
 except RefusedRecording as error:
     said = str(error)
-whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-print(json.dumps([said, *(resource.getrusage(one).ru_maxrss for one in whose)]))
+server, decoder = (
+    resource.getrusage(whose).ru_maxrss
+    for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+)
+if sys.platform == "linux":
+    server = int(pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+print(json.dumps([said, server, decoder]))
 """
 
 

@@ -41,6 +41,13 @@ _log = logging.getLogger("whisper_max_backend")
     show_default=True,
     help="Largest file.",
 )
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this name, too: what a reverse proxy is known as.",
+)
 @click.option("--share", is_flag=True, help="A public address, through Gradio's servers.")
 @options.THREADS
 @options.LOCAL_FILES_ONLY
@@ -52,6 +59,7 @@ def demo(
     port: int | None,
     max_minutes: float,
     max_upload_mb: float,
+    hosts: tuple[str, ...],
     share: bool,
     cpu_threads: int | None,
     local_files_only: bool,
@@ -71,7 +79,8 @@ def demo(
     loading = options.loading(cpu_threads, local_files_only)
     try:
         choices = usable_choices(backends().values(), names, compute_types)
-        serve(models, choices, Limits(max_minutes, max_upload_mb), loading, host, port, share)
+        limits = Limits(max_minutes, max_upload_mb)
+        serve(models, choices, limits, loading, host, port, share, hosts)
     except (ValueError, OSError, PluginError) as error:
         _log.debug("the page cannot be served", exc_info=error)
         raise click.ClickException(str(error)) from error

@@ -1,8 +1,9 @@
 """The web page of `whisper-max demo`: backends side by side on the visitor's own audio.
 
-`server.py` serves, `visitors.py` keeps visitors apart and `sessions.py` their pages; `app.py` is
-the page and `rendering.py` and `plots.py` what it shows; `recording.py` is what comes in, `runs.py`
-a comparison under way, `turns.py` the line before it, `figures.py` and `history.py` what comes of
-it.
+`server.py` serves; `visitors.py` keeps visitors apart, `addresses.py` strangers out, `uploads.py`
+their files, in a `folder.py`, and `sessions.py` their pages; `app.py` is the page and
+`rendering.py` and `plots.py` what it shows; `recording.py` is what comes in and `decoding.py` reads
+it, `runs.py` is a comparison under way, `turns.py` the line before it, `figures.py` and
+`history.py` what comes of it.
 What can be compared, and the processes of the backends, are `whisper_max_backend.comparison`'s.
 """

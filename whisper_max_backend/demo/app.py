@@ -18,7 +18,7 @@ from .recording import RefusedRecording, describe_duration, read_samples
 from .runs import Run, Workshop
 from .sessions import Sessions
 from .turns import LineFullError
-from .visitors import Uploads
+from .uploads import Uploads
 
 MOST_SIDES = len(plots.COLOURS)
 _LONGEST_HISTORY = 100  # records
@@ -30,7 +30,7 @@ One recording, several backends, on this machine. They run **one after another**
 same time, each in a process of its own with the model loaded before the clock starts, so that the
 figures are fair. The backend chosen first is the one that the others are compared with."""
 _PRIVACY = """Recordings stay on this machine, and are deleted when another is chosen or the page is
-closed. Nobody else sees them, or the texts."""
+closed, and an hour after they came in any case. Nobody else sees them, or the texts."""
 
 
 class _Handlers:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..cli.inputs import SAMPLE
 from ..comparison.choices import Choice
+from .folder import private_folder
 from .recording import Limits
 from .runs import Workshop
 
@@ -28,8 +28,9 @@ def serve(
     host: str,
     port: int | None,
     share: bool = False,
+    names: Sequence[str] = (),
 ) -> None:
-    """Serve the page; ends with SIGINT or SIGTERM, and its uploads and processes with it.
+    """Serve the page; ends with SIGINT, SIGTERM or SIGHUP, and its uploads and processes with it.
 
     Args:
         models: Names or paths that visitors may choose from.
@@ -39,47 +40,57 @@ def serve(
         host: Address to listen on.
         port: None: the first that is free from 7860 on.
         share: Ask Gradio for a public address, too.
+        names: Further names of the server, for requests that come through a reverse proxy.
 
     Raises:
         OSError: The port is taken.
+        ValueError: One of the names is none.
     """
-    uploaded = tempfile.mkdtemp(prefix="whisper-max-demo-")
-    # Gradio reads these when it is imported, so it is imported after that.
-    os.environ["GRADIO_TEMP_DIR"] = uploaded
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio
-    from starlette.middleware import Middleware
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    with private_folder() as folder:
+        # Gradio reads these when it is imported, so it is imported after that.
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        import gradio
+        from starlette.middleware import Middleware
 
-    from .app import build_page, theme
-    from .visitors import Guard, Uploads
+        from .addresses import Addresses
+        from .app import build_page, theme
+        from .uploads import Uploads
+        from .visitors import Guard
 
-    uploads = Uploads()
-    workshop = Workshop(limits, loading)
-    signal.signal(signal.SIGTERM, _leave)
-    try:
+        addresses = Addresses(host, names)
+        largest = int(limits.megabytes * 1e6)
+        uploads = Uploads(folder, largest)
+        guard = Middleware(Guard, addresses=addresses, uploads=uploads, public=frozenset({SAMPLE}))
+        workshop = Workshop(limits, loading)
         gradio.set_static_paths([SAMPLE])  # served from where it is
         page = build_page(workshop, uploads, models, choices)
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            max_file_size=int(limits.megabytes * 1e6),
-            app_kwargs={
-                "middleware": [Middleware(Guard, uploads=uploads, public=frozenset({SAMPLE}))]
-            },
-            theme=theme(),
-            css_paths=[PAGE / "page.css"],
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            pwa=False,
-            show_error=False,
-        )
-    finally:
-        workshop.close()
-        shutil.rmtree(uploaded, ignore_errors=True)
+        try:
+            _, _, public_address = page.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                max_file_size=largest,
+                app_kwargs={"middleware": [guard]},
+                theme=theme(),
+                css_paths=[PAGE / "page.css"],
+                footer_links=[],
+                run_history=False,
+                ssr_mode=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                pwa=False,
+                show_error=False,
+                prevent_thread_lock=True,
+            )
+            if public_address:
+                addresses.allow(urlsplit(public_address).hostname or "")
+            page.block_thread()
+        finally:
+            page.close(verbose=False)
+            workshop.close()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,8 @@ import gradio as gr
 from ..cli.inputs import SAMPLE
 from .recording import RefusedRecording
 from .runs import Run
-from .visitors import COOKIE, Uploads
+from .uploads import Uploads
+from .visitors import COOKIE
 
 
 @dataclass

@@ -1,0 +1,464 @@
+"""Who may do what on the page of `whisper-max demo`: visitors, their files, and strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from whisper_max_backend.cli import main
+from whisper_max_backend.cli.inputs import SAMPLE
+from whisper_max_backend.demo import folder as folders
+from whisper_max_backend.demo.addresses import Addresses
+from whisper_max_backend.demo.recording import RefusedRecording
+from whisper_max_backend.demo.sessions import Sessions
+from whisper_max_backend.demo.uploads import FILES_OF_A_VISITOR, Uploads
+from whisper_max_backend.demo.visitors import COOKIE, Guard
+
+LARGEST = 1000  # bytes of a file
+PORT = 7860
+UPLOAD = "/gradio_api/upload"
+BOUNDARY = "limit"
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path, LARGEST)
+
+
+def form(content: bytes = b"sound", name: str = "a.wav", files: int = 1) -> bytes:
+    part = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    ).encode()
+    return (part + content + b"\r\n") * files + f"--{BOUNDARY}--\r\n".encode()
+
+
+async def ask(
+    uploads: Uploads,
+    path: str = UPLOAD,
+    body: bytes = b"",
+    *,
+    visitor: str | None = "alice",
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    pieces: list[Any] | None = None,
+    kind: str = "http",
+) -> tuple[int, bytes, dict[bytes, bytes]]:
+    """What the guard, before an application that answers everything with 200, answers.
+
+    Args:
+        pieces: Messages that come in; an exception among them is raised. Default: the body.
+    """
+    sent: list[Any] = []
+    coming = pieces if pieces is not None else [{"type": "http.request", "body": body}]
+
+    async def everything(scope: Any, receive: Any, send: Any) -> None:
+        got = await receive() if method == "POST" else {}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": got.get("body", b"")})
+
+    async def receive() -> Any:
+        message = coming.pop(0) if coming else {"type": "http.disconnect"}
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    known = {"cookie": f"{COOKIE}={visitor}"} if visitor else {}
+    said = {
+        "host": f"localhost:{PORT}",
+        "content-length": str(len(body)),
+        "content-type": f"multipart/form-data; boundary={BOUNDARY}",
+        **known,
+        **(headers or {}),
+    }
+    scope = {
+        "type": kind,
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "server": ("127.0.0.1", PORT),
+        "headers": [(name.encode(), value.encode()) for name, value in said.items() if value],
+    }
+    guard = Guard(everything, Addresses("127.0.0.1"), uploads, frozenset({SAMPLE}))
+    await guard(scope, receive, send)
+    if not sent:
+        return 0, b"", {}
+    if sent[0]["type"] == "websocket.close":
+        return 403, b"", {}
+    return sent[0]["status"], sent[1]["body"], dict(sent[0]["headers"])
+
+
+def answer(*arguments: Any, **options: Any) -> tuple[int, str]:
+    status, body, _ = asyncio.run(ask(*arguments, **options))
+    return status, body.decode()
+
+
+def upload(uploads: Uploads, visitor: str = "alice", **options: Any) -> Path:
+    status, body = answer(uploads, body=form(**options), visitor=visitor)
+    assert status == 200, body
+    (path,) = json.loads(body)
+    return Path(path)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+# Visitors, their pages and their uploads
+
+
+class Request:
+    """What is used of Gradio's."""
+
+    def __init__(self, page: str, visitor: str) -> None:
+        self.session_hash = page
+        self.cookies = {COOKIE: visitor}
+
+
+def test_a_recording_is_its_sender_s(uploads: Uploads) -> None:
+    path = upload(uploads, content=b"alice's")
+    sessions: Any = Sessions(uploads)
+    with sessions.open(Request("a", "alice"), path) as file:
+        assert file.read() == b"alice's"
+    for stranger in ("bob", ""):
+        with pytest.raises(RefusedRecording, match="no longer here"):
+            sessions.open(Request("b", stranger), path)
+    sessions.open(Request("b", "bob"), SAMPLE).close()
+
+
+def test_a_recording_goes_with_the_choice_of_another_or_the_page(uploads: Uploads) -> None:
+    sessions: Any = Sessions(uploads)
+    page = Request("a", "alice")
+    path = upload(uploads)
+    sessions.choose(page, path)
+    sessions.choose(page, path)
+    assert path.exists()
+    sessions.choose(page, SAMPLE)
+    assert not path.exists()
+    assert SAMPLE.exists()
+    sessions.close(page)
+    assert SAMPLE.exists()
+
+
+def test_closing_a_page_stops_its_comparison_alone(uploads: Uploads) -> None:
+    class Comparison:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    sessions: Any = Sessions(uploads)
+    runs = {name: Comparison() for name in "ab"}
+    for name, run in runs.items():
+        sessions.of(Request(name, "alice")).run = run
+    path = upload(uploads)
+    sessions.choose(Request("a", "alice"), path)
+    sessions.close(Request("a", "alice"))
+    assert runs["a"].stopped
+    assert not runs["b"].stopped
+    assert not path.exists()
+    assert sessions.of(Request("a", "alice")).run is None
+
+
+def test_the_same_file_of_two_is_two_files(uploads: Uploads) -> None:
+    of_alice, of_bob = upload(uploads, "alice"), upload(uploads, "bob")
+    assert not uploads.sent_by("alice", of_bob)
+    uploads.discard("alice", of_bob)
+    uploads.discard("alice", of_alice)
+    assert not of_alice.exists()
+    assert of_bob.exists()
+
+
+@pytest.mark.parametrize(
+    ("visitor", "asked", "status"),
+    [
+        ("alice", "{upload}", 200),
+        ("bob", "{upload}", 404),
+        (None, "{upload}", 404),
+        ("alice", "{upload}/../../secret.txt", 404),
+        ("bob", "/etc/passwd", 404),
+        (None, "{sample}", 200),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/file=", "/file/"])
+def test_files_are_served_to_their_senders(
+    uploads: Uploads, visitor: str | None, asked: str, status: int, prefix: str
+) -> None:
+    path = prefix + asked.format(upload=upload(uploads), sample=SAMPLE)
+    given, _, headers = asyncio.run(ask(uploads, path, visitor=visitor, method="GET"))
+    assert given == status
+    assert (COOKIE.encode() in headers.get(b"set-cookie", b"")) == (visitor is None)
+
+
+# How much they may send
+
+
+def test_old_files_go_though_nobody_comes(tmp_path: Path) -> None:
+    async def look() -> None:
+        uploads = Uploads(tmp_path, LARGEST, longest_kept=0.05)
+        status, body, _ = await ask(uploads, body=form())
+        assert status == 200
+        path = Path(json.loads(body)[0])
+        while path.exists():
+            await asyncio.sleep(0.01)
+        assert not uploads.sent_by("alice", path)
+
+    asyncio.run(asyncio.wait_for(look(), 30))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_visitor_has_few_files_at_a_time(uploads: Uploads, tmp_path: Path) -> None:
+    mine = [upload(uploads) for _ in range(FILES_OF_A_VISITOR)]
+    status, reason = answer(uploads, body=form(), pieces=[AssertionError("it is not read")])
+    assert (status, "remove one" in reason) == (429, True)
+    assert sorted(files(tmp_path)) == sorted(mine)
+    upload(uploads, "bob")
+    uploads.discard("alice", mine[0])
+    upload(uploads)
+
+
+@pytest.mark.parametrize("size", [1, LARGEST])
+def test_all_visitors_have_a_limited_number_and_size(
+    uploads: Uploads, tmp_path: Path, size: int
+) -> None:
+    """Whatever cookies somebody invents."""
+    body = form(bytes(size))
+    statuses = [answer(uploads, body=body, visitor=str(number))[0] for number in range(120)]
+    kept = statuses.count(200)
+    assert 10 < kept <= 100
+    assert statuses == [200] * kept + [503] * (120 - kept)
+    assert sum(path.stat().st_size for path in files(tmp_path)) <= 20 * LARGEST
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-length": "20000"}, 413),
+        ({"content-length": "9" * 30}, 413),
+        ({"content-length": ""}, 411),
+        ({"content-length": "-1"}, 411),
+        ({"content-length": "", "transfer-encoding": "chunked"}, 411),
+        ({"transfer-encoding": "chunked"}, 411),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": ""}, 415),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_taken_is_refused_unread(
+    uploads: Uploads, tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    pieces = [AssertionError("it is not read")]
+    assert answer(uploads, body=form(), headers=headers, pieces=pieces)[0] == status
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (form(bytes(LARGEST + 1)), 413),
+        (form(files=2), 400),
+        (form(files=0), 400),
+        (b"no form", 400),
+        (form().replace(b'name="files"', b'name="other"'), 400),
+        (form().replace(b'; filename="a.wav"', b""), 400),
+    ],
+    ids=["large", "two", "none", "no-form", "other", "field"],
+)
+def test_of_what_is_refused_nothing_stays(
+    uploads: Uploads, tmp_path: Path, body: bytes, status: int
+) -> None:
+    for _ in range(FILES_OF_A_VISITOR + 1):  # nor is it counted
+        assert answer(uploads, body=body)[0] == status
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_a_broken_connection_nothing_stays(uploads: Uploads, tmp_path: Path) -> None:
+    for _ in range(FILES_OF_A_VISITOR + 1):
+        start = {"type": "http.request", "body": form()[:-20], "more_body": True}
+        assert answer(uploads, body=form(), pieces=[start])[0] == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../out.wav", "/etc/out.wav", ".hidden", "a" * 300])
+def test_a_file_stays_in_its_folder(uploads: Uploads, tmp_path: Path, name: str) -> None:
+    path = upload(uploads, name=name)
+    assert path.parent.parent == tmp_path
+    assert not path.name.startswith(".")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+# Strangers
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "asked", "origin", "taken"),
+    [
+        ("127.0.0.1", [], "localhost:7860", None, True),
+        ("127.0.0.1", [], "LocalHost:7860", "http://localhost:7860", True),
+        ("127.0.0.1", [], "127.0.0.1:7860", "http://127.0.0.1:7860", True),
+        ("127.0.0.1", [], "[::1]:7860", "http://[::1]:7860", True),
+        ("127.0.0.1", [], "localhost:7860", "http://127.0.0.1:7860", True),
+        ("127.0.0.1", [], "localhost:7861", None, False),
+        ("127.0.0.1", [], "localhost", None, False),
+        ("127.0.0.1", [], "", None, False),
+        ("127.0.0.1", [], "evil.example:7860", None, False),
+        ("127.0.0.1", [], "localhost:7860@evil.example", None, False),
+        ("127.0.0.1", [], "localhost.evil.example:7860", None, False),
+        ("127.0.0.1", [], "192.168.1.5:7860", None, False),
+        ("127.0.0.1", [], "localhost:7860", "http://evil.example", False),
+        ("127.0.0.1", [], "localhost:7860", "http://localhost:3000", False),
+        ("127.0.0.1", [], "localhost:7860", "http://localhost", False),
+        ("127.0.0.1", [], "localhost:7860", "null", False),
+        ("127.0.0.1", [], "localhost:7860", "", False),
+        ("127.0.0.1", [], "localhost:7860", "file://localhost:7860", False),
+        ("192.168.1.5", [], "192.168.1.5:7860", "http://192.168.1.5:7860", True),
+        ("192.168.1.5", [], "192.168.1.6:7860", None, False),
+        ("fe80::1", [], "[fe80::1]:7860", None, True),
+        ("0.0.0.0", [], "192.168.1.5:80", "http://192.168.1.5:80", True),
+        ("::", [], "[fe80::1]:7860", "http://[fe80::1]:7860", True),
+        ("0.0.0.0", [], "192.168.1.5:7860", "http://192.168.1.6:7860", False),
+        ("0.0.0.0", [], "evil.example:7860", None, False),
+        ("127.0.0.1", ["demo.example"], "demo.example", "https://demo.example", True),
+        ("127.0.0.1", ["Demo.example"], "127.0.0.1:7860", "https://demo.example", True),
+        ("127.0.0.1", ["demo.example"], "demo.example:8443", "https://demo.example:8443", True),
+        ("127.0.0.1", ["demo.example"], "demo.example", "https://evil.example", False),
+    ],
+)
+def test_addresses(
+    host: str, names: list[str], asked: str, origin: str | None, taken: bool
+) -> None:
+    headers = [(b"host", asked.encode())]
+    if origin is not None:
+        headers.append((b"origin", origin.encode()))
+    scope = {"type": "http", "server": ("127.0.0.1", PORT), "headers": headers}
+    assert (not Addresses(host, names).refusal(scope)) == taken
+
+
+def test_two_hosts_are_none() -> None:
+    headers = [(b"host", b"localhost:7860")] * 2
+    scope = {"type": "http", "server": ("127.0.0.1", PORT), "headers": headers}
+    assert "--allow-host" in Addresses("127.0.0.1").refusal(scope)
+
+
+@pytest.mark.parametrize("name", ["https://demo.example", "demo.example:80", "a/b", ""])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a host"):
+        Addresses("127.0.0.1", [name])
+    said = CliRunner().invoke(main, ["demo", "--backend", "max", "--allow-host", name])
+    assert said.exit_code == 1
+    assert "no name of a host" in said.output
+
+
+@pytest.mark.parametrize("path", ["/", UPLOAD, "/gradio_api/queue/join", "/gradio_api/heartbeat/a"])
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}], ids=str
+)
+def test_strangers_are_refused_unread(uploads: Uploads, path: str, headers: dict[str, str]) -> None:
+    pieces = [AssertionError("it is not read")]
+    status, reason = answer(uploads, path, form(), headers=headers, pieces=pieces)
+    assert status == 403
+    assert "evil.example" in reason
+
+
+def test_there_are_no_websockets(uploads: Uploads) -> None:
+    assert answer(uploads, "/gradio_api/queue/join", kind="websocket")[0] == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/deep_link",
+        "/gradio_api/proxy=http://localhost:1/",
+        "/gradio_api/run/predict",
+        "/gradio_api/call/predict",
+        "/gradio_api/component_server",
+        "/gradio_api/process_recording",
+        "/gradio_api/upload/",
+        "/gradio_api/heartbeat/a/b",
+        "/monitoring/summary",
+        "/login",
+        "//",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_the_page_does_not_use_does_not_exist(
+    uploads: Uploads, path: str, method: str
+) -> None:
+    assert answer(uploads, path, method=method)[0] == 404
+
+
+def test_no_address_is_fetched(uploads: Uploads) -> None:
+    """Gradio would download what a page's message names as its recording."""
+    recording: Any = {"path": "/tmp/a.wav", "meta": {"_type": "gradio.FileData"}}
+    for path, status in (("http://localhost:1/a", 403), ("a.wav", 403), ("/tmp/a.wav", 200)):
+        recording["path"] = path
+        message = {"data": [1, [recording]], "session_hash": "é"}
+        body = json.dumps(message).encode()
+        given, said = answer(uploads, "/gradio_api/queue/join", body)
+        assert given == status
+        assert status != 200 or json.loads(said) == message
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'"' + bytes(10_000_000), 413), (b"{", 400), (b"[" * 100_000, 400), (b"\xff", 400)],
+    ids=["large", "open", "deep", "bytes"],
+)
+def test_messages_that_no_page_sends(uploads: Uploads, body: bytes, status: int) -> None:
+    assert answer(uploads, "/gradio_api/queue/join", body)[0] == status
+
+
+# The folder
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_the_folder_is_its_user_s_and_does_not_stay(temporary: Path) -> None:
+    with pytest.raises(SystemExit), folders.private_folder() as folder:  # noqa: PT012
+        assert folder.parent == temporary
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "upload").write_bytes(b"sound")
+        raise SystemExit
+    assert not list(temporary.iterdir())
+
+
+def test_a_leftover_goes_with_the_next_start(temporary: Path) -> None:
+    left = temporary / "whisper-max-demo-left"
+    left.mkdir()
+    (left / "upload").write_bytes(b"sound")
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir()
+    link = temporary / "whisper-max-demo-link"
+    link.symlink_to(elsewhere)
+    file = temporary / "whisper-max-demo-file"
+    file.touch()
+    with folders.private_folder() as first, folders.private_folder() as second:
+        assert first.exists(), "a folder in use stays"
+        assert first != second
+        assert not left.exists()
+        assert elsewhere.exists()
+        assert link.exists()
+        assert file.exists()
+
+
+def test_another_user_s_folder_is_left_alone(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = temporary / "whisper-max-demo-left"
+    left.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    folders._remove_unless_in_use(left)
+    assert left.exists()
