@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from click.testing import CliRunner
 
 from whisper_max_backend.cli import main
 from whisper_max_backend.cli.inputs import SAMPLE
-from whisper_max_backend.demo import folder as folders
 from whisper_max_backend.demo.addresses import Addresses
 from whisper_max_backend.demo.recording import RefusedRecording
 from whisper_max_backend.demo.sessions import Sessions
@@ -415,50 +412,3 @@ def test_no_address_is_fetched(uploads: Uploads) -> None:
 )
 def test_messages_that_no_page_sends(uploads: Uploads, body: bytes, status: int) -> None:
     assert answer(uploads, "/gradio_api/queue/join", body)[0] == status
-
-
-# The folder
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
-
-
-def test_the_folder_is_its_user_s_and_does_not_stay(temporary: Path) -> None:
-    with pytest.raises(SystemExit), folders.private_folder() as folder:  # noqa: PT012
-        assert folder.parent == temporary
-        assert folder.stat().st_mode & 0o777 == 0o700
-        (folder / "upload").write_bytes(b"sound")
-        raise SystemExit
-    assert not list(temporary.iterdir())
-
-
-def test_a_leftover_goes_with_the_next_start(temporary: Path) -> None:
-    left = temporary / "whisper-max-demo-left"
-    left.mkdir()
-    (left / "upload").write_bytes(b"sound")
-    elsewhere = temporary / "elsewhere"
-    elsewhere.mkdir()
-    link = temporary / "whisper-max-demo-link"
-    link.symlink_to(elsewhere)
-    file = temporary / "whisper-max-demo-file"
-    file.touch()
-    with folders.private_folder() as first, folders.private_folder() as second:
-        assert first.exists(), "a folder in use stays"
-        assert first != second
-        assert not left.exists()
-        assert elsewhere.exists()
-        assert link.exists()
-        assert file.exists()
-
-
-def test_another_user_s_folder_is_left_alone(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = temporary / "whisper-max-demo-left"
-    left.mkdir()
-    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
-    folders._remove_unless_in_use(left)
-    assert left.exists()
