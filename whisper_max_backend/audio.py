@@ -51,9 +51,9 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         raise NoAudioStreamError(
             f"{name or audio!r} holds no audio stream: give a sound file, or a film with sound"
         ) from error
-    except OSError:  # not found, a folder, no permission: PyAV's words are clear
-        raise
     except av.error.FFmpegError as error:
+        if isinstance(error, OSError) and (name is None or error.filename == name):
+            raise  # not found, a folder, no permission: PyAV's words are clear
         raise type(error)(
             error.errno or 0,
             f"this is no audio that can be decoded ({error.strerror})",
