@@ -187,6 +187,19 @@ def test_audio_of_an_unknown_codec(models: tuple[Any, Any], tmp_path: Path) -> N
         models[1].transcribe(file)
 
 
+@pytest.mark.parametrize("rate", [1, 1 << 30])
+def test_a_sampling_rate_that_is_none(models: tuple[Any, Any], tmp_path: Path, rate: int) -> None:
+    """The reference takes gigabytes to resample a second's bytes, so it is not asked."""
+    path = tmp_path / "rate.wav"
+    write_wav(path, SECOND)
+    content = path.read_bytes()
+    path.write_bytes(content[:24] + rate.to_bytes(4, "little") + content[28:])
+    with pytest.raises(ValueError, match=f"rate.wav.*{rate} Hz"):
+        models[1].transcribe(str(path))
+    with path.open("rb") as file, pytest.raises(ValueError, match=f"rate.wav.*{rate} Hz"):
+        models[1].transcribe(file)
+
+
 def test_truncated_audio_file(models: tuple[Any, Any], tmp_path: Path) -> None:
     """Half of a file is transcribed as far as it goes."""
     content = audio_file("command.flac").read_bytes()

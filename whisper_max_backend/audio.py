@@ -12,6 +12,7 @@ import av
 import numpy as np
 from faster_whisper import transcribe as reference
 
+_RATES = range(100, 12_000_001)  # Hz; the fastest are of one-bit recordings
 _BLOCK = 1 << 20  # samples looked at in one go, so that hours of audio need little memory
 
 
@@ -45,6 +46,7 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     named = isinstance(audio, (str, os.PathLike))
     name = os.fspath(audio) if named else getattr(audio, "name", None)
     try:
+        _check_rate(audio, name)
         with _old_objects_left_alone():
             decoded: np.ndarray = reference.decode_audio(audio, sampling_rate=sampling_rate)
     except IndexError as error:
@@ -61,6 +63,35 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
             error.log,
         ) from error
     return decoded
+
+
+def _check_rate(audio: Any, name: Any) -> None:
+    """Refuse a file whose sampling rate is no sound's: resampling it could take gigabytes.
+
+    A file object that cannot be read twice is not looked at.
+
+    Raises:
+        ValueError: The rate is out of range.
+        av.error.FFmpegError: The file cannot be opened.
+    """
+    start = 0
+    if hasattr(audio, "read"):
+        if not (hasattr(audio, "seekable") and audio.seekable()):
+            return
+        start = audio.tell()
+    try:
+        with av.open(audio, mode="r", metadata_errors="ignore") as container:
+            codecs = [stream.codec_context for stream in container.streams.audio[:1]]
+            rates = [0 if codec is None else codec.sample_rate for codec in codecs]
+    finally:
+        if hasattr(audio, "read"):
+            audio.seek(start)
+    # 0: the rate, or the codec, is not known yet.
+    if rates and rates[0] and rates[0] not in _RATES:
+        raise ValueError(
+            f"{name or audio!r} has a sampling rate of {rates[0]} Hz: it is damaged, or holds "
+            f"no sound; {_RATES.start} to {_RATES.stop - 1} Hz can be resampled"
+        )
 
 
 @contextmanager

@@ -23,23 +23,26 @@ _SHARES = {"readers": 0.6, "sounds": 0.2, "calls": 0.2}
 @click.group(invoke_without_command=True)
 @click.option("--minutes", default=60.0, show_default=True, help="For all targets together.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--repeat", is_flag=True, help="Inputs that depend on the seed alone.")
 @click.option("--findings", type=click.Path(path_type=Path), help="Folder for what fails.")
 @click.pass_context
-def main(context: click.Context, minutes: float, seed: int, findings: Path | None) -> None:
+def main(
+    context: click.Context, minutes: float, seed: int, repeat: bool, findings: Path | None
+) -> None:
     """Fuzz all targets in turn, or one.
 
     Prints a line of JSON for each target. The exit status is 1 if an input crashed a process, took
     over 10 s or over 1 GB, or raised what it should not.
     """
-    context.obj = (seed, findings or Path(tempfile.mkdtemp(prefix="whisper-max-findings-")))
+    context.obj = (seed, repeat, findings or Path(tempfile.mkdtemp(prefix="whisper-max-findings-")))
     if context.invoked_subcommand is None:
         good = [_run(context, t, 0, 60 * minutes * share) for t, share in _SHARES.items()]
         sys.exit(not all(good))
 
 
 def _run(context: click.Context, target: str, runs: int, seconds: float) -> bool:
-    seed, findings = context.obj
-    summary = fuzz(target, runs, seconds, seed, findings)
+    seed, repeat, findings = context.obj
+    summary = fuzz(target, runs, seconds, seed, findings, repeat)
     click.echo(summary.line())
     for path in sorted(findings.glob(f"{target}-*")):
         if path.suffix != ".txt":

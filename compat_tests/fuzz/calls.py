@@ -243,7 +243,7 @@ def _answers(model: Whisper) -> Any:
     return [r.sequences_ids for r in results], [r.alignments for r in aligned]
 
 
-def main(scratch: str, findings: str, runs: str, seconds: str, seed: str) -> None:
+def main(scratch: str, findings: str, runs: str, seconds: str, seed: str, _: str) -> None:
     """Run histories until there were so many calls, or for so long (0 and -1: no limit)."""
     end = time.monotonic() + (int(seconds) or math.inf)
     model = Whisper(

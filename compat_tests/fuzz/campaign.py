@@ -50,11 +50,13 @@ class Summary:
         return json.dumps(vars(self))
 
 
-def fuzz(target: str, runs: int, seconds: float, seed: int, findings: Path) -> Summary:
+def fuzz(
+    target: str, runs: int, seconds: float, seed: int, findings: Path, repeat: bool = False
+) -> Summary:
     """Give a target `runs` inputs, or as many as there is time for; 0 stands for no limit.
 
     A process that dies is a failure, and another one goes on from there. What fails is kept in
-    `findings`.
+    `findings`. With `repeat`, the inputs depend on the seed alone.
     """
     summary = Summary(target, seed, findings=str(findings))
     findings.mkdir(parents=True, exist_ok=True)
@@ -67,14 +69,16 @@ def fuzz(target: str, runs: int, seconds: float, seed: int, findings: Path) -> S
             if (runs and left <= 0) or (seconds and time_left <= 0):
                 break
             before = summary.inputs
-            deaths += _work(summary, Path(scratch), left, time_left, seed + deaths)
+            deaths += _work(summary, Path(scratch), left, time_left, seed + deaths, repeat)
             if summary.inputs == before:  # it does not even start
                 break
             summary.seconds = round(time.monotonic() - start, 1)
     return summary
 
 
-def _work(summary: Summary, scratch: Path, runs: int, seconds: int, seed: int) -> bool:
+def _work(
+    summary: Summary, scratch: Path, runs: int, seconds: int, seed: int, repeat: bool
+) -> bool:
     """One process, to its end; whether it died."""
     environment = dict(os.environ, PYTHONHASHSEED="0", OMP_NUM_THREADS="1")
     environment["TMPDIR"] = str(scratch)
@@ -82,7 +86,7 @@ def _work(summary: Summary, scratch: Path, runs: int, seconds: int, seed: int) -
     with log.open("wb") as out:
         done = subprocess.run(
             [sys.executable, "-m", *_MODULES[summary.target], str(scratch), summary.findings]
-            + [str(runs), str(seconds), str(seed)],
+            + [str(runs), str(seconds), str(seed), "repeat" if repeat else ""],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -47,9 +47,10 @@ def mutate(
     `raw` is libFuzzer's own mutation of bytes.
     """
     chance = random.Random(seed)
-    files = unpack(chance.choice(sound) if chance.random() < 0.3 else data)
-    if not files:
-        return data
+    files = unpack(data)
+    if not files or chance.random() < 0.3:
+        files = unpack(chance.choice(sound))
+    assert files
     name = chance.choice(sorted(files))
     if chance.random() < 0.03 and len(files) > 1:
         _rearrange(files, name, chance)

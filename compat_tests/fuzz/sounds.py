@@ -61,7 +61,8 @@ def seeds() -> list[bytes]:
 
 def _encoded(samples: np.ndarray, container: str, codec: str, rate: int) -> bytes:
     out = io.BytesIO()
-    with av.open(out, "w", format=container) as file:
+    options = {"fflags": "bitexact"}  # no random numbers
+    with av.open(out, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=rate, layout="mono", bit_rate=64_000)
         values = (samples * 32767).round().astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(values, format="s16", layout="mono")

@@ -23,8 +23,8 @@ def test_no_input_does_harm(target: str, runs: int, tmp_path: Path) -> None:
     if target != "calls":
         pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 only")
     done = subprocess.run(
-        [sys.executable, "-m", "compat_tests.fuzz", "--seed", SEED, "--findings", str(tmp_path)]
-        + [target, "--runs", str(runs)],
+        [sys.executable, "-m", "compat_tests.fuzz", "--repeat", "--seed", SEED]
+        + ["--findings", str(tmp_path), target, "--runs", str(runs)],
         cwd=ROOT,
         capture_output=True,
         text=True,

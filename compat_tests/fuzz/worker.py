@@ -27,13 +27,19 @@ _FLAGS = (
     "-rss_limit_mb=0",  # `Watch` measures every input, libFuzzer once a second
     f"-max_len={1 << 20}",
     "-mutate_depth=3",
+    "-use_cmp=0",  # compared values include names of temporary files, other ones each time
     "-reload=0",
     "-verbosity=0",
 )
 
 
-def main(target: str, scratch: str, findings: str, runs: str, seconds: str, seed: str) -> None:
-    """Run libFuzzer, which ends the process; `scratch` keeps the inputs that it goes on from."""
+def main(
+    target: str, scratch: str, findings: str, runs: str, seconds: str, seed: str, repeat: str
+) -> None:
+    """Run libFuzzer, which ends the process; `scratch` keeps the inputs that it goes on from.
+
+    With `repeat`, all inputs are made of sound ones, and so are the same whatever the code does.
+    """
     with atheris.instrument_imports(include=list(_INSTRUMENTED)):
         module = importlib.import_module(f"compat_tests.fuzz.{target}")
     module.prepare()
@@ -51,14 +57,15 @@ def main(target: str, scratch: str, findings: str, runs: str, seconds: str, seed
         if not files:
             return -1
         watch.run(data, lambda: module.check(files))
-        return 0
+        return -1 if repeat else 0
 
     def change(data: bytes, max_size: int, seed: int) -> bytes:
         return mutate(data, max_size, seed, sound, atheris.Mutate)
 
     if int(runs) > 0:
         runs = str(int(runs) + 1)  # libFuzzer counts an empty input that it starts with
-    chosen = (f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed}")
+    # A seed of 0 would stand for the time.
+    chosen = (f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={int(seed) + 1}")
     artifacts = f"-artifact_prefix={findings}/{target}-"
     atheris.Setup(
         [target, *_FLAGS, *chosen, artifacts, str(corpus), str(seeds)], one, custom_mutator=change

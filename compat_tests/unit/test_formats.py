@@ -225,6 +225,19 @@ def test_damaged_directories(damage, message, tmp_path):
         load_checkpoint(directory)
 
 
+def test_a_bias_that_is_a_scalar(tmp_path):
+    directory = make_hugging_face(tmp_path / "hf", ARCHITECTURE)
+    path = directory / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["model.decoder.layers.0.self_attn.q_proj.bias"].update(shape=[], data_offsets=[0, 4])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+    with pytest.raises(RuntimeError, match=r"linear_0/bias of file 'model.safetensors.*shape"):
+        load_checkpoint(directory)
+
+
 def test_missing_shard(tmp_path):
     directory = make_hugging_face(tmp_path / "hf", ARCHITECTURE, shards=2)
     next(directory.glob("model-1*")).unlink()

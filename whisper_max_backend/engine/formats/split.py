@@ -169,12 +169,17 @@ def _row_counts(tensors: Mapping[str, np.ndarray], sources: tuple[str, ...]) -> 
 def _concatenated(parts: list[np.ndarray | None], rows: list[int]) -> np.ndarray | Lazy | None:
     """The parts one below another; zeros where one of several biases is absent (Whisper's keys)."""
     present = [part for part in parts if part is not None]
-    if not present or (len(present) < len(parts) and present[0].ndim != 1):
+    if not present:
         return None
     first = present[0]
     if len(parts) == 1:
         return first
-    if any(part.dtype != first.dtype or part.shape[1:] != first.shape[1:] for part in present):
+    if any(
+        part.ndim == 0 or part.dtype != first.dtype or part.shape[1:] != first.shape[1:]
+        for part in present
+    ):
+        return first  # its shape is refused, where nothing would be a bias of zeros
+    if len(present) < len(parts) and first.ndim != 1:
         return None
 
     def make() -> np.ndarray:
