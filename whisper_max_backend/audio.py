@@ -36,7 +36,8 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
 
     Raises:
         NoAudioStreamError: The file holds no audio.
-        ValueError: No audio at all, NaN or infinite samples, or an array of several channels.
+        ValueError: No audio at all, NaN or infinite samples, an array of several channels, or a
+            file with an impossible sampling rate.
         TypeError: An array of objects that are no numbers.
         av.error.FFmpegError: PyAV's subclass of it for a file of unknown format (also a
             ValueError or EOFError), or one that cannot be opened (also an OSError).
