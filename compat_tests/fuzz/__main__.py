@@ -17,6 +17,7 @@ from compat_tests.fuzz.bundle import unpack
 from compat_tests.fuzz.campaign import fuzz
 from compat_tests.fuzz.watch import HANG_SECONDS
 
+_REPRODUCE = "python -m compat_tests.fuzz reproduce"
 _SHARES = {"readers": 0.6, "sounds": 0.2, "calls": 0.2}
 
 
@@ -44,9 +45,10 @@ def _run(context: click.Context, target: str, runs: int, seconds: float) -> bool
     seed, repeat, findings = context.obj
     summary = fuzz(target, runs, seconds, seed, findings, repeat)
     click.echo(summary.line())
-    for path in sorted(findings.glob(f"{target}-*")):
-        if path.suffix != ".txt":
-            click.echo(f"python -m compat_tests.fuzz reproduce {target} {path}", err=True)
+    kept = [path for path in sorted(findings.glob(f"{target}-*")) if path.suffix != ".txt"]
+    for path in kept:
+        how = "the call is written in" if target == "calls" else f"{_REPRODUCE} {target}"
+        click.echo(f"{how} {path}", err=True)
     return not summary.failures
 
 
