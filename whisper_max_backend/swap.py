@@ -11,11 +11,13 @@ import importlib
 import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Union
+
+from .stock_calls import with_stock_calls
 
 _DEFAULTS = {
     "device": ("cpu", "auto"),
@@ -34,6 +36,7 @@ _lock = threading.RLock()
 _active: list[Installation] = []
 _told: set[str] = set()
 _stock: Any = None
+_held = False
 _wants_stock: ContextVar[bool] = ContextVar("_wants_stock", default=False)
 
 
@@ -77,6 +80,21 @@ def uninstall() -> None:
         _apply(models)
 
 
+def hold(models: Any, defaults: Mapping[str, Any]) -> None:
+    """Swap in a process of ``whisper-max run``, each time ``ctranslate2.models`` was executed.
+
+    The first time it installs; a later execution of the module gets what is installed then.
+    """
+    global _held
+    with _lock:
+        first, _held = not _held, True
+        _take_stock(models)
+    if first:
+        install(**defaults)
+    with _lock:
+        _apply(models)
+
+
 @contextmanager
 def stock_models() -> Iterator[None]:
     """In this block and thread, models are CTranslate2's although the swap is on."""
@@ -93,6 +111,8 @@ class Installation:
     def __init__(self, defaults: dict[str, Any]) -> None:
         models = _models()
         with _lock:
+            if not _active:
+                _take_stock(models)
             _active.append(self)
             self.stand_in = StandIn(defaults)
             _apply(models)
@@ -123,6 +143,8 @@ class StandIn:
         """A model: ours, else CTranslate2's, else the error that CTranslate2 raises."""
         if _wants_stock.get():
             return _stock(*places, **given)
+        if "files" in given:
+            given["files"] = _read_once(given["files"])
         filled = {**dict(zip(("model_path", "device"), places, strict=False)), **given}
         for name, value in self._defaults.items():
             said = filled.get(name, _DEFAULTS[name][0])
@@ -131,7 +153,7 @@ class StandIn:
         try:
             if len(places) > 2:
                 raise TypeError("only model_path and device are positional")
-            model = _engine().Whisper(**filled)
+            model = _class()(**filled)
         except Exception as ours:
             try:
                 as_called = len(places) > 2 or not self._defaults  # so messages show the call
@@ -148,16 +170,16 @@ class StandIn:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(_engine().Whisper)
+        return inspect.signature(_class())
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return (_engine().Whisper,)
+        return (_class(),)
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, (_engine().Whisper, _stock))
+        return isinstance(instance, (_class(), _stock))
 
     def __subclasscheck__(self, subclass: type) -> bool:
-        return issubclass(subclass, (_engine().Whisper, _stock))
+        return issubclass(subclass, (_class(), _stock))
 
     def __or__(self, other: Any) -> Any:  # as in the type hint Whisper | None
         return Union[_stock, other]  # noqa: UP007
@@ -166,12 +188,24 @@ class StandIn:
         return Union[other, _stock]  # noqa: UP007
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_engine().Whisper, name)
+        return getattr(_class(), name)
 
 
-def _engine() -> ModuleType:
-    """The engine, imported with the first model."""
-    return importlib.import_module("whisper_max_backend.engine.whisper")
+def _class() -> Any:
+    """The engine's class, imported with the first model, and what CTranslate2's has besides."""
+    engine = importlib.import_module("whisper_max_backend.engine.whisper")
+    return with_stock_calls(engine.Whisper, _stock)
+
+
+def _read_once(files: Any) -> Any:
+    """Model files in memory, of which both classes may have to read the file-like ones."""
+    if not isinstance(files, Mapping):
+        return files
+    contents = {}
+    for name, content in files.items():
+        read = content.read() if hasattr(content, "read") else content
+        contents[name] = read.encode() if read is not content and isinstance(read, str) else read
+    return contents
 
 
 def _models() -> Any:
@@ -180,15 +214,23 @@ def _models() -> Any:
     To be called without the lock: another thread may hold that of the import, and be about to swap
     at its end (swapped_site).
     """
-    return importlib.import_module("ctranslate2").models
+    importlib.import_module("ctranslate2")  # which imports it when it is ready to
+    return importlib.import_module("ctranslate2.models")
+
+
+def _take_stock(models: Any) -> None:
+    """Remember CTranslate2's class, unless ours stands in its place."""
+    global _stock
+    if not isinstance(models.Whisper, StandIn):
+        _stock = models.Whisper
 
 
 def _apply(models: Any) -> None:
     """The attribute is what the latest installation wants, else what it was before the first."""
-    global _stock
-    if _stock is None:
-        _stock = models.Whisper
-    models.Whisper = _active[-1].stand_in if _active else _stock
+    if _active:
+        models.Whisper = _active[-1].stand_in
+    elif isinstance(models.Whisper, StandIn):
+        models.Whisper = _stock
 
 
 def _tell(error: Exception) -> None:
