@@ -31,10 +31,10 @@ def script(tmp_path: Path) -> Path:
 
 
 def run(
-    *arguments: object, timeout: float = 300, **variables: str
+    *arguments: object, verbose: bool = False, timeout: float = 300, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*MAIN, *map(str, arguments)],
+        [*MAIN[:-1], *(["--verbose"] if verbose else []), MAIN[-1], *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -57,8 +57,7 @@ def test_a_module(script: Path) -> None:
 def test_verbose_tells_once_which_models_run_here(tmp_path: Path) -> None:
     path = tmp_path / "logging_program.py"
     path.write_text("import logging\nlogging.basicConfig(level=0)\n" + textwrap.dedent(TELL))
-    command = [*MAIN[:-1], "--verbose", "run", str(path), str(model_directory("tiny.en"))]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    result = run(path, model_directory("tiny.en"), verbose=True)
     assert result.stderr.count(" runs on this engine (cpu, ") == 1
 
 
@@ -149,6 +148,156 @@ def test_a_program_may_swap_while_another_thread_imports(tmp_path: Path) -> None
         )
     )
     assert run(path, timeout=60).stdout.strip() == "StandIn"
+
+
+IMPORTS = {
+    "asked first": """
+        assert importlib.util.find_spec("ctranslate2").loader.is_package("ctranslate2")
+    """,
+    "asked for the module first": """
+        spec = importlib.util.find_spec("ctranslate2.models")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert type(module.Whisper).__name__ == "StandIn"
+    """,
+    "anew": """
+        import ctranslate2
+        del sys.modules["ctranslate2"]
+    """,
+    "anew with all of its modules": """
+        import ctranslate2
+        for name in [name for name in sys.modules if name.startswith("ctranslate2")]:
+            del sys.modules[name]
+    """,
+    "reloaded": """
+        import ctranslate2
+        importlib.reload(ctranslate2.models)
+        importlib.reload(importlib.reload(ctranslate2).models)
+    """,
+    "executed again by its loader": """
+        import ctranslate2.models
+        ctranslate2.models.__spec__.loader.exec_module(ctranslate2.models)
+    """,
+    "in threads": """
+        together = threading.Barrier(4)
+        seen = []
+        def use(name):
+            together.wait()
+            importlib.import_module(name)
+            seen.append(type(sys.modules["ctranslate2.models"].Whisper).__name__)
+        names = ("ctranslate2", "ctranslate2.models", "faster_whisper", "ctranslate2.models")
+        threads = [threading.Thread(target=use, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert seen == 4 * ["StandIn"], seen
+    """,
+    "lazily": """
+        spec = importlib.util.find_spec("ctranslate2")
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        sys.modules["ctranslate2"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["ctranslate2"])
+    """,
+    "by a finder in front": """
+        class Front:
+            def find_spec(name, path=None, target=None):
+                if name.split(".")[0] == "ctranslate2":
+                    return importlib.machinery.PathFinder.find_spec(name, path, target)
+        sys.meta_path.insert(0, Front)
+        importlib.invalidate_caches()
+    """,
+    "by a finder that asks the others": """
+        class Asking:
+            def find_spec(name, path=None, target=None):
+                if name != "ctranslate2.models":
+                    return None
+                sys.meta_path.remove(Asking)
+                return importlib.util.find_spec(name)
+        sys.meta_path.insert(0, Asking)
+    """,
+    "from one spec": """
+        import ctranslate2
+        spec = ctranslate2.models.__spec__
+        class Kept:
+            def find_spec(name, path=None, target=None):
+                return spec if name == "ctranslate2.models" else None
+        sys.meta_path.insert(0, Kept)
+        for _ in range(3):
+            importlib.reload(ctranslate2.models)
+            del sys.modules["ctranslate2.models"]
+            importlib.import_module("ctranslate2.models")
+    """,
+    "by a loader that is a class, as those of frozen modules": """
+        found = importlib.util.find_spec("ctranslate2")
+        class Loader:
+            create_module = staticmethod(lambda spec: None)
+            @staticmethod
+            def exec_module(module):
+                code = pathlib.Path(found.origin).parent.joinpath("models", "__init__.py")
+                exec(code.read_text(), vars(module))
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                if name == "ctranslate2.models":
+                    return importlib.machinery.ModuleSpec(name, Loader, is_package=True)
+        sys.meta_path.append(Finder)
+        sys.meta_path.insert(0, Finder)
+    """,
+}
+
+
+@pytest.mark.parametrize("how", IMPORTS)
+def test_the_swap_holds_however_the_module_is_imported(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import importlib, importlib.util, inspect, pathlib, sys, threading\n"
+        + textwrap.dedent(IMPORTS[how])
+        + "import ctranslate2, ctranslate2.models as models\n"
+        + "print(type(ctranslate2.models.Whisper).__name__, type(models.Whisper).__name__)\n"
+    )
+    result = run(path, verbose=True, timeout=60)
+    assert result.stdout.split() == ["StandIn", "StandIn"], result.stderr
+    assert "did not hold" not in result.stderr
+
+
+def test_the_swapped_module_has_a_loader_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import importlib.machinery, importlib.resources, inspect, ctranslate2.models as models
+            loader = models.__loader__
+            assert isinstance(loader, importlib.machinery.SourceFileLoader), loader
+            assert loader is models.__spec__.loader
+            assert loader.is_package("ctranslate2.models")
+            assert loader.get_data(models.__file__).decode() == inspect.getsource(models)
+            assert importlib.resources.files(models).joinpath("__init__.py").is_file()
+            """
+        )
+    )
+    result = run(path, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_verbose_tells_where_the_swap_does_not_hold(verbose: bool, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("import sys\nsys.meta_path.pop(0)\nimport ctranslate2\n")
+    result = run(path, verbose=verbose, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert ("the swap did not hold in process" in result.stderr) == verbose
+    assert (str(path) in result.stderr) == verbose
+
+
+def test_the_swap_stays_undone(tmp_path: Path) -> None:
+    """A program that has uninstalled it may reload the module without getting it back."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import ctranslate2, importlib, whisper_max_backend\nwhisper_max_backend.uninstall()\n"
+        "importlib.reload(ctranslate2.models)\nprint(ctranslate2.models.Whisper.__module__)\n"
+    )
+    result = run(path, timeout=60)
+    assert result.stdout.strip() == "ctranslate2._ext", result.stderr
 
 
 def test_status_and_signals_pass_through(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Python imports this when it starts in a process of `whisper-max run`.
 
-The swap waits for `ctranslate2` to be imported, so that other processes pay nothing for it. An
-environment's own ``sitecustomize`` is imported afterwards.
+The swap waits for `ctranslate2.models` to be imported, so that other processes pay nothing for it.
+An environment's own ``sitecustomize`` is imported afterwards.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.abc
 import importlib.util
 import json
@@ -19,34 +21,57 @@ from typing import Any
 VARIABLE = "WHISPER_MAX_SWAP"
 LOG = "WHISPER_MAX_SWAP_LOG"
 """The level of what is logged to stderr, if anything."""
+MODULE = "ctranslate2.models"
 
 
 class SwapAfterImport(importlib.abc.MetaPathFinder):
-    """Swaps as soon as `ctranslate2` has been imported."""
+    """Swaps whenever the module has been executed: when it is imported, anew or by `reload`, too.
+
+    Which file that is, the other finders say.
+    """
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The module's own spec, with a loader that swaps at its end."""
-        if fullname != "ctranslate2":
+        others = [finder for finder in sys.meta_path if finder is not self]
+        if len(others) < len(sys.meta_path) and sys.meta_path[0] is not self:
+            sys.meta_path[:] = [self, *others]  # a program's own finder would hide the module
+        if fullname != MODULE:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        loader: Any = spec.loader
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            swap()
-
-        loader.exec_module = exec_module
-        return spec
+        for finder in others:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find and find(fullname, path, target)
+            if spec is not None:
+                loader: Any = spec.loader
+                if loader is not None and not isinstance(loader, SwappingLoader):
+                    loader = SwappingLoader(loader)
+                spec.loader = loader
+                return spec
+        return None
 
 
-def swap() -> None:
+class SwappingLoader:
+    """The module's own loader in all but that it swaps after it has executed the module."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[misc]  # for isinstance
+        return type(self._loader)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        if hasattr(module, "Whisper"):  # which a CTranslate2 without its compiled part has not
+            swap(module)
+
+
+def swap(models: ModuleType) -> None:
     """Swap with the defaults that the command was given."""
     try:
-        from whisper_max_backend.swap import install
+        from whisper_max_backend.swap import hold
     except ImportError as error:
         print(
             f"whisper-max run: {sys.executable} cannot import whisper_max_backend ({error}), so "
@@ -55,11 +80,28 @@ def swap() -> None:
         )
         return
     if os.environ.get(LOG):
-        logger = logging.getLogger("whisper_max_backend")
-        logger.setLevel(os.environ[LOG])
-        logger.addHandler(logging.StreamHandler())
-        logger.propagate = False  # a program that logs everything would say it twice
-    install(**json.loads(os.environ[VARIABLE]))
+        log_to_stderr(os.environ[LOG])
+    hold(models, json.loads(os.environ[VARIABLE]))
+
+
+@functools.cache
+def log_to_stderr(level: str) -> None:
+    logger = logging.getLogger("whisper_max_backend")
+    logger.setLevel(level)
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False  # a program that logs everything would say it twice
+
+
+def tell_if_unswapped() -> None:
+    """Say so where the program's `ctranslate2.models.Whisper` is not the swapped one at its end."""
+    there = getattr(sys.modules.get(MODULE), "Whisper", None)
+    if there is not None and type(there).__module__ != "whisper_max_backend.swap":
+        print(
+            f"whisper-max run: the swap did not hold in process {os.getpid()} "
+            f"({' '.join(sys.orig_argv)}): at its end {MODULE}.Whisper is CTranslate2's own, so "
+            "models may have run on CTranslate2",
+            file=sys.stderr,
+        )
 
 
 def import_next() -> None:
@@ -77,4 +119,6 @@ def import_next() -> None:
 
 if os.environ.get(VARIABLE):
     sys.meta_path.insert(0, SwapAfterImport())
+    if os.environ.get(LOG):
+        atexit.register(tell_if_unswapped)
     import_next()
