@@ -10,6 +10,7 @@ import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
 from .engine.log_mel import BINS, HOP_LENGTH, N_FFT, tables
+from .engine.process import is_forked
 from .engine.shared import shared_models
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ def _tell_fallback(n_fft: int, hop_length: int) -> None:
         hop_length,
         N_FFT,
         HOP_LENGTH,
+    )
+
+
+@functools.cache
+def _tell_fork() -> None:
+    _log.warning(
+        "log-mel features are computed by the reference's NumPy code: this process was forked from "
+        "one in which MAX had started, whose threads stayed there"
     )
 
 
@@ -53,7 +62,8 @@ class FeatureExtractor(ReferenceFeatureExtractor):
     """``faster_whisper.feature_extractor.FeatureExtractor`` with the same arguments and results.
 
     Frames of 400 samples, 160 apart, are computed by the kernel, whatever the number of mels;
-    other sizes by the reference's own code.
+    other sizes, and in a process that was forked from one with a model, by the reference's own
+    code.
     """
 
     device_kernel: DeviceLogMel | None = None
@@ -78,6 +88,9 @@ class FeatureExtractor(ReferenceFeatureExtractor):
         """
         if self.n_fft != N_FFT or self.hop_length != HOP_LENGTH:
             _tell_fallback(self.n_fft, self.hop_length)
+            return self._reference(waveform, padding, chunk_length)
+        if is_forked():
+            _tell_fork()
             return self._reference(waveform, padding, chunk_length)
         if isinstance(waveform, np.ndarray) and waveform.ndim == 2 and padding:
             waveform, padding = np.pad(waveform, (0, padding)), 0

@@ -6,7 +6,9 @@ Here are only the objects that they work with, and a check of the audio that the
 
 from __future__ import annotations
 
+import copyreg
 import os
+from abc import ABCMeta
 from collections.abc import Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,14 @@ if TYPE_CHECKING:
     from .engine.whisper import Whisper
 
 
-class WhisperModel(reference.WhisperModel):
+class _Named(ABCMeta):
+    """The type of a class that pickle is to find where it is, whatever its ``__module__`` says.
+
+    Derived from `ABCMeta`, so that a class may have an abstract base besides.
+    """
+
+
+class WhisperModel(reference.WhisperModel, metaclass=_Named):
     """A Whisper model: same arguments, methods and attributes as the reference's.
 
     ``model_size_or_path`` may also be a Hugging Face directory (safetensors) or an openai-whisper
@@ -111,6 +120,16 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         samples = checked_audio(audio, self.model.feature_extractor.sampling_rate)
         return super().transcribe(samples, *args, **kwargs)
 
+
+def _reduced(cls: _Named) -> str | tuple[Any, ...]:
+    return (_whisper_model, ()) if cls is WhisperModel else cls.__qualname__
+
+
+def _whisper_model() -> type[WhisperModel]:
+    return WhisperModel
+
+
+copyreg.pickle(_Named, _reduced)  # type: ignore[arg-type]  # a string is a global's name
 
 # The reference's signatures and documentation. Decorators would hide the methods' types.
 update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)

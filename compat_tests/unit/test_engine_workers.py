@@ -18,6 +18,7 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.numpy_runtime import NumpyWhisper, both, random_features
+from whisper_max_backend.engine.native import thread_ids
 from whisper_max_backend.engine.whisper import Whisper
 
 PROMPTS = [["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]] * 2
@@ -110,14 +111,13 @@ def test_a_full_queue_blocks_and_is_counted(gated: tuple[Whisper, Gate], feature
 
 
 def test_workers_end_with_their_model(directory: Path, features: np.ndarray):
+    before = thread_ids()
     model = NumpyWhisper(str(directory), inter_threads=2)
     model.encode(features)
-    threads = list(model._workers._threads._threads)
-    assert threads
+    until(lambda: len(thread_ids() - before) == 2)
+    started = thread_ids() - before
     del model
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
+    until(lambda: not started & thread_ids())
 
 
 def test_a_model_can_be_unloaded_and_loaded_again(directory: Path, features: np.ndarray):

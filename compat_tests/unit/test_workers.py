@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
+import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from whisper_max_backend.engine.workers import Workers
+from whisper_max_backend.engine.workers import Posted, Workers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,7 +44,7 @@ def test_a_worker_runs_several_requests(at_once: int) -> None:
     """Those that run are active, not queued; the next one waits."""
     workers = Workers(["model"], requests_at_once=at_once)
     held = Held()
-    pending: list[Future[str]] = [workers.post(held) for _ in range(at_once)]
+    pending: list[Posted[str]] = [workers.post(held) for _ in range(at_once)]
     until(lambda: len(held.models) == at_once)
     assert (workers.count, workers.active, workers.queued) == (1, at_once, 0)
     pending.append(workers.post(held))
@@ -48,7 +53,7 @@ def test_a_worker_runs_several_requests(at_once: int) -> None:
     assert (workers.count, workers.active, workers.queued) == (1, at_once + 1, 1)
     assert not workers.detach()
     held.open.set()
-    assert [one.result(20) for one in pending] == ["model"] * (at_once + 1)
+    assert [one.result() for one in pending] == ["model"] * (at_once + 1)
     until(lambda: workers.active == 0)
     assert workers.detach()
 
@@ -94,5 +99,113 @@ def test_an_error_frees_its_place() -> None:
 
     for _ in range(3):
         with pytest.raises(OSError, match="model"):
-            workers.post(fail).result(20)
-    assert workers.post(lambda model: model).result(20) == "model"
+            workers.post(fail).result()
+    assert workers.post(lambda model: model).result() == "model"
+
+
+def interrupted(workers: Workers[str], request: Callable[[str], str]) -> None:
+    """Runs a request in the main thread, and Ctrl-C is pressed when it is in the queue or runs."""
+    before = workers.active
+
+    def press() -> None:
+        until(lambda: workers.active > before)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            workers.run(request)
+    finally:
+        pressing.join(20)
+
+
+def test_an_interrupt_waits_for_the_request_that_runs() -> None:
+    workers = Workers(["model"])
+    ended: list[str] = []
+    begun = threading.Event()
+
+    def request(model: str) -> str:
+        begun.set()
+        time.sleep(0.2)  # it goes on after the interrupt
+        ended.append(model)
+        return model
+
+    interrupted(workers, request)
+    assert begun.is_set()
+    assert ended == ["model"]
+    assert (workers.active, workers.queued) == (0, 0)
+    assert workers.detach()
+
+
+def test_an_interrupt_takes_a_request_from_the_queue() -> None:
+    workers = Workers(["model"])
+    held = Held()
+    running = workers.post(held)
+    until(lambda: len(held.models) == 1)
+    interrupted(workers, held)
+    assert (workers.active, workers.queued) == (1, 0)
+    held.open.set()
+    assert running.result() == "model"
+    assert workers.run(lambda model: model) == "model"
+    assert held.models == ["model"], "what was dropped is not run"
+    assert workers.detach()
+
+
+def test_an_interrupt_of_a_thread_that_waits_for_room() -> None:
+    workers = Workers(["model"], max_queued=1)
+    held = Held()
+    posted = [workers.post(held)]
+    until(lambda: len(held.models) == 1)
+    posted.append(workers.post(held))
+    interrupted(workers, held)
+    assert (workers.active, workers.queued) == (2, 1)
+    held.open.set()
+    assert [one.result() for one in posted] == ["model"] * 2
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the interpreter's end a model can be loaded, but no thread started."""
+
+    def refuse(run: Callable[[], None]) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr("whisper_max_backend.engine.workers.start_thread", refuse)
+    workers = Workers(["model"])
+    assert workers.run(lambda model: model) == "model"
+    assert workers.post(lambda model: 2 * model).result() == "modelmodel"
+    with pytest.raises(ZeroDivisionError):
+        workers.run(lambda model: 1 // 0)
+    assert (workers.active, workers.queued) == (0, 0)
+
+
+def test_a_result_may_be_asked_for_by_several() -> None:
+    workers = Workers(["model"])
+    held = Held()
+    posted = workers.post(held)
+    assert not posted.done()
+    with ThreadPoolExecutor(3) as threads:
+        results = [threads.submit(posted.result) for _ in range(3)]
+        held.open.set()
+        assert [result.result(20) for result in results] == ["model"] * 3
+    assert posted.done()
+    assert posted.result() == "model"
+
+
+def test_an_error_keeps_nothing_alive() -> None:
+    """What a request was about is freed with its error, not when garbage is collected."""
+    workers = Workers(["model"])
+    gc.disable()
+    try:
+        features = Held()
+        seen = weakref.ref(features)
+
+        def fail(model: str, features: Held) -> None:
+            raise ValueError(model)
+
+        with contextlib.suppress(ValueError):  # pytest.raises would keep the error
+            workers.run(functools.partial(fail, features=features))
+        del features
+        until(lambda: seen() is None)
+    finally:
+        gc.enable()

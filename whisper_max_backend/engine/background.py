@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from .native import thread_ids
 
 _TASKS = Path("/proc/self/task")
 _LOWEST = 19
@@ -26,8 +27,7 @@ def background_thread_yields() -> Iterator[None]:
     """
     before = _threads()
     yield
-    of_python = {thread.native_id or 0 for thread in threading.enumerate()}
-    for thread in _threads() - before - of_python:
+    for thread in _threads() - before - thread_ids():
         # A thread may be gone already, or a container may forbid it.
         with contextlib.suppress(OSError):
             if (_TASKS / str(thread) / "comm").read_text() == Path("/proc/self/comm").read_text():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from bisect import bisect_left, insort
 from collections import deque
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 
 from max.driver import Buffer, Device
 from max.dtype import DType
+
+from .native import new_rlock
 
 _REMEMBERED = 16
 """Requests, the largest of which says what is worth keeping."""
@@ -25,7 +26,7 @@ class BufferPool:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._lock = threading.RLock()  # a borrower may be collected while this is held
+        self._lock = new_rlock()  # a borrower may be collected while this is held
         self._free: list[Buffer] = []  # by size
         self._recent: deque[int] = deque(maxlen=_REMEMBERED)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +13,7 @@ from max.dtype import DType
 
 from .buffers import BufferPool
 from .decoder_protocol import Int32Array
+from .native import Condition
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -131,7 +131,7 @@ class SharedCaches:
     the device has no memory for that, requests wait until others are done.
     """
 
-    def __init__(self, layout: Layout, turn: threading.Condition) -> None:
+    def __init__(self, layout: Layout, turn: Condition) -> None:
         """Start without any room.
 
         Args:

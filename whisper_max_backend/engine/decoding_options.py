@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +31,13 @@ class DecodingOptions:
 
     @functools.cached_property
     def max_candidates(self) -> int:
-        """Hypotheses after which an item is done: beam_size * patience, halves rounded up."""
-        product = float(np.float32(self.beam_size) * np.float32(self.patience))
-        return sys.maxsize if math.isinf(product) else math.floor(product + 0.5)
+        """Hypotheses after which an item is done: beam_size * patience, halves rounded up.
+
+        At most what an int32 holds, which is more than there can be.
+        """
+        with np.errstate(over="ignore"):
+            product = float(np.float32(self.beam_size) * np.float32(self.patience))
+        return math.floor(min(product + 0.5, np.iinfo(np.int32).max))
 
     @property
     def samples(self) -> bool:

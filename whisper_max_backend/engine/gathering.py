@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
+
+from .native import Condition
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -56,7 +57,7 @@ class Gathering(Generic[Ask, Answer]):
         """
         self._run = run
         self._kind = kind
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._waiting: list[_Call[Ask, Answer]] = []
         self._joined = 0
         self._busy = False

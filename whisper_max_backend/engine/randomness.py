@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import operator
 import secrets
-import threading
 
 import numpy as np
 
-_lock = threading.Lock()
+from .native import new_lock
+
+_lock = new_lock()
 _seed: int | None = None
 _requests = itertools.count()
 

@@ -258,8 +258,7 @@ class Replica:
         offset = len(start_sequence)
         return [
             WhisperAlignmentResult(
-                # Without a whole encoder position there is nothing to align with.
-                alignments=path if length > 0 else [],
+                alignments=_path_in_time(path, len(text), int(length)),
                 text_token_probs=row[offset : offset + len(text)].tolist(),
             )
             for path, row, text, length in zip(
@@ -306,3 +305,16 @@ class Replica:
             suppress_begin=begin,
             timestamps=rule,
         )
+
+
+def _path_in_time(
+    path: list[tuple[int, int]], text_length: int, positions: int
+) -> list[tuple[int, int]]:
+    """The path of an alignment, with the cases in which the audio leaves no choice.
+
+    Without a whole encoder position there is nothing to align with. With a single one the
+    attention weights of all tokens are 1, and their normalisation divides nothing by nothing.
+    """
+    if positions > 1:
+        return path
+    return [(index, 0) for index in range(text_length + 1)] if positions == 1 else []

@@ -5,10 +5,10 @@ The classes carry the names and attributes of those in ``ctranslate2.models``.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 from .arrays import ArrayView, EncoderOutput
+from .workers import Posted
 
 __all__ = [
     "ArrayView",
@@ -43,7 +43,7 @@ class WhisperGenerationResult:
 class WhisperGenerationResultAsync:
     """Asynchronous wrapper around a result object."""
 
-    def __init__(self, batch: Future[list[WhisperGenerationResult]], index: int) -> None:
+    def __init__(self, batch: Posted[list[WhisperGenerationResult]], index: int) -> None:
         """Take the place of item ``index`` of a batch that is being computed."""
         self._batch = batch
         self._index = index

@@ -18,6 +18,7 @@ import numpy as np
 from max.driver import CPU, Buffer, Device
 
 from .executable_memory import require_executable_memory
+from .process import inside_max, max_starts
 from .scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -42,22 +43,24 @@ class Model:
 
     def execute(self, *inputs: Buffer | np.ndarray | np.generic) -> list[Buffer]:
         """The graph's results. Arrays are taken as they lie in the host's memory."""
-        results: list[Buffer] = self._loaded._execute_device_tensors(
-            [
-                value if isinstance(value, Buffer) else Buffer.from_numpy(np.asarray(value))
-                for value in inputs
-            ]
-        )
+        buffers = [
+            value if isinstance(value, Buffer) else Buffer.from_numpy(np.asarray(value))
+            for value in inputs
+        ]
+        with inside_max:
+            results: list[Buffer] = self._loaded._execute_device_tensors(buffers)
         return results
 
     def capture(self, key: int, *inputs: Buffer) -> list[Buffer]:
         """Executes the graph and keeps the execution as a device graph; returns its results."""
-        results: list[Buffer] = self._with_all_of_max().capture(key, *inputs)
+        with inside_max:
+            results: list[Buffer] = self._with_all_of_max().capture(key, *inputs)
         return results
 
     def replay(self, key: int, *inputs: Buffer) -> None:
         """Executes what was captured, from and to the same buffers."""
-        self._with_all_of_max().replay(key, *inputs)
+        with inside_max:
+            self._with_all_of_max().replay(key, *inputs)
 
     def debug_verify_replay(self, key: int, *inputs: Buffer) -> None:
         """Raises RuntimeError where a replay would launch something else than an execution."""
@@ -82,6 +85,7 @@ class Session:
 
     def __init__(self, devices: Iterable[Device]) -> None:
         require_executable_memory()
+        max_starts()
         self.devices: list[Device] = list(dict.fromkeys([*devices, CPU()]))
         self._loader: Any = None
         self._builder: Any = None
@@ -93,7 +97,7 @@ class Session:
             RuntimeError: It does not compile.
         """
         compiled: CompiledModel
-        with _caches_of_max():
+        with inside_max.left(), _caches_of_max():
             compiled = self._engine().compile(graph, custom_extensions=custom_extensions)
         return compiled
 

@@ -6,7 +6,6 @@ more than alone. Each request has its own search; what is shared is the executio
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from max.driver import Buffer
 from .caches import SharedCaches
 from .decoder_protocol import Candidates, Float32Array, Int32Array
 from .gathering import Gathering
+from .native import Condition
 from .steps import DecoderState, Step
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class SharedRuntime:
         self.dimensions = runtime.dimensions
         self.log_mel = runtime.log_mel
         self._runtime = runtime
-        self._turn = threading.Condition()
+        self._turn = Condition()
         self._encodings = Gathering(self._encode_together, lambda features: features.shape[1:])
         self.decoder = SharedDecoder(runtime.decoder, self._turn)
 
@@ -64,7 +64,7 @@ class SharedDecoder:
     short. So one that ends leaves at once, and a new one joins at the next step.
     """
 
-    def __init__(self, decoder: Decoder, turn: threading.Condition) -> None:
+    def __init__(self, decoder: Decoder, turn: Condition) -> None:
         """Share a decoder.
 
         Args:

@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint, load_checkpoint
 from .devices import device_indices, open_gpu, resolve_device
 from .formats.source import file_contents
 from .precision import requested_for, select
+from .process import check_not_forked, inside_max
 from .processor import require_processor
 from .randomness import request_seed
 from .replica import GenerationOptions, Replica
@@ -79,10 +80,11 @@ class Whisper:
         Raises:
             TypeError: An argument of a wrong type.
             ValueError: An unknown device or compute type, or one that is not supported here.
-            RuntimeError: The model cannot be read, there is no GPU, or MAX cannot run on this
-                processor.
+            RuntimeError: The model cannot be read, there is no GPU, MAX cannot run on this
+                processor, or this process was forked from one that has loaded a model.
         """
         require_processor()
+        check_not_forked()
         self._path = os.fspath(model_path)
         # Read once, so that the model can be loaded again.
         self._files = None if files is None else file_contents(files)
@@ -110,6 +112,12 @@ class Whisper:
         self._precision = select(compute_type, checkpoint.dtype, device, self._device)
         at_once = REQUESTS_AT_ONCE if self._shares_steps else 1
         self._workers = Workers(self._replicas(checkpoint), max_queued, at_once)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"cannot pickle a loaded model ({self._path!r}): have the other process load it, from "
+            "its path"
+        )
 
     @property
     def is_multilingual(self) -> bool:
@@ -181,7 +189,7 @@ class Whisper:
             RuntimeError: The model is unloaded.
         """
         array = requests.as_features(features)
-        return self._workers.post(lambda replica: replica.encode(array, to_cpu)).result()
+        return self._workers.run(lambda replica: replica.encode(array, to_cpu))
 
     def generate(
         self,
@@ -262,12 +270,16 @@ class Whisper:
         array = requests.as_features(features)
         if asynchronous and isinstance(array, np.ndarray):
             array = array.copy()  # the caller may change its memory while the request waits
-        future = self._workers.post(lambda replica: replica.generate(array, batch, options))
+
+        def request(replica: Replica) -> list[WhisperGenerationResult]:
+            return replica.generate(array, batch, options)
+
         if asynchronous:
+            posted = self._workers.post(request)
             return [
-                WhisperGenerationResultAsync(future, i) for i in range(requests.batch_size(array))
+                WhisperGenerationResultAsync(posted, i) for i in range(requests.batch_size(array))
             ]
-        return future.result()
+        return self._workers.run(request)
 
     def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
         """Return the probability of each language.
@@ -283,7 +295,7 @@ class Whisper:
             RuntimeError: The model is not multilingual, or unloaded.
         """
         array = requests.as_features(features)
-        return self._workers.post(lambda replica: replica.detect_language(array)).result()
+        return self._workers.run(lambda replica: replica.detect_language(array))
 
     def align(
         self,
@@ -320,9 +332,7 @@ class Whisper:
             frames = [requests.count("num_frames", num_frames)] * len(texts)
         width = requests.count("median_filter_width", median_filter_width)
         array = requests.as_features(features)
-        return self._workers.post(
-            lambda replica: replica.align(array, start, texts, frames, width)
-        ).result()
+        return self._workers.run(lambda replica: replica.align(array, start, texts, frames, width))
 
     def unload_model(self, to_cpu: bool = False) -> None:
         """Unload the model, but keep what is needed to load it again.
@@ -361,7 +371,8 @@ class Whisper:
 
     def _replicas(self, checkpoint: Checkpoint) -> list[Replica]:
         """One entry for each worker; the workers of a device share its model."""
-        loaded = {index: self._load_runtime(checkpoint, index) for index in self._device_index}
+        with inside_max:
+            loaded = {i: self._load_runtime(checkpoint, i) for i in self._device_index}
         runtimes: Mapping[int, Runtime | DeviceRuntime | SharedRuntime] = loaded
         if self._shares_steps:
             from .sharing import SharedRuntime
