@@ -58,8 +58,8 @@ class SwappingLoader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # for isinstance
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # for isinstance
         return type(self._loader)
 
     def exec_module(self, module: ModuleType) -> None:
