@@ -177,7 +177,7 @@ def child(work):
     "work",
     [
         "tokens(model)",
-        "model.transcribe(waveform, language='en')",
+        "list(model.transcribe(waveform, language='en')[0])",
         "model.model.encode(np.zeros((1, 80, 100), np.float32))",
         "load()",
         "(model.model.unload_model(), model.model.load_model())",

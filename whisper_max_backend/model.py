@@ -129,7 +129,7 @@ def _whisper_model() -> type[WhisperModel]:
     return WhisperModel
 
 
-copyreg.pickle(_Named, _reduced)  # type: ignore[arg-type]  # a string is a global's name
+copyreg.pickle(_Named, _reduced)
 
 # The reference's signatures and documentation. Decorators would hide the methods' types.
 update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)

@@ -60,7 +60,7 @@ def turn() -> Iterator[threading.Condition]:
 
 @pytest.fixture
 def caches(layout: Layout, turn: threading.Condition) -> SharedCaches:
-    return SharedCaches(layout, turn)
+    return SharedCaches(layout, turn)  # type: ignore[arg-type]  # it does what is asked of one
 
 
 def by_slot(cache: Buffer) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 from typing import Any
 
 import ctranslate2
@@ -18,6 +17,7 @@ from whisper_max_backend.engine.results import (
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
+from whisper_max_backend.engine.workers import Posted
 
 REFERENCE = {
     WhisperGenerationResult: ctranslate2._ext.WhisperGenerationResult,
@@ -56,18 +56,28 @@ def test_results_are_read_only_and_hashable():
 
 
 def test_asynchronous_results_wait_and_share_their_batch():
-    batch: Future[list[WhisperGenerationResult]] = Future()
+    batch: Posted[list[WhisperGenerationResult]] = Posted()
     results = [WhisperGenerationResult([], [[i]], [], [], 0.0) for i in range(2)]
     waiting = [WhisperGenerationResultAsync(batch, i) for i in range(2)]
     assert not waiting[0].done()
-    threading.Timer(0.02, batch.set_result, [results]).start()
+
+    def compute() -> None:
+        batch.compute(lambda _: results, None)
+        batch.finish()
+
+    threading.Timer(0.02, compute).start()
     assert [w.result() for w in waiting] == results
     assert all(w.done() for w in waiting)
 
 
 def test_asynchronous_results_raise_at_every_call():
-    batch: Future[list[WhisperGenerationResult]] = Future()
-    batch.set_exception(ValueError("no"))
+    batch: Posted[list[WhisperGenerationResult]] = Posted()
+
+    def fail(_model: None) -> list[WhisperGenerationResult]:
+        raise ValueError("no")
+
+    batch.compute(fail, None)
+    batch.finish()
     waiting = WhisperGenerationResultAsync(batch, 0)
     assert waiting.done()
     for _ in range(2):
