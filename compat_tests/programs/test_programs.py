@@ -24,8 +24,9 @@ REQUIRED = os.environ.get("WHISPER_MAX_PROGRAM_TESTS") == "required"
 README = Path(__file__).parents[2] / "README.md"
 
 SCORE = re.compile(rb"-?\d+\.\d{6,}(?:e-\d+)?|-?\d+(?:\.\d+)?e-\d+")
-ROUNDING = 5e-5
-"""Some programs write probabilities and their logarithms with all decimals."""
+ROUNDING = 1e-4
+"""Some programs write probabilities and their logarithms with all decimals. The reference's are up
+to 6e-5 from those of float64 (compat_tests/test_scores.py)."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
