@@ -172,6 +172,7 @@ GENERATE: dict[str, dict[str, Any]] = {
     "greedy": {"beam_size": 1},
     "beam-2": {"beam_size": 2},
     "patience": {"patience": 2.0},
+    "patience-beyond-int32": {"patience": 5e8},  # times 5
     "hypotheses": {"num_hypotheses": 3},
     "length-penalty": {"length_penalty": 0.6, "num_hypotheses": 5},
     "no-length-penalty": {"length_penalty": 0.0},
@@ -362,6 +363,26 @@ def test_align_nothing(engines: Engines) -> None:
         )
         assert actual[0].alignments == expected[0].alignments
         assert len(actual[0].text_token_probs) == len(expected[0].text_token_probs)
+
+
+@pytest.mark.parametrize("frames", [[2], [3], [2, 3], [3, 50], [50, 2]], ids=str)
+def test_align_with_one_position(engines: Engines, frames: list[int]) -> None:
+    """All of the text is at the only position. The reference divides 0 by 0 there.
+
+    What it makes of that depends on the sums of the processor: a path to position -1 is one.
+    """
+    text = [engines.words(5 + i, seed=i) for i in range(len(frames))]
+    features = storage(engines.features(len(frames)))
+    expected, actual = (
+        model.align(features, engines.prompt(), text, frames)
+        for model in (engines.reference, engines.ours)
+    )
+    for tokens, length, one, other in zip(text, frames, expected, actual, strict=True):
+        if length < 4:
+            assert other.alignments == [(i, 0) for i in range(len(tokens) + 1)]
+        if all(position >= 0 for _, position in one.alignments):
+            assert other.alignments == one.alignments
+        assert other.text_token_probs == pytest.approx(one.text_token_probs, abs=PROBABILITY)
 
 
 def test_unload_and_load(engines: Engines) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import gc
 import inspect
 import io
+import pickle
 import types
 import wave
 import weakref
@@ -75,6 +78,36 @@ def test_subclasses(name: str) -> None:
 
 def test_the_module_that_programs_ask_for() -> None:
     assert whisper_max_backend.WhisperModel.__module__.startswith("faster_whisper.")
+
+
+class OfAnotherProgram(whisper_max_backend.WhisperModel):
+    """A subclass, which pickle finds in its own module."""
+
+
+@pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        whisper_max_backend.WhisperModel,
+        whisper_max_backend.BatchedInferencePipeline,
+        OfAnotherProgram,
+    ],
+)
+def test_classes_are_pickled_by_their_own_names(cls: type, protocol: int) -> None:
+    passed = functools.partial(cls, "tiny", device="cpu")
+    found, partial = pickle.loads(pickle.dumps((cls, passed), protocol))
+    assert found is partial.func is cls
+    assert (partial.args, partial.keywords) == (passed.args, passed.keywords)
+
+
+def test_a_loaded_model_is_not_pickled(ours: Any, reference: Any) -> None:
+    for loaded in (ours, ours.model, whisper_max_backend.BatchedInferencePipeline(ours)):
+        with pytest.raises(TypeError, match="have the other process load it"):
+            pickle.dumps(loaded)
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copy.deepcopy(loaded)
+    with pytest.raises(TypeError):
+        pickle.dumps(reference)
 
 
 @pytest.mark.parametrize(("name", "method"), METHODS)
