@@ -155,6 +155,38 @@ time.sleep(float(os.urandom(1)[0]) / 2000)
         assert "Traceback" not in errors
 
 
+def test_an_interrupted_transcription(directory: Path) -> None:
+    """The request is done when Ctrl-C is raised, so that the model can be unloaded at once."""
+    program = """
+import signal
+model = load()
+def text():
+    segments, _ = model.transcribe(waveform, language="en", temperature=0)
+    return [segment.text for segment in segments]
+expected = text()
+generate = model.model.generate
+def interrupted(*args, **options):
+    def press():
+        while model.model.num_active_batches == 0:
+            time.sleep(0)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    threading.Thread(target=press).start()
+    return generate(*args, **options)
+model.model.generate = interrupted
+try:
+    text()
+except KeyboardInterrupt:
+    print("interrupted")
+del model.model.generate
+model.model.unload_model()
+print(model.model.model_is_loaded)
+model.model.load_model()
+print(text() == expected)
+"""
+    status, output, errors = run(program, directory)
+    assert (status, output.split()) == (0, ["interrupted", "False", "True"]), errors
+
+
 # Forks
 
 IN_CHILD = """
@@ -167,8 +199,7 @@ def child(work):
             print(work())
         except Exception as error:
             print(type(error).__name__, error)
-        sys.stdout.flush()
-        os._exit(0)  # MAX would wait for its threads
+        sys.exit(3)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
@@ -196,7 +227,34 @@ assert tokens(model) == first
     assert told.startswith("RuntimeError this process was forked")
     assert "load the model after the fork" in told
     assert "spawn" in told
-    assert ended == "0"
+    assert ended == "3"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise SystemExit(3)", "ctypes.CDLL(None).exit(3)"])
+def test_the_end_of_a_forked_process(end: str, directory: Path) -> None:
+    """MAX's static destructors would wait for threads that stayed in the other process."""
+    program = f"""
+import ctypes, sys
+model = load()
+first = tokens(model)
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0:
+    atexit.register(lambda: print("handler"))
+    sys.stdout.write("buffered by Python ")
+    ctypes.CDLL(None).printf(b"buffered by C ")
+    {end}
+_, status = os.waitpid(pid, 0)
+assert tokens(model) == first
+print(os.waitstatus_to_exitcode(status))
+"""
+    status, output, errors = run(program, directory)
+    assert status == 0, errors
+    assert "buffered by C" in output
+    assert output.split()[-1] == "3"
+    if "CDLL" not in end:  # which leaves the interpreter as it is
+        assert "buffered by Python" in output
+        assert "handler" in output
 
 
 def test_features_after_a_fork(directory: Path) -> None:
@@ -208,7 +266,7 @@ expected = FeatureExtractor(**model.feat_kwargs)(waveform)
 child(lambda: all(np.array_equal(model.feature_extractor(waveform), expected) for _ in range(2)))
 """
     status, output, errors = run(IN_CHILD + program, directory)
-    assert (status, output.split()) == (0, ["True", "0"]), errors
+    assert (status, output.split()) == (0, ["True", "3"]), errors
     assert errors.count("computed by the reference's NumPy code") == 1
 
 
@@ -251,7 +309,7 @@ first = tokens(model)
 child(lambda: tokens(load()) == first)
 """
     status, output, errors = run(IN_CHILD + program, directory)
-    assert (status, output.split()) == (0, ["True", "0"]), errors
+    assert (status, output.split()) == (0, ["True", "3"]), errors
     assert "CTranslate2 runs the model" in errors
     assert "forked" in errors
 

@@ -8,7 +8,10 @@ stopped its daemon threads is ended inside C++, which ends the process with an e
 from __future__ import annotations
 
 import atexit
+import ctypes
+import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +35,17 @@ def max_starts() -> None:
     if _home is None:
         _home = os.getpid()
         atexit.register(_keep, _Last())
+        if sys.platform == "linux":
+            os.register_at_fork(after_in_child=functools.partial(_end_at_once, ctypes.CDLL(None)))
+
+
+def _end_at_once(libc: ctypes.CDLL) -> None:
+    """Have this process end before C++ destroys MAX's static objects, which wait for its threads.
+
+    The C library runs its exit handlers in the reverse order, with the exit status.
+    """
+    libc.on_exit(libc._exit, None)
+    libc.__cxa_atexit(libc.fflush, None, None)
 
 
 def is_forked() -> bool:
