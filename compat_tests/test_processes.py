@@ -159,25 +159,23 @@ def test_an_interrupted_transcription(directory: Path) -> None:
     """The request is done when Ctrl-C is raised, so that the model can be unloaded at once."""
     program = """
 import signal
+from whisper_max_backend.engine.replica import Replica
 model = load()
 def text():
     segments, _ = model.transcribe(waveform, language="en", temperature=0)
     return [segment.text for segment in segments]
 expected = text()
-generate = model.model.generate
-def interrupted(*args, **options):
-    def press():
-        while model.model.num_active_batches == 0:
-            time.sleep(0)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    threading.Thread(target=press).start()
-    return generate(*args, **options)
-model.model.generate = interrupted
+generate = Replica.generate
+def interrupted(*args):
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.5)  # as a longer request
+    return generate(*args)
+Replica.generate = interrupted
 try:
     text()
 except KeyboardInterrupt:
     print("interrupted")
-del model.model.generate
+Replica.generate = generate
 model.model.unload_model()
 print(model.model.model_is_loaded)
 model.model.load_model()
