@@ -7,6 +7,8 @@ ValueError, or a RuntimeError where the reference raises one, with the request's
 
 from __future__ import annotations
 
+import functools
+import logging
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ import numpy.typing as npt
 from .arrays import ArrayView, read
 from .checkpoint import Dimensions
 from .vocabulary import Vocabulary
+
+_log = logging.getLogger("whisper_max_backend")
 
 Features = ArrayView | npt.NDArray[np.float32]
 
@@ -100,6 +104,21 @@ def prompt_ids(prompts: Any, vocabulary: Vocabulary) -> list[list[int]]:
     if any(strings):
         raise TypeError("prompts must be all token strings or all token ids, got both")
     return batch_of_ids("prompts", batch)
+
+
+def check_ways(tensor_parallel: Any, flash_attention: Any) -> None:
+    """Ways to compute that are the engine's choice.
+
+    Raises:
+        ValueError: The model is to be split between devices.
+    """
+    if tensor_parallel:
+        raise ValueError(
+            "Tensor Parallel mode is not supported: load the model on each device instead, with a "
+            "list as device_index"
+        )
+    if flash_attention:
+        _tell_flash_attention()
 
 
 def check_ids(name: str, batch: Iterable[Sequence[int]], n_vocab: int) -> None:
@@ -234,6 +253,11 @@ def check_features(features: Features, dimensions: Dimensions) -> None:
         )
     if frames == 0:
         raise ValueError("Invalid input features shape: there are no frames to encode")
+
+
+@functools.cache
+def _tell_flash_attention() -> None:
+    _log.info("flash_attention has no effect: this engine chooses its attention kernels itself")
 
 
 def _task_tokens(prompt: Sequence[int], vocabulary: Vocabulary) -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from .device_runtime import DeviceRuntime
     from .runtime import Runtime
     from .sharing import SharedRuntime
-
-_log = logging.getLogger("whisper_max_backend")
 
 
 class Whisper:
@@ -96,13 +92,7 @@ class Whisper:
             raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
         self._threads = requests.count("intra_threads", intra_threads)
         max_queued = requests.integer("max_queued_batches", max_queued_batches)
-        if tensor_parallel:
-            raise ValueError(
-                "Tensor Parallel mode is not supported: load the model on each device instead, "
-                "with a list as device_index"
-            )
-        if flash_attention:
-            _tell_flash_attention()
+        requests.check_ways(tensor_parallel, flash_attention)
 
         self._loading = threading.Lock()
         self._cached: Checkpoint | None = None
@@ -406,8 +396,3 @@ class Whisper:
         from .runtime import Runtime
 
         return Runtime(checkpoint, self._precision.running, self._threads)
-
-
-@functools.cache
-def _tell_flash_attention() -> None:
-    _log.info("flash_attention has no effect: this engine chooses its attention kernels itself")
