@@ -77,6 +77,19 @@ ARCHITECTURES = {
     ),
 }
 
+SPECK = Architecture(
+    n_audio_ctx=4,
+    n_state=4,
+    n_audio_head=1,
+    n_text_head=1,
+    n_text_ctx=4,
+    n_audio_layer=1,
+    n_text_layer=1,
+    vocabulary="english",
+    n_languages=2,
+)
+"""A model of a few kilobytes, for tests that change its files."""
+
 
 def language_codes(count: int) -> tuple[str, ...]:
     """The first `count` language codes (at most 100), English first."""

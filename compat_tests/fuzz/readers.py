@@ -20,23 +20,12 @@ import pytest
 
 from compat_tests.fuzz.bundle import pack
 from compat_tests.fuzz.campaign import memory_folder
-from compat_tests.miniature import Architecture, make_model, vocabulary_tokens
+from compat_tests.miniature import SPECK, make_model, vocabulary_tokens
 from compat_tests.miniature_formats import make_hugging_face, make_openai
 from whisper_max_backend.engine.checkpoint import Checkpoint, dense, load_checkpoint
 
 SOUND = "read"  # what becomes of a seed
 _PATH = "the-fuzzed-model"
-SPECK = Architecture(
-    n_audio_ctx=4,
-    n_state=4,
-    n_audio_head=1,
-    n_text_head=1,
-    n_text_ctx=4,
-    n_audio_layer=1,
-    n_text_layer=1,
-    vocabulary="english",
-    n_languages=2,
-)
 
 
 def prepare() -> None:

@@ -9,26 +9,12 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from compat_tests.miniature import Architecture
-
-SPECK = Architecture(
-    n_audio_ctx=4,
-    n_state=4,
-    n_audio_head=1,
-    n_text_head=1,
-    n_text_ctx=4,
-    n_audio_layer=1,
-    n_text_layer=1,
-    vocabulary="english",
-    n_languages=2,
-)
 
 # Pickles
 
@@ -111,7 +97,7 @@ def variable(name: str, shape: tuple[int, ...], code: int, data: bytes) -> bytes
     return string(name) + sizes + struct.pack("<BI", code, len(data)) + data
 
 
-def model_bin(variables: list[bytes], aliases: list[tuple[str, str]] = ()) -> bytes:  # type: ignore[assignment]
+def model_bin(variables: list[bytes], aliases: Sequence[tuple[str, str]] = ()) -> bytes:
     head = struct.pack("<I", 6) + string("WhisperSpec") + struct.pack("<II", 3, len(variables))
     names = b"".join(string(alias) + string(name) for alias, name in aliases)
     return head + b"".join(variables) + struct.pack("<I", len(aliases)) + names

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from compat_tests.miniature import (
     ARCHITECTURES,
-    Architecture,
+    SPECK,
     make_model,
     make_spec,
     model_config,
@@ -34,18 +34,6 @@ QUANTIZATIONS = {
     "int8_float16": "int8_float16",
     "int8_bfloat16": "int8_bfloat16",
 }
-# A few kilobytes, for tests that rewrite the file.
-SPECK = Architecture(
-    n_audio_ctx=4,
-    n_state=4,
-    n_audio_head=1,
-    n_text_head=1,
-    n_text_ctx=4,
-    n_audio_layer=1,
-    n_text_layer=1,
-    vocabulary="english",
-    n_languages=2,
-)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

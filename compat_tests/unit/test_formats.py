@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from compat_tests.miniature import (
     ARCHITECTURES,
-    Architecture,
+    SPECK,
     make_model,
     random_weights,
     vocabulary_tokens,
@@ -31,17 +31,6 @@ from whisper_max_backend.engine.formats import split
 from whisper_max_backend.engine.formats.source import Lazy
 
 ARCHITECTURE = ARCHITECTURES["small-heads"]
-SPECK = Architecture(
-    n_audio_ctx=4,
-    n_state=4,
-    n_audio_head=1,
-    n_text_head=1,
-    n_text_ctx=4,
-    n_audio_layer=1,
-    n_text_layer=1,
-    vocabulary="english",
-    n_languages=2,
-)
 
 
 def same(left, right):

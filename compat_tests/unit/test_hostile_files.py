@@ -11,10 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from compat_tests.miniature import make_model, vocabulary_tokens
+from compat_tests.miniature import SPECK, make_model, vocabulary_tokens
 from compat_tests.miniature_formats import make_hugging_face, make_openai
 from compat_tests.unit.hostile_files import (
-    SPECK,
     archive,
     load_apart,
     mapping,

@@ -9,10 +9,9 @@ import struct
 import numpy as np
 import pytest
 
-from compat_tests.miniature import make_model, make_spec, vocabulary_tokens
+from compat_tests.miniature import SPECK, make_model, make_spec, vocabulary_tokens
 from compat_tests.miniature_formats import make_hugging_face, make_openai
 from compat_tests.unit.hostile_files import (
-    SPECK,
     model_bin,
     named,
     number,
