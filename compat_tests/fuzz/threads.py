@@ -11,7 +11,6 @@ import faulthandler
 import json
 import os
 import random
-import re
 import statistics
 import sys
 import threading
@@ -19,12 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from compat_tests.fuzz.watch import memory
 from compat_tests.models import model_directory, subject
 from compat_tests.recordings import audio_file, load
 
@@ -151,7 +150,7 @@ class Soak:
         while any(thread.is_alive() for thread in running):
             time.sleep(min(1.0, seconds / 10))
             if time.monotonic() < end:
-                self.memory_mb.append(_resident_mb())
+                self.memory_mb.append(memory("VmRSS") / 2**20)
             if self._progress != before:
                 before, since = self._progress, time.monotonic()
             elif time.monotonic() - since > STUCK_SECONDS:
@@ -181,12 +180,6 @@ class Soak:
 
 def _medians(samples: list[float]) -> list[float]:
     return [statistics.median(samples[i : i + 60]) for i in range(0, len(samples), 60)]
-
-
-def _resident_mb() -> float:
-    found = re.search(r"^VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 @click.command()

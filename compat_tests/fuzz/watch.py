@@ -40,8 +40,8 @@ class Watch:
         self._slowest = 0.0
         self._peak = 0
         _reset_peak()
-        self._before = _memory("VmRSS")
-        ceiling = _memory("VmSize") + _CEILING_BYTES
+        self._before = memory("VmRSS")
+        ceiling = memory("VmSize") + _CEILING_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
 
     @property
@@ -64,7 +64,7 @@ class Watch:
         self._slowest = max(self._slowest, seconds)
         if seconds > HANG_SECONDS:
             self._keep("hang", data, f"{seconds:.1f} s")
-        growth = _memory("VmHWM") - self._before
+        growth = memory("VmHWM") - self._before
         self._peak = max(self._peak, growth)
         if growth > GROWTH_BYTES:
             self._keep("memory", data, f"{growth / 2**20:.0f} MB")
@@ -101,8 +101,8 @@ def _signature(error: BaseException) -> str:
     return re.sub(r"[^\w.-]", "", signature)
 
 
-def _memory(key: str) -> int:
-    """A figure of this process, in bytes."""
+def memory(key: str) -> int:
+    """A figure of this process in /proc/self/status, in bytes."""
     match = re.search(rf"^{key}:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
     assert match is not None
     return int(match[1]) * 1024
