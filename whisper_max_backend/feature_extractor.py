@@ -10,7 +10,7 @@ import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
 from .engine.log_mel import BINS, HOP_LENGTH, N_FFT, tables
-from .engine.process import is_forked
+from .engine.process import inside_max, is_forked
 from .engine.shared import shared_models
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class FeatureExtractor(ReferenceFeatureExtractor):
             samples = np.zeros((len(samples), 1), np.float32)  # the first of the padding's zeros
         filters = np.ascontiguousarray(self.mel_filters, dtype=np.float32)
         features = np.empty((len(samples), len(filters), padded // HOP_LENGTH), np.float32)
-        (self.device_kernel or _kernel())(features, samples, filters, padded)
+        with inside_max:
+            (self.device_kernel or _kernel())(features, samples, filters, padded)
         return features if waveform.ndim == 2 else features[0]
 
     def _reference(self, waveform: Any, padding: Any, chunk_length: int | None) -> np.ndarray:

@@ -135,7 +135,10 @@ class ArrayView:
         if name not in ("cpu", "cuda"):
             raise ValueError(f"unsupported device {name}: choose cpu or cuda")
         if name == self.device:
-            return type(self)(self._buffer.copy())
+            copy = self._buffer.copy()
+            if not isinstance(copy, np.ndarray):
+                copy.device.synchronize()  # MAX's copies are not done when the call returns
+            return type(self)(copy)
         if name == "cpu":
             return type(self)(self._buffer_on(_driver().CPU()))
         if _driver().accelerator_count() == 0:
