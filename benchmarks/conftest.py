@@ -15,7 +15,7 @@ from benchmarks.limits import cores
 from benchmarks.paired import Timed, fastest
 from compat_tests.models import model_directory
 from compat_tests.recordings import load
-from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
 
 MODELS = ("tiny.en", "base")
 COMPUTE_TYPES = ("float32", "int8")

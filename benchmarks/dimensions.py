@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whisper_max_backend.engine.checkpoint import Dimensions
+from whisper_max_backend.engine.checkpoint.load import Dimensions
 
 
 def encoder_operations(d: Dimensions) -> float:

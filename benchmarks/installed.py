@@ -16,8 +16,8 @@ from benchmarks.record import describe_run, finish, result_path
 from benchmarks.start import first_text
 from compat_tests.models import model_directory
 from compat_tests.recordings import audio_file
-from whisper_max_backend.engine.cpu_target import best_target
-from whisper_max_backend.engine.processor import processor_features
+from whisper_max_backend.engine.compile.cpu_target import best_target
+from whisper_max_backend.system.cpu_features import processor_features
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1.0

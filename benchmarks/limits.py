@@ -15,9 +15,9 @@ from max.dtype import DType
 from max.graph import DeviceRef, Module, TensorType
 
 from benchmarks.timing import times
-from whisper_max_backend.engine.artifacts import compiled
-from whisper_max_backend.engine.graphs.layers import Kernels, new_graph
-from whisper_max_backend.engine.session import Session
+from whisper_max_backend.engine.compile.artifacts import compiled
+from whisper_max_backend.engine.compile.session import Session
+from whisper_max_backend.engine.graphs.ops import Kernels, new_graph
 
 _SIDE = 1536
 _READ_BYTES = 1 << 28

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from pytest_benchmark.utils import get_commit_info
 
 from benchmarks.limits import cores, processor
-from whisper_max_backend.engine.cpu_target import describe_kernels
+from whisper_max_backend.engine.compile.cpu_target import describe_kernels
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("whisper-max-backend", "max", "faster-whisper", "ctranslate2", "numpy")

@@ -16,7 +16,7 @@ from benchmarks.onednn import onednn_rate
 from benchmarks.paired import Timed, compare, record, take_turns
 from benchmarks.speech import RATE
 from compat_tests.recordings import load
-from whisper_max_backend.engine.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 FEW, MANY = 4, 36

@@ -17,7 +17,7 @@ from benchmarks.peers.faster_whisper import heard
 from benchmarks.speech import RATE, speech
 from benchmarks.start import first_text
 from compat_tests.recordings import audio_file
-from whisper_max_backend.engine.cpu_target import describe_kernels
+from whisper_max_backend.engine.compile.cpu_target import describe_kernels
 
 GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}
 """How many times as fast as the reference a transcription has to be."""

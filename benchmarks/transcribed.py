@@ -22,7 +22,7 @@ from faster_whisper.audio import decode_audio
 
 from benchmarks.speech import RATE
 from compat_tests.recordings import load
-from whisper_max_backend.engine.cache import cache_folder
+from whisper_max_backend.engine.compile.cache import cache_folder
 
 _VERSION = "1.6.1-1"
 _PACKAGES = {

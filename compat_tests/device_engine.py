@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from max.driver import CPU
 
-from whisper_max_backend.engine.checkpoint import Checkpoint
-from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.checkpoint.load import Checkpoint
+from whisper_max_backend.engine.gpu.model import DeviceRuntime
 from whisper_max_backend.engine.whisper import Whisper
 
 

@@ -14,13 +14,13 @@ from max import driver
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from whisper_max_backend.engine.artifacts import kernels_path
-from whisper_max_backend.engine.checkpoint import Dimensions
-from whisper_max_backend.engine.cpu_target import apply_cpu_target
-from whisper_max_backend.engine.graphs.device.decoder import DecoderGraphs
-from whisper_max_backend.engine.graphs.device.module import build_module
+from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.compile.artifacts import kernels_path
+from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
+from whisper_max_backend.engine.compile.session import Session
+from whisper_max_backend.engine.gpu.graphs.decoder import DecoderGraphs
+from whisper_max_backend.engine.gpu.graphs.module import build_module
 from whisper_max_backend.engine.graphs.log_mel import add_log_mel
-from whisper_max_backend.engine.session import Session
 
 DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
 

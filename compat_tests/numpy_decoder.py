@@ -1,7 +1,7 @@
 """A Whisper decoder in plain numpy: the searches can be compared with the reference by it alone.
 
-It satisfies the protocol of whisper_max_backend.engine.search and is written for reading, not for
-speed: caches are copied when rows are reordered.
+It satisfies `whisper_max_backend.engine.search.protocol` and is written for reading, not for speed:
+caches are copied when rows are reordered.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whisper_max_backend.engine.decoder_protocol import Ahead
-from whisper_max_backend.engine.rules import Constraints
-from whisper_max_backend.engine.search import Candidates, Sampling
+from whisper_max_backend.engine.search.decode import Candidates, Sampling
+from whisper_max_backend.engine.search.protocol import Ahead
+from whisper_max_backend.engine.search.rules import Constraints
 
 Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]

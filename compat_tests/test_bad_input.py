@@ -16,7 +16,7 @@ import pytest
 from compat_tests.miniature import make_model
 from compat_tests.models import engine_class, subject
 from compat_tests.recordings import SAMPLING_RATE, audio_file, load, write_wav
-from whisper_max_backend.engine.precision import kernels
+from whisper_max_backend.engine.api.compute_types import kernels
 
 SECOND = np.zeros(SAMPLING_RATE, np.float32)
 SPEECH = load("jfk")[: 2 * SAMPLING_RATE]

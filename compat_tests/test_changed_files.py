@@ -40,7 +40,7 @@ print(json.dumps([given == answers[0] for given in answers]))
 
 READING = """
 import json, os, sys
-from whisper_max_backend.engine.checkpoint import load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 directory, path = sys.argv[1:]
 expected = {name: values.tobytes() for name, values in load_checkpoint(directory).weights.items()}

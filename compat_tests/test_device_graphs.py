@@ -36,10 +36,10 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_unload_and_load,
     test_whole_length,
 )
-from whisper_max_backend.engine import devices
-from whisper_max_backend.engine.device_runtime import DeviceRuntime
-from whisper_max_backend.engine.randomness import set_random_seed
-from whisper_max_backend.engine.replays import VARIABLE as VARIABLE_OF_REPLAYS
+from whisper_max_backend.engine.api import devices
+from whisper_max_backend.engine.api.seed import set_random_seed
+from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE as VARIABLE_OF_REPLAYS
+from whisper_max_backend.engine.gpu.model import DeviceRuntime
 from whisper_max_backend.engine.whisper import Whisper
 
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"

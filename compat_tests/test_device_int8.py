@@ -34,13 +34,13 @@ from compat_tests.test_engine_parity import (  # noqa: F401
     test_several_threads,
     test_whole_length,
 )
-from whisper_max_backend.engine.artifacts import compiled
-from whisper_max_backend.engine.checkpoint import Checkpoint, load_checkpoint
-from whisper_max_backend.engine.device_weights import device_weights
-from whisper_max_backend.engine.graphs.device.layers import Layers
-from whisper_max_backend.engine.graphs.device.weights import decoder_weights
-from whisper_max_backend.engine.graphs.layers import new_graph
-from whisper_max_backend.engine.session import Session
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
+from whisper_max_backend.engine.compile.artifacts import compiled
+from whisper_max_backend.engine.compile.session import Session
+from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
+from whisper_max_backend.engine.gpu.weights import device_weights
+from whisper_max_backend.engine.graphs.ops import new_graph
 
 
 @pytest.fixture(scope="module")

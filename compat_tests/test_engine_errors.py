@@ -16,7 +16,7 @@ import pytest
 
 from compat_tests.miniature import make_model
 from compat_tests.numpy_runtime import NumpyWhisper, both, random_features, storage
-from whisper_max_backend.engine import devices
+from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.whisper import Whisper
 
 SOT, EN, TRANSCRIBE, PLAIN = (

@@ -14,8 +14,8 @@ from compat_tests.models import engine_class, model_directory
 from compat_tests.numpy_decoder import NumpyDecoder
 from compat_tests.recordings import load
 from compat_tests.unit.float64_network import Network
-from whisper_max_backend.engine.checkpoint import Checkpoint, dense, load_checkpoint
-from whisper_max_backend.engine.rules import Timestamps, fixed_bans, make_rules
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense, load_checkpoint
+from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 pytestmark = pytest.mark.slow

@@ -17,12 +17,12 @@ from max.driver import CPU, Buffer
 
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.numpy_runtime import random_features
-from whisper_max_backend.engine.checkpoint import Checkpoint, load_checkpoint
-from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
+from whisper_max_backend.engine.cpu.model import Runtime
+from whisper_max_backend.engine.gpu.model import DeviceRuntime
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
-from whisper_max_backend.engine.runtime import Runtime
-from whisper_max_backend.engine.sharing import SharedRuntime
-from whisper_max_backend.engine.steps import Step
+from whisper_max_backend.engine.serving.shared_model import SharedRuntime
+from whisper_max_backend.engine.state.decoder_state import Step
 
 pytestmark = pytest.mark.timeout(900)  # a miniature may have to be compiled
 

@@ -1,7 +1,7 @@
 """Puts compiled graphs into the wheel, so that an installed wheel compiles nothing.
 
-Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all``, or names of processors as
-``whisper_max_backend/engine/cpu_target.py`` has them, separated by commas. The project must then be
+Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all``, or processors as they are named in
+``whisper_max_backend/engine/compile/cpu_target.py``, separated by commas. The project must then be
 importable where the wheel is built (``hatchling build``, or without build isolation).
 """
 
@@ -29,8 +29,8 @@ class PrebuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if not asked or version == "editable":
             return
         sys.path.insert(0, self.root)
-        from whisper_max_backend.engine.cpu_target import TARGETS
-        from whisper_max_backend.engine.prebuild import prebuild
+        from whisper_max_backend.engine.compile.cpu_target import TARGETS
+        from whisper_max_backend.engine.cpu.prebuild import prebuild
 
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)

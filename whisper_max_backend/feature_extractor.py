@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
-from .engine.log_mel import BINS, HOP_LENGTH, N_FFT, tables
-from .engine.process import inside_max, is_forked
-from .engine.shared import shared_models
+from .engine.cpu.shared_graphs import shared_models
+from .engine.graphs.mel_tables import BINS, HOP_LENGTH, N_FFT, tables
+from .system.process import inside_max, is_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .engine.log_mel import DeviceLogMel
+    from .engine.gpu.log_mel import DeviceLogMel
 
 _log = logging.getLogger("whisper_max_backend")
 

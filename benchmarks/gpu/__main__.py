@@ -99,13 +99,13 @@ def _compile(place: Any, names: list[str]) -> None:
     from benchmarks.gpu.kernels import kernels_artifact
     from benchmarks.gpu.machine import product_artifact
     from benchmarks.gpu.models import SIZES as DIMENSIONS
-    from whisper_max_backend.engine.artifacts import compiled
-    from whisper_max_backend.engine.cache import cache_folder
-    from whisper_max_backend.engine.device_runtime import device_artifact
-    from whisper_max_backend.engine.runtime import model_artifact
-    from whisper_max_backend.engine.session import Session
-    from whisper_max_backend.engine.shared import shared_artifact
-    from whisper_max_backend.engine.storage import Storage
+    from whisper_max_backend.engine.checkpoint.dtypes import Storage
+    from whisper_max_backend.engine.compile.artifacts import compiled
+    from whisper_max_backend.engine.compile.cache import cache_folder
+    from whisper_max_backend.engine.compile.session import Session
+    from whisper_max_backend.engine.cpu.model import model_artifact
+    from whisper_max_backend.engine.cpu.shared_graphs import shared_artifact
+    from whisper_max_backend.engine.gpu.model import device_artifact
 
     session = Session([place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]

@@ -22,12 +22,12 @@ from benchmarks.gpu.machine import Watch, median_seconds
 from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features, random_model
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.speech import RATE
-from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions
-from whisper_max_backend.engine.decoder_protocol import Sampling
-from whisper_max_backend.engine.device_runtime import DeviceRuntime
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions
+from whisper_max_backend.engine.gpu.model import DeviceRuntime
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
-from whisper_max_backend.engine.rules import Rules
-from whisper_max_backend.engine.sharing import SharedRuntime
+from whisper_max_backend.engine.search.protocol import Sampling
+from whisper_max_backend.engine.search.rules import Rules
+from whisper_max_backend.engine.serving.shared_model import SharedRuntime
 
 STATES_PER_SECOND = 50
 """Of the encoder."""
@@ -222,7 +222,7 @@ def transcription(
 
 def parity(checkpoint: Checkpoint, name: str, compute_type: str, device: Device) -> Iterator[Row]:
     """Tokens of the device against the CPU's in float32, with the same weights, on random audio."""
-    from whisper_max_backend.engine.runtime import Runtime
+    from whisper_max_backend.engine.cpu.model import Runtime
 
     features = random_features(checkpoint.dimensions, 3)
     v = checkpoint.vocabulary

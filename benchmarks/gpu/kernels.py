@@ -11,12 +11,12 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
-from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
-from whisper_max_backend.engine.device_weights import on_device
-from whisper_max_backend.engine.graphs.device.layers import Layers
-from whisper_max_backend.engine.graphs.device.weights import Weight
-from whisper_max_backend.engine.graphs.layers import new_graph
-from whisper_max_backend.engine.session import Model, Session
+from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
+from whisper_max_backend.engine.compile.session import Model, Session
+from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.graphs.weights import Weight
+from whisper_max_backend.engine.gpu.weights import on_device
+from whisper_max_backend.engine.graphs.ops import new_graph
 
 HEADS, HEAD = 2, 64
 WIDTH = HEADS * HEAD

@@ -16,9 +16,9 @@ from max.graph import DeviceRef, Graph, TensorType, ops
 
 from benchmarks.limits import multiply_limit
 from benchmarks.timing import times
-from whisper_max_backend.engine.artifacts import CompiledArguments, compiled
-from whisper_max_backend.engine.device_weights import on_device
-from whisper_max_backend.engine.session import Session
+from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
+from whisper_max_backend.engine.compile.session import Session
+from whisper_max_backend.engine.gpu.weights import on_device
 
 _QUERY = "name,driver_version,memory.total"
 _SAMPLE = "utilization.gpu,memory.used"

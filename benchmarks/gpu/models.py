@@ -12,11 +12,11 @@ from max.dtype import DType
 
 from benchmarks.dimensions import step_bytes
 from compat_tests.miniature import Architecture, vocabulary_tokens
-from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
-from whisper_max_backend.engine.device_weights import quantized
-from whisper_max_backend.engine.graphs.device.weights import decoder_weights
-from whisper_max_backend.engine.storage import device_types
-from whisper_max_backend.engine.vocabulary import Vocabulary
+from whisper_max_backend.engine.checkpoint.dtypes import device_types
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
+from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
+from whisper_max_backend.engine.gpu.weights import quantized
 
 SIZES = {
     "miniature": Dimensions(80, 100, 128, 2, 2, 2100, 448, 128, 2, 2),

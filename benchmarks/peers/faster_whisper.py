@@ -32,7 +32,7 @@ class FasterWhisper:
     def why_absent(self) -> str:
         if self.module != "whisper_max_backend":
             return ""
-        from whisper_max_backend.engine.precision import select
+        from whisper_max_backend.engine.api.compute_types import select
 
         try:
             select(self.compute_type, "float16", "cpu", "cpu")

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.peers import Model
 from benchmarks.peers.converted import openai_weights
-from whisper_max_backend.engine.checkpoint import load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 _MAGIC = 0x67676D6C
 _F32, _F16, _Q8_0 = 0, 1, 8

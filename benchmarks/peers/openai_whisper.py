@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.peers import Model, Transcribe, missing
 from benchmarks.peers.converted import converted, openai_weights
-from whisper_max_backend.engine.checkpoint import load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from compat_tests.fuzz.bundle import pack
 from compat_tests.fuzz.campaign import memory_folder
 from compat_tests.miniature import SPECK, make_model, vocabulary_tokens
 from compat_tests.miniature_formats import make_hugging_face, make_openai
-from whisper_max_backend.engine.checkpoint import Checkpoint, dense, load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense, load_checkpoint
 
 SOUND = "read"  # what becomes of a seed
 _PATH = "the-fuzzed-model"

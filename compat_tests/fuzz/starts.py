@@ -28,7 +28,7 @@ import faster_whisper
 
 from compat_tests.models import model_directory
 from compat_tests.recordings import audio_file
-from whisper_max_backend.engine.cache import VARIABLE, contents
+from whisper_max_backend.engine.compile.cache import VARIABLE, contents
 
 ALL = ("*",)
 SHARED = ("kernels-*", "shared-*")

@@ -20,7 +20,6 @@ from compat_tests.fuzz.watch import HANG_SECONDS, Watch
 _INSTRUMENTED = (
     "whisper_max_backend.audio",
     "whisper_max_backend.engine.checkpoint",
-    "whisper_max_backend.engine.formats",
 )
 _FLAGS = (
     f"-timeout={HANG_SECONDS:.0f}",

@@ -18,7 +18,7 @@ from compat_tests.models import model_directory
 from compat_tests.programs.catalogue import Program
 from compat_tests.programs.environment import make_environment
 from compat_tests.recordings import audio_file, load, write_wav
-from whisper_max_backend.engine.checkpoint import load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 pytestmark = [
     pytest.mark.slow,

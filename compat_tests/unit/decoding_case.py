@@ -13,8 +13,8 @@ import pytest
 
 from compat_tests import miniature
 from compat_tests.numpy_decoder import NumpyDecoder, read_variables
-from whisper_max_backend.engine.rules import Timestamps, fixed_bans, make_rules
-from whisper_max_backend.engine.search import DecodingOptions, Hypotheses, decode
+from whisper_max_backend.engine.search.decode import DecodingOptions, Hypotheses, decode
+from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
 
 BATCH = 3
 

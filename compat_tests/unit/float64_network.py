@@ -8,8 +8,8 @@ from typing import cast
 
 import numpy as np
 
-from whisper_max_backend.engine.checkpoint import Checkpoint, Dimensions, expected_shapes
-from whisper_max_backend.engine.vocabulary import Vocabulary
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 

@@ -118,7 +118,7 @@ class Outcome:
 
 _LOADING = """
 import json, re, sys
-from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 def peak():
     # ru_maxrss would begin at what the process that started this one takes.

@@ -14,11 +14,11 @@ from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from max.graph.dim import DimLike
 
-from whisper_max_backend.engine.artifacts import compiled
-from whisper_max_backend.engine.cpu_target import has_tiles
-from whisper_max_backend.engine.graphs.layers import new_graph
-from whisper_max_backend.engine.packing import PANEL, TILE_BYTES
-from whisper_max_backend.engine.session import Model, Session
+from whisper_max_backend.engine.compile.artifacts import compiled
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.session import Model, Session
+from whisper_max_backend.engine.cpu.weights import PANEL, TILE_BYTES
+from whisper_max_backend.engine.graphs.ops import new_graph
 
 STORAGES = (DType.float32, DType.float16, DType.bfloat16, DType.int8)
 """What matrices may be kept in."""

@@ -10,9 +10,9 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, vocabulary_tokens
 from compat_tests.unit.decoding_case import make_livelier
-from whisper_max_backend.engine import search
-from whisper_max_backend.engine.decoder import Decoder
-from whisper_max_backend.engine.steps import DecoderState
+from whisper_max_backend.engine.cpu.decoder import Decoder
+from whisper_max_backend.engine.search import beam
+from whisper_max_backend.engine.state.decoder_state import DecoderState
 from whisper_max_backend.engine.whisper import Whisper
 
 pytestmark = pytest.mark.timeout(900)  # a miniature may have to be compiled
@@ -127,13 +127,13 @@ def test_another_step_than_the_foreseen_one(
     model: Whisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search that goes elsewhere is answered as if nothing had been made ahead."""
-    register = search.BeamSearch._register
+    register = beam.BeamSearch._register
 
     def swapped(self: Any, step: int, *args: Any) -> tuple[list[int], bool]:
         kept, ended = register(self, step, *args)
         return (kept[::-1] if step % 3 == 0 else kept), ended
 
-    monkeypatch.setattr(search.BeamSearch, "_register", swapped)
+    monkeypatch.setattr(beam.BeamSearch, "_register", swapped)
     watched = Watched(monkeypatch)
     found = generate(model, 1, True, beam_size=5)
     assert 0 < watched.taken < watched.made_ahead

@@ -18,9 +18,9 @@ from max.driver import CPU
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
-from whisper_max_backend.engine import artifacts, cpu_target, progress, scratch
-from whisper_max_backend.engine import cache as places
-from whisper_max_backend.engine.session import Session
+from whisper_max_backend.engine.compile import artifacts, cpu_target, progress, scratch
+from whisper_max_backend.engine.compile import cache as places
+from whisper_max_backend.engine.compile.session import Session
 
 
 def double_graph() -> Graph:
@@ -237,7 +237,7 @@ def test_processes_compile_once(cache: Path) -> None:
         import sys
         from whisper_max_backend.engine import artifacts
         from max.driver import CPU
-        from whisper_max_backend.engine.session import Session
+        from whisper_max_backend.engine.compile.session import Session
         from compat_tests.unit.test_artifacts import double_graph, run
 
         def build():

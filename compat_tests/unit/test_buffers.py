@@ -7,7 +7,7 @@ import pytest
 from max.driver import CPU, Buffer
 from max.dtype import DType
 
-from whisper_max_backend.engine.buffers import BufferPool
+from whisper_max_backend.engine.state.buffer_pool import BufferPool
 
 
 class Borrower:

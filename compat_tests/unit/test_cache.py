@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from whisper_max_backend.cli import main
-from whisper_max_backend.engine import artifacts, cache
-from whisper_max_backend.engine.locks import lock, locked
+from whisper_max_backend.engine.compile import artifacts, cache
+from whisper_max_backend.system.file_locks import lock, locked
 
 NAME = f"thing-{'0' * 32}.mef"
 OTHER = f"other-{'1' * 32}.mef"

@@ -10,7 +10,7 @@ import pytest
 from max.driver import CPU, Buffer
 from max.dtype import DType
 
-from whisper_max_backend.engine.caches import Layout, Part, PrivateCaches, SharedCaches
+from whisper_max_backend.engine.state.kv_cache import Layout, Part, PrivateCaches, SharedCaches
 
 pytestmark = pytest.mark.timeout(60)
 

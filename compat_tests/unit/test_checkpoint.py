@@ -21,7 +21,7 @@ from compat_tests.miniature import (
     random_weights,
     vocabulary_tokens,
 )
-from whisper_max_backend.engine.checkpoint import dense, expected_shapes, load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import dense, expected_shapes, load_checkpoint
 
 QUANTIZATIONS = {
     None: "float32",

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from compat_tests.models import model_directory
-from whisper_max_backend.engine import artifacts, cache, scratch
-from whisper_max_backend.engine.executable_memory import require_executable_memory
+from whisper_max_backend.engine.compile import artifacts, cache, scratch
+from whisper_max_backend.system.executable_memory import require_executable_memory
 
 ROOT = Path(__file__).parents[2]
 STRANGER = 54321
@@ -141,7 +141,7 @@ def test_kernels_that_do_not_compile_are_translated_once(
 def test_small_limit_on_files_is_as_a_full_disk(place: Path) -> None:
     program = (
         "import resource\n"
-        "from whisper_max_backend.engine.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
         "print(scratch_folder())"
     )
@@ -173,7 +173,7 @@ def test_a_killed_process_leaves_nothing_among_the_temporary_files(
     monkeypatch.setenv(cache.VARIABLE, "/dev/null/cache")
     program = (
         "import os, signal\n"
-        "from whisper_max_backend.engine.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
         "print(scratch_folder(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -192,7 +192,7 @@ def test_a_killed_process_leaves_nothing_among_the_temporary_files(
 def test_a_forked_process_has_a_folder_of_its_own(place: Path) -> None:
     program = (
         "import os, sys\n"
-        "from whisper_max_backend.engine.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
         "mine = scratch_folder()\n"
         "child = os.fork()\n"
         "if not child:\n"
@@ -212,7 +212,7 @@ COMPILE = """
     from compat_tests.unit.test_artifacts import double_graph, run
     from max.driver import CPU
     from whisper_max_backend.engine import artifacts
-    from whisper_max_backend.engine.session import Session
+    from whisper_max_backend.engine.compile.session import Session
 
     before = dict(os.environ)
     session = Session([CPU()])

@@ -13,11 +13,11 @@ from max.dtype import DType
 
 from compat_tests.miniature import make_model
 from whisper_max_backend.cli import main
-from whisper_max_backend.engine import devices
-from whisper_max_backend.engine.checkpoint import Dimensions
-from whisper_max_backend.engine.device_runtime import memory_needed
-from whisper_max_backend.engine.device_weights import weight_bytes
-from whisper_max_backend.engine.precision import select
+from whisper_max_backend.engine.api import devices
+from whisper_max_backend.engine.api.compute_types import select
+from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.gpu.model import memory_needed
+from whisper_max_backend.engine.gpu.weights import weight_bytes
 from whisper_max_backend.engine.whisper import Whisper
 
 BASE = Dimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
@@ -117,7 +117,7 @@ def test_too_little_memory_is_told_before_loading(
     gpu: Any = SimpleNamespace(stats={"free_memory": 1000}, label="gpu", id=0, api="cuda")
     monkeypatch.setattr(devices, "gpu_count", lambda: 1)
     monkeypatch.setattr("whisper_max_backend.engine.whisper.open_gpu", lambda index: gpu)
-    monkeypatch.setattr("whisper_max_backend.engine.device_runtime.compiled", None)
+    monkeypatch.setattr("whisper_max_backend.engine.gpu.model.compiled", None)
     make_model(tmp_path, "one-head")
     with pytest.raises(RuntimeError, match=r"gpu 0 has 1 MiB .* are missing"):
         Whisper(tmp_path, device="cuda", compute_type="float32")

@@ -18,9 +18,9 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.numpy_runtime import both, random_features, storage
-from whisper_max_backend.engine.randomness import request_seed, set_random_seed
+from whisper_max_backend.engine.api.results import EncoderOutput, WhisperGenerationResult
+from whisper_max_backend.engine.api.seed import request_seed, set_random_seed
 from whisper_max_backend.engine.replica import GenerationOptions
-from whisper_max_backend.engine.results import EncoderOutput, WhisperGenerationResult
 from whisper_max_backend.engine.whisper import Whisper
 
 BATCH, FRAMES = 2, 60

@@ -18,8 +18,8 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.numpy_runtime import NumpyWhisper, both, random_features
-from whisper_max_backend.engine.native import thread_ids
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.system.os_threads import thread_ids
 
 PROMPTS = [["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]] * 2
 

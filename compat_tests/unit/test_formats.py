@@ -26,9 +26,9 @@ from compat_tests.miniature_formats import (
     torch_save,
 )
 from compat_tests.miniature_formats import split as separated
-from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
-from whisper_max_backend.engine.formats import split
-from whisper_max_backend.engine.formats.source import Lazy
+from whisper_max_backend.engine.checkpoint import name_tables
+from whisper_max_backend.engine.checkpoint.files import Lazy
+from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 ARCHITECTURE = ARCHITECTURES["small-heads"]
 
@@ -59,9 +59,9 @@ def test_three_formats_of_one_model(name, dtype, tmp_path, monkeypatch):
 def test_separating_is_the_reverse_of_fusing(tmp_path):
     checkpoint = load_checkpoint(make_model(tmp_path / "ct2", "small-heads"))
     layers = (checkpoint.dimensions.n_audio_layer, checkpoint.dimensions.n_text_layer)
-    apart = split.separate(checkpoint.weights, split.OPENAI, *layers)
+    apart = name_tables.separate(checkpoint.weights, name_tables.OPENAI, *layers)
     assert set(apart) == set(separated(random_weights(ARCHITECTURE), OPENAI))
-    fused = split.fuse(apart, split.OPENAI, *layers)
+    fused = name_tables.fuse(apart, name_tables.OPENAI, *layers)
     assert set(fused) == set(checkpoint.weights)
     for name, entry in fused.items():
         values = entry.make() if isinstance(entry, Lazy) else entry

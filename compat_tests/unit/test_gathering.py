@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from whisper_max_backend.engine.gathering import Gathering
+from whisper_max_backend.engine.serving.batching import Gathering
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -10,8 +10,8 @@ import pytest
 from max.dtype import DType
 
 from benchmarks.gpu import cases, machine, models, peers
-from whisper_max_backend.engine.checkpoint import dense
-from whisper_max_backend.engine.device_weights import weight_bytes
+from whisper_max_backend.engine.checkpoint.load import dense
+from whisper_max_backend.engine.gpu.weights import weight_bytes
 
 SMALL = ("--size", "miniature", "--device", "cpu", "--tokens", "4", "--batch", "2", "--rounds", "1")
 

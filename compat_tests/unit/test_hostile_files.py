@@ -30,9 +30,13 @@ from compat_tests.unit.hostile_files import (
     with_header,
     with_pickle,
 )
-from whisper_max_backend.engine.checkpoint import Dimensions, expected_shapes, load_checkpoint
-from whisper_max_backend.engine.formats import split
-from whisper_max_backend.engine.formats.pickled import read_pickle
+from whisper_max_backend.engine.checkpoint import name_tables
+from whisper_max_backend.engine.checkpoint.load import (
+    Dimensions,
+    expected_shapes,
+    load_checkpoint,
+)
+from whisper_max_backend.engine.checkpoint.pickle_reader import read_pickle
 
 ONE = storage(8)  # of eight numbers
 LAST = view(ONE, 7, (8,), (0,))  # the last of them eight times
@@ -265,7 +269,7 @@ def test_tensors_that_share_their_bytes(copy):
             "shape": zeros.shape,
             "data_offsets": [0, 4 * zeros.size],
         }
-        for name, zeros in split.separate(weights, split.HUGGING_FACE, 200, 200).items()
+        for name, zeros in name_tables.separate(weights, name_tables.HUGGING_FACE, 200, 200).items()
     }
     data = json.dumps(header).encode()
     content = len(data).to_bytes(8, "little") + data + bytes(1 << 21)

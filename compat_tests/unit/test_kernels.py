@@ -15,11 +15,11 @@ from max.dtype import DType
 
 from compat_tests.miniature import to_bfloat16
 from compat_tests.unit.kernel_graph import Kernels, normal, packed, packed_bfloat16
-from whisper_max_backend.engine import packer
-from whisper_max_backend.engine.cpu_target import has_tiles
-from whisper_max_backend.engine.graphs.packing import CONVERSIONS
-from whisper_max_backend.engine.packer import ALIGNMENT, Packer, aligned, aligned_bytes
-from whisper_max_backend.engine.packing import matrix_bytes
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.cpu import weight_packer
+from whisper_max_backend.engine.cpu.graphs.packing import CONVERSIONS
+from whisper_max_backend.engine.cpu.weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
+from whisper_max_backend.engine.cpu.weights import matrix_bytes
 
 TOLERANCE = 2e-6
 """Largest ``||out - reference|| / ||reference||``: sums of up to a thousand float32 products."""
@@ -80,7 +80,7 @@ FLOATS = [(kind.name, kept.name) for kind, kept in CONVERSIONS if kept != DType.
 @pytest.mark.parametrize(("kind", "storage"), FLOATS)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_pack(kind: str, storage: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packer, "SHARED", 0)
+    monkeypatch.setattr(weight_packer, "SHARED", 0)
     weights, scales, expected = [], [], []
     for shape in [(1, 1), (32, 7), (33, 5), (100, 130)]:
         weight = normal(*shape, scale=30).astype(np.float32)
@@ -107,7 +107,7 @@ def test_pack(kind: str, storage: str, threads: int, monkeypatch: pytest.MonkeyP
 
 def test_pack_in_several_executions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many matrices at once as there may be in memory twice; one that is larger by itself."""
-    monkeypatch.setattr(packer, "AT_ONCE", 1000)
+    monkeypatch.setattr(weight_packer, "AT_ONCE", 1000)
     weights = [normal(*shape).astype(np.float32) for shape in [(5, 20), (7, 20), (40, 20), (2, 3)]]
     for panels, weight in zip(pack(weights, "float32"), weights, strict=True):
         np.testing.assert_array_equal(panels, packed(weight))

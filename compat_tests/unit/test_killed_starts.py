@@ -14,7 +14,7 @@ COMPILE = """
 from compat_tests.unit.test_artifacts import double_graph, run
 from max.driver import CPU
 from whisper_max_backend.engine import artifacts
-from whisper_max_backend.engine.session import Session
+from whisper_max_backend.engine.compile.session import Session
 
 session = Session([CPU()])
 artifacts.kernels_path()

@@ -10,7 +10,7 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, SPECK, make_model, vocabulary_tokens
 from compat_tests.miniature_formats import make_hugging_face
-from whisper_max_backend.engine.checkpoint import load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 ARCHITECTURE = ARCHITECTURES["one-head"]
 COUNT = len(vocabulary_tokens(ARCHITECTURE))

@@ -12,14 +12,14 @@ import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model
 from compat_tests.unit.float64_network import Network, random_checkpoint
-from whisper_max_backend.engine.checkpoint import Dimensions, load_checkpoint
-from whisper_max_backend.engine.cpu_target import has_tiles
-from whisper_max_backend.engine.decoder_protocol import Sampling
-from whisper_max_backend.engine.packing import packed_weights
-from whisper_max_backend.engine.prebuild import storages
-from whisper_max_backend.engine.rules import Constraints
-from whisper_max_backend.engine.runtime import Runtime
-from whisper_max_backend.engine.steps import DecoderState
+from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.cpu.model import Runtime
+from whisper_max_backend.engine.cpu.prebuild import storages
+from whisper_max_backend.engine.cpu.weights import packed_weights
+from whisper_max_backend.engine.search.protocol import Sampling
+from whisper_max_backend.engine.search.rules import Constraints
+from whisper_max_backend.engine.state.decoder_state import DecoderState
 
 TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "bfloat16": 0.02, "int8": 0.04}
 """Largest relative error, by what matrices are kept in; float16 is widened, so it costs nothing."""

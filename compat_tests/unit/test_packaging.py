@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import whisper_max_backend
-from whisper_max_backend.engine.cpu_target import TARGETS, apply_cpu_target
+from whisper_max_backend.engine.compile.cpu_target import TARGETS, apply_cpu_target
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -49,7 +49,7 @@ def test_an_installed_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> No
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from whisper_max_backend.engine.artifacts import kernel_sources\n"
+        "from whisper_max_backend.engine.compile.artifacts import kernel_sources\n"
         "print(kernel_sources())"
     )
     printed = subprocess.run(

@@ -189,7 +189,7 @@ def test_probes() -> None:
 
 
 def test_max_without_max(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "whisper_max_backend.engine.devices", raising=False)
+    monkeypatch.delitem(sys.modules, "whisper_max_backend.engine.api.devices", raising=False)
     monkeypatch.setitem(sys.modules, "whisper_max_backend.engine", None)
     availability = plugins.backends()["max"].probe()
     assert not availability.usable

@@ -9,9 +9,9 @@ import ctranslate2
 import pytest
 
 from compat_tests.miniature import make_model
-from whisper_max_backend.engine import precision
-from whisper_max_backend.engine.cpu_target import has_tiles
-from whisper_max_backend.engine.precision import Capabilities, Precision, resolve, select
+from whisper_max_backend.engine.api import compute_types
+from whisper_max_backend.engine.api.compute_types import Capabilities, Precision, resolve, select
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
 
 REQUESTS = (
     "default",
@@ -82,8 +82,8 @@ def test_other_types_than_names_are_type_errors(saved_model: tuple[Path, str], w
 def test_a_type_without_kernels_runs_in_float32_and_says_so_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    precision._tell_substitution.cache_clear()
-    monkeypatch.setattr(precision, "capabilities", lambda device: Capabilities(int16=True))
+    compute_types._tell_substitution.cache_clear()
+    monkeypatch.setattr(compute_types, "capabilities", lambda device: Capabilities(int16=True))
     with caplog.at_level(logging.INFO, logger="whisper_max_backend"):
         for _ in range(2):
             chosen = select("int16", "float32", "cpu", "cpu")

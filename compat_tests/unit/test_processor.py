@@ -16,17 +16,17 @@ import pytest
 import whisper_max_backend
 from compat_tests.models import model_directory
 from whisper_max_backend import install, load_model, plugins, swap
-from whisper_max_backend.engine import processor
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.system import cpu_features
 
 V2 = frozenset({"sse4_2", "ssse3", "popcnt", "cx16", "aes"})
-V3 = V2 | processor.X86_64_V3
+V3 = V2 | cpu_features.X86_64_V3
 
 
 @pytest.fixture
 def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(processor, "processor_features", lambda: V3 - {"avx2"})
+    monkeypatch.setattr(cpu_features, "processor_features", lambda: V3 - {"avx2"})
     for told in (swap._told, plugins._tell_passed_over):
         told.clear() if isinstance(told, set) else told.cache_clear()
 
@@ -35,7 +35,7 @@ def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     ("machine", "features", "missing"),
     [
         ("x86_64", V3, []),
-        ("AMD64", V2, sorted(processor.X86_64_V3)),
+        ("AMD64", V2, sorted(cpu_features.X86_64_V3)),
         ("x86_64", V3 - {"fma"}, ["fma"]),
         ("x86_64", frozenset(), []),  # not known
         ("aarch64", {"asimd", "fp"}, []),
@@ -46,8 +46,8 @@ def test_missing_features(
     monkeypatch: pytest.MonkeyPatch, machine: str, features: frozenset[str], missing: list[str]
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(processor, "processor_features", lambda: features)
-    assert processor.missing_features() == missing
+    monkeypatch.setattr(cpu_features, "processor_features", lambda: features)
+    assert cpu_features.missing_features() == missing
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_missing_features(
         (V3, V3, {"avx512f"}, V3),
         (V3 | {"avx512f", "avx512_vnni"}, V3, {"avx512f"}, V3 | {"avx512_vnni"}),  # QEMU
         (V2, frozenset(), frozenset(), V2),  # no glibc
-        (frozenset(), processor.X86_64_V3, {"avx512f"}, processor.X86_64_V3),  # QEMU on ARM
+        (frozenset(), cpu_features.X86_64_V3, {"avx512f"}, cpu_features.X86_64_V3),  # QEMU on ARM
     ],
 )
 def test_cpuid_corrects_what_linux_lists(
@@ -66,9 +66,9 @@ def test_cpuid_corrects_what_linux_lists(
     inactive: frozenset[str],
     expected: frozenset[str],
 ) -> None:
-    monkeypatch.setattr(processor, "_listed_features", lambda: listed)
-    monkeypatch.setattr(processor, "_cpuid_features", lambda: (active, inactive))
-    assert processor.processor_features.__wrapped__() == expected
+    monkeypatch.setattr(cpu_features, "_listed_features", lambda: listed)
+    monkeypatch.setattr(cpu_features, "_cpuid_features", lambda: (active, inactive))
+    assert cpu_features.processor_features.__wrapped__() == expected
 
 
 @pytest.mark.skipif(
@@ -78,7 +78,7 @@ def test_cpuid_corrects_what_linux_lists(
 def test_cpuid_is_asked_in_this_process() -> None:
     """What this machine lists, it can use, unless glibc is told otherwise."""
     code = (
-        "from whisper_max_backend.engine.processor import _cpuid_features, _listed_features\n"
+        "from whisper_max_backend.system.cpu_features import _cpuid_features, _listed_features\n"
         "print(*sorted(_listed_features() & _cpuid_features()[1]))"
     )
     tunables = "glibc.cpu.hwcaps=-AVX2,-FMA"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from max.driver import CPU, Buffer
 
-from whisper_max_backend.engine import replays as module
-from whisper_max_backend.engine.replays import Replays
-from whisper_max_backend.engine.staging import parts, staged
+from whisper_max_backend.engine.gpu import captured_graphs as module
+from whisper_max_backend.engine.gpu.captured_graphs import Replays
+from whisper_max_backend.engine.gpu.upload import parts, staged
 
 KEPT = (Buffer.from_numpy(np.full(1, 100, np.int32)), Buffer.from_numpy(np.zeros(1, np.int32)))
 OTHER = (Buffer.from_numpy(np.full(1, 500, np.int32)), KEPT[1])

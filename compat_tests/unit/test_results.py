@@ -11,13 +11,13 @@ import pytest
 from max.driver import Buffer
 from max.dtype import DType
 
-from whisper_max_backend.engine.arrays import ArrayView, EncoderOutput
-from whisper_max_backend.engine.results import (
+from whisper_max_backend.engine.api.arrays import ArrayView, EncoderOutput
+from whisper_max_backend.engine.api.results import (
     WhisperAlignmentResult,
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
-from whisper_max_backend.engine.workers import Posted
+from whisper_max_backend.engine.serving.workers import Posted
 
 REFERENCE = {
     WhisperGenerationResult: ctranslate2._ext.WhisperGenerationResult,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_max_backend.engine.rules import (
+from whisper_max_backend.engine.search.rules import (
     NoRepeatNgram,
     RepetitionPenalty,
     Rule,

@@ -12,8 +12,13 @@ import pytest
 
 from compat_tests.numpy_decoder import NumpyDecoder, NumpyState, pick
 from compat_tests.unit.decoding_case import BATCH, DecodingCase, load_case
-from whisper_max_backend.engine.rules import make_rules
-from whisper_max_backend.engine.search import Candidates, DecodingOptions, Sampling, decode
+from whisper_max_backend.engine.search.decode import (
+    Candidates,
+    DecodingOptions,
+    Sampling,
+    decode,
+)
+from whisper_max_backend.engine.search.rules import make_rules
 
 
 @pytest.fixture(scope="module", params=[0, 5])

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from max.driver import CPU
 
-from whisper_max_backend.engine import session
-from whisper_max_backend.engine.artifacts import compiled
-from whisper_max_backend.engine.shared import shared_artifact, shared_models
+from whisper_max_backend.engine.compile import session
+from whisper_max_backend.engine.compile.artifacts import compiled
+from whisper_max_backend.engine.cpu.shared_graphs import shared_artifact, shared_models
 
 
 def warp(model: Any) -> list[int]:
@@ -39,7 +39,8 @@ def test_all_of_max_loads_the_same_where_its_core_has_other_names(
 def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
     shared_models()  # compiled by now
     script = (
-        "import sys; from whisper_max_backend.engine.shared import shared_models; shared_models();"
+        "import sys\n"
+        "from whisper_max_backend.engine.cpu.shared_graphs import shared_models; shared_models()\n"
         "print('max.graph' in sys.modules, 'max.engine' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

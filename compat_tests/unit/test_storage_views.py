@@ -19,8 +19,8 @@ from max.dtype import DType
 
 from compat_tests.miniature import ARCHITECTURES, make_model, to_bfloat16
 from compat_tests.numpy_runtime import both, random_features, storage
-from whisper_max_backend.engine.arrays import ArrayView, EncoderOutput
-from whisper_max_backend.engine.bfloat16 import rounded, widened
+from whisper_max_backend.engine.api.arrays import ArrayView, EncoderOutput
+from whisper_max_backend.engine.checkpoint.bfloat16 import rounded, widened
 from whisper_max_backend.engine.whisper import Whisper
 
 FLOATS = ("float32", "float16", "bfloat16")

@@ -4,8 +4,8 @@ import ctranslate2
 import pytest
 
 from compat_tests.miniature import ARCHITECTURES, make_model, make_tokenizer, vocabulary_tokens
-from whisper_max_backend.engine.checkpoint import load_checkpoint
-from whisper_max_backend.engine.vocabulary import Vocabulary
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
+from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from whisper_max_backend.engine.workers import Posted, Workers
+from whisper_max_backend.engine.serving.workers import Posted, Workers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -170,7 +170,7 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(run: Callable[[], None]) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr("whisper_max_backend.engine.workers.start_thread", refuse)
+    monkeypatch.setattr("whisper_max_backend.engine.serving.workers.start_thread", refuse)
     workers = Workers(["model"])
     assert workers.run(lambda model: model) == "model"
     assert workers.post(lambda model: 2 * model).result() == "modelmodel"

@@ -20,7 +20,7 @@ from compat_tests.unit.hostile_files import (
     with_header,
     with_pickle,
 )
-from whisper_max_backend.engine.checkpoint import dense, load_checkpoint
+from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 VALUES: list = [
     *(None, True, False, 0, -1, 5, 1.5, 10**30, -(10**30), 2**63, 1e308, "", "x", "\0"),

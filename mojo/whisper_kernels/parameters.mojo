@@ -1,6 +1,6 @@
 """A model's weights, one after another in the order in which they are used.
 
-The loader lays them out (`engine/packing.py`); every part begins at a multiple of 64 bytes.
+The loader lays them out (`engine/cpu/weights.py`); every part begins at a multiple of 64 bytes.
 """
 
 from std.math import align_up

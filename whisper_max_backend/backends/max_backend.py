@@ -29,10 +29,12 @@ class MaxBackend:
 
     def probe(self) -> Availability:
         try:
-            from ..engine.processor import require_processor
+            from ..system.cpu_features import require_processor
 
             require_processor()
-            from ..engine import cpu_target, devices, executable_memory
+            from ..engine.api import devices
+            from ..engine.compile import cpu_target
+            from ..system import executable_memory
 
             cpu_target.apply_cpu_target()
             executable_memory.require_executable_memory()
@@ -59,13 +61,13 @@ class MaxBackend:
 
 def _accepted(device: str) -> tuple[str, ...]:
     """The compute types that a model on this device may be asked for."""
-    from ..engine import precision
+    from ..engine.api import compute_types
 
-    able, kernels = precision.capabilities(device), precision.kernels(device)
+    able, kernels = compute_types.capabilities(device), compute_types.kernels(device)
     accepted = []
     for name in _COMPUTE_TYPES:
         with suppress(ValueError):
-            precision.resolve(name, "float32", able, device, kernels)
+            compute_types.resolve(name, "float32", able, device, kernels)
             accepted.append(name)
     return tuple(accepted)
 

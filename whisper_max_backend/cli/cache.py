@@ -12,7 +12,7 @@ def show_cache(clear: bool) -> None:
 
     That is what killed processes have left, and what has not been used for 90 days.
     """
-    from ..engine.cache import cache_folder, contents, trusted_folder
+    from ..engine.compile.cache import cache_folder, contents, trusted_folder
 
     try:
         folder = trusted_folder()

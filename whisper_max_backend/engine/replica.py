@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import requests
-from .arrays import ArrayView, EncoderOutput
-from .decoding_options import DecodingOptions
-from .requests import Features
-from .results import WhisperAlignmentResult, WhisperGenerationResult
-from .rules import Rules, Timestamps, fixed_bans, make_rules
-from .search import decode
-from .vocabulary import Vocabulary
+from .api import arguments
+from .api.arguments import Features
+from .api.arrays import ArrayView, EncoderOutput
+from .api.results import WhisperAlignmentResult, WhisperGenerationResult
+from .checkpoint.vocabulary import Vocabulary
+from .search.decode import decode
+from .search.options import DecodingOptions
+from .search.rules import Rules, Timestamps, fixed_bans, make_rules
 
 if TYPE_CHECKING:
-    from .device_runtime import DeviceRuntime
-    from .runtime import Runtime
-    from .sharing import SharedRuntime
+    from .cpu.model import Runtime
+    from .gpu.model import DeviceRuntime
+    from .serving.shared_model import SharedRuntime
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Replica:
             ValueError: Features of another shape.
         """
         dimensions = self._runtime.dimensions
-        requests.check_features(features, dimensions)
+        arguments.check_features(features, dimensions)
         batch, _, frames = features.shape
         if batch == 0:
             empty = np.empty((0, (frames + 1) // 2, dimensions.n_audio_state), np.float32)
@@ -99,12 +99,12 @@ class Replica:
             ValueError: Prompts, options or features that do not work or do not belong together.
             RuntimeError: A prompt that is longer than the text context.
         """
-        requests.check_batch("prompts", len(prompts), features)
+        arguments.check_batch("prompts", len(prompts), features)
         if not prompts:
             return []
         vocabulary, decoder = self._vocabulary, self._runtime.decoder
-        requests.check_ids("prompts", prompts, vocabulary.size)
-        sot_index, prompt_length = requests.check_prompts(prompts, vocabulary)
+        arguments.check_ids("prompts", prompts, vocabulary.size)
+        sot_index, prompt_length = arguments.check_prompts(prompts, vocabulary)
 
         # The last task token starts the decoding; those before it only fill the caches.
         start_step = prompt_length - 1
@@ -114,7 +114,7 @@ class Replica:
         n_text_ctx = self._runtime.dimensions.n_text_ctx
         prefix = max(map(len, prompts)) - prompt_length
         certain = start_step + max(0, min(prefix, decoding.max_length))
-        requests.check_positions(certain, n_text_ctx, "the longest prompt")
+        arguments.check_positions(certain, n_text_ctx, "the longest prompt")
         decoding.validate(decoder.n_vocab)
         suppressed = fixed_bans(
             options.suppress_tokens,
@@ -210,7 +210,7 @@ class Replica:
             ValueError: Arguments that do not belong together.
             RuntimeError: The model names no alignment heads, or a text is too long.
         """
-        requests.check_batch("text_tokens", len(text_tokens), features)
+        arguments.check_batch("text_tokens", len(text_tokens), features)
         if not text_tokens:
             return []
         if len(num_frames) != len(text_tokens):
@@ -232,8 +232,8 @@ class Replica:
                 "'alignment_heads' in config.json is empty; name the heads, or remove it"
             )
         vocabulary = self._vocabulary
-        requests.check_ids("start_sequence", [start_sequence], vocabulary.size)
-        requests.check_ids("text_tokens", text_tokens, vocabulary.size)
+        arguments.check_ids("start_sequence", [start_sequence], vocabulary.size)
+        arguments.check_ids("text_tokens", text_tokens, vocabulary.size)
         rows = [
             [*start_sequence, vocabulary.no_timestamps, *text, vocabulary.eot]
             for text in text_tokens
@@ -241,7 +241,7 @@ class Replica:
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.max())
         n_text_ctx = self._runtime.dimensions.n_text_ctx
-        requests.check_positions(longest, n_text_ctx, "the longest text with what frames it")
+        arguments.check_positions(longest, n_text_ctx, "the longest text with what frames it")
 
         encoded = self._encoded(features)
         frames = np.minimum(np.array(num_frames) // 2, encoded.shape[1]).astype(np.int32)
@@ -268,7 +268,7 @@ class Replica:
 
     def _encoded(self, features: Features) -> Any:
         """Encoder output on this device, from features or from encoder output."""
-        if not requests.is_encoded(features, self._runtime.dimensions):
+        if not arguments.is_encoded(features, self._runtime.dimensions):
             features = self.encode(features)
         buffer = features.buffer if isinstance(features, ArrayView) else features
         return self._runtime.to_device(buffer)

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import requests
-from .arrays import EncoderOutput
-from .checkpoint import Checkpoint, load_checkpoint
-from .devices import device_indices, open_gpu, resolve_device
-from .formats.source import file_contents
-from .precision import requested_for, select
-from .process import check_not_forked, inside_max
-from .processor import require_processor
-from .randomness import request_seed
-from .replica import GenerationOptions, Replica
-from .results import (
+from ..system.cpu_features import require_processor
+from ..system.process import check_not_forked, inside_max
+from .api import arguments
+from .api.arrays import EncoderOutput
+from .api.compute_types import requested_for, select
+from .api.devices import device_indices, open_gpu, resolve_device
+from .api.results import (
     WhisperAlignmentResult,
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
-from .workers import REQUESTS_AT_ONCE, Workers
+from .api.seed import request_seed
+from .checkpoint.files import file_contents
+from .checkpoint.load import Checkpoint, load_checkpoint
+from .replica import GenerationOptions, Replica
+from .serving.workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
-    from .device_runtime import DeviceRuntime
-    from .runtime import Runtime
-    from .sharing import SharedRuntime
+    from .cpu.model import Runtime
+    from .gpu.model import DeviceRuntime
+    from .serving.shared_model import SharedRuntime
 
 
 class Whisper:
@@ -87,12 +87,12 @@ class Whisper:
         self._device = resolve_device(device)
         self._device_index = device_indices(device_index, self._device)
         requested_for(compute_type, device)  # a wrong name is told before anything is loaded
-        self._workers_per_device = requests.count("inter_threads", inter_threads)
+        self._workers_per_device = arguments.count("inter_threads", inter_threads)
         if self._workers_per_device == 0:
             raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
-        self._threads = requests.count("intra_threads", intra_threads)
-        max_queued = requests.integer("max_queued_batches", max_queued_batches)
-        requests.check_ways(tensor_parallel, flash_attention)
+        self._threads = arguments.count("intra_threads", intra_threads)
+        max_queued = arguments.integer("max_queued_batches", max_queued_batches)
+        arguments.check_ways(tensor_parallel, flash_attention)
 
         self._loading = threading.Lock()
         self._cached: Checkpoint | None = None
@@ -178,7 +178,7 @@ class Whisper:
             TypeError, ValueError: Not an array, or not of this shape.
             RuntimeError: The model is unloaded.
         """
-        array = requests.as_features(features)
+        array = arguments.as_features(features)
         return self._workers.run(lambda replica: replica.encode(array, to_cpu))
 
     def generate(
@@ -235,29 +235,29 @@ class Whisper:
             ValueError: Prompts, options or features that do not work or do not belong together.
             RuntimeError: The model is unloaded, or a prompt is longer than the text context.
         """
-        batch = requests.prompt_ids(prompts, self._vocabulary)
+        batch = arguments.prompt_ids(prompts, self._vocabulary)
         suppressed = () if suppress_tokens is None else suppress_tokens
         options = GenerationOptions(
-            beam_size=requests.count("beam_size", beam_size),
-            patience=requests.real("patience", patience),
-            num_hypotheses=requests.count("num_hypotheses", num_hypotheses),
-            length_penalty=requests.real("length_penalty", length_penalty),
-            repetition_penalty=requests.real("repetition_penalty", repetition_penalty),
-            no_repeat_ngram_size=requests.count("no_repeat_ngram_size", no_repeat_ngram_size),
-            max_length=requests.count("max_length", max_length),
+            beam_size=arguments.count("beam_size", beam_size),
+            patience=arguments.real("patience", patience),
+            num_hypotheses=arguments.count("num_hypotheses", num_hypotheses),
+            length_penalty=arguments.real("length_penalty", length_penalty),
+            repetition_penalty=arguments.real("repetition_penalty", repetition_penalty),
+            no_repeat_ngram_size=arguments.count("no_repeat_ngram_size", no_repeat_ngram_size),
+            max_length=arguments.count("max_length", max_length),
             return_scores=bool(return_scores),
             return_logits_vocab=bool(return_logits_vocab),
             return_no_speech_prob=bool(return_no_speech_prob),
-            max_initial_timestamp_index=requests.count(
+            max_initial_timestamp_index=arguments.count(
                 "max_initial_timestamp_index", max_initial_timestamp_index
             ),
             suppress_blank=bool(suppress_blank),
-            suppress_tokens=requests.integers("suppress_tokens", suppressed),
-            sampling_topk=requests.count("sampling_topk", sampling_topk),
-            sampling_temperature=requests.real("sampling_temperature", sampling_temperature),
+            suppress_tokens=arguments.integers("suppress_tokens", suppressed),
+            sampling_topk=arguments.count("sampling_topk", sampling_topk),
+            sampling_temperature=arguments.real("sampling_temperature", sampling_temperature),
             seed=request_seed(),
         )
-        array = requests.as_features(features)
+        array = arguments.as_features(features)
         if asynchronous and isinstance(array, np.ndarray):
             array = array.copy()  # the caller may change its memory while the request waits
 
@@ -267,7 +267,7 @@ class Whisper:
         if asynchronous:
             posted = self._workers.post(request)
             return [
-                WhisperGenerationResultAsync(posted, i) for i in range(requests.batch_size(array))
+                WhisperGenerationResultAsync(posted, i) for i in range(arguments.batch_size(array))
             ]
         return self._workers.run(request)
 
@@ -284,7 +284,7 @@ class Whisper:
             TypeError, ValueError: Not an array, or not of this shape.
             RuntimeError: The model is not multilingual, or unloaded.
         """
-        array = requests.as_features(features)
+        array = arguments.as_features(features)
         return self._workers.run(lambda replica: replica.detect_language(array))
 
     def align(
@@ -314,14 +314,14 @@ class Whisper:
             RuntimeError: The model names no alignment heads, or is unloaded, or a text is longer
                 than the text context.
         """
-        start = requests.counts("start_sequence", start_sequence)
-        texts = requests.batch_of_ids("text_tokens", text_tokens)
+        start = arguments.counts("start_sequence", start_sequence)
+        texts = arguments.batch_of_ids("text_tokens", text_tokens)
         if hasattr(num_frames, "__len__"):
-            frames = requests.counts("num_frames", num_frames)
+            frames = arguments.counts("num_frames", num_frames)
         else:
-            frames = [requests.count("num_frames", num_frames)] * len(texts)
-        width = requests.count("median_filter_width", median_filter_width)
-        array = requests.as_features(features)
+            frames = [arguments.count("num_frames", num_frames)] * len(texts)
+        width = arguments.count("median_filter_width", median_filter_width)
+        array = arguments.as_features(features)
         return self._workers.run(lambda replica: replica.align(array, start, texts, frames, width))
 
     def unload_model(self, to_cpu: bool = False) -> None:
@@ -365,7 +365,7 @@ class Whisper:
             loaded = {i: self._load_runtime(checkpoint, i) for i in self._device_index}
         runtimes: Mapping[int, Runtime | DeviceRuntime | SharedRuntime] = loaded
         if self._shares_steps:
-            from .sharing import SharedRuntime
+            from .serving.shared_model import SharedRuntime
 
             runtimes = {index: SharedRuntime(runtime) for index, runtime in loaded.items()}
         self.log_mel = runtimes[self._device_index[0]].log_mel
@@ -390,9 +390,9 @@ class Whisper:
         """Place the model on one device."""
         # MAX is imported when a model is loaded
         if self._device != "cpu":
-            from .device_runtime import DeviceRuntime
+            from .gpu.model import DeviceRuntime
 
             return DeviceRuntime(checkpoint, open_gpu(device_index), self._precision.running)
-        from .runtime import Runtime
+        from .cpu.model import Runtime
 
         return Runtime(checkpoint, self._precision.running, self._threads)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
-from ..log_mel import BINS, N_FFT
-from .layers import new_graph
+from ..graphs.mel_tables import BINS, N_FFT
+from .ops import new_graph
 
 
 def add_log_mel(module: Module, device: DeviceRef) -> None:

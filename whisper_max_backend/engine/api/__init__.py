@@ -1,0 +1,1 @@
+"""What callers pass to the engine, and what they get from it."""

@@ -1,0 +1,67 @@
+"""What the numbers of a model are kept in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from max.dtype import DType
+
+from ..compile.cpu_target import has_tiles
+from .load import Checkpoint
+
+EMBEDDINGS = "decoder/embeddings/weight"
+FILE_TYPES = {
+    np.dtype(np.float32): DType.float32,
+    np.dtype(np.float16): DType.float16,
+    np.dtype(np.uint16): DType.bfloat16,  # how a checkpoint holds it
+    np.dtype(np.int8): DType.int8,
+}
+"""Of a checkpoint's array, by its own type."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What the numbers of a model are kept in on a CPU.
+
+    Attributes:
+        encoder: The matrices that are read once a window: the encoder's, and the projections to
+            cross-attention keys and values.
+        decoder: The matrices that every step reads.
+        memory: The cross-attention keys and values.
+    """
+
+    encoder: DType
+    decoder: DType
+    memory: DType
+
+    @property
+    def name(self) -> str:
+        """Names the three, as part of a key."""
+        return f"{self.encoder.name}-{self.decoder.name}-{self.memory.name}"
+
+
+def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
+    """What the numbers of a model are kept in on a CPU, for a type that it computes in.
+
+    Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
+    float: widened while computing, they are the very values that a float32 copy would hold. The
+    tile unit would compute in bfloat16, so there they do not stay in that.
+    """
+    if compute_type.startswith("int8"):
+        return Storage(DType.int8, DType.int8, DType.int8)
+    if compute_type == "bfloat16":
+        return Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
+    saved = FILE_TYPES.get(checkpoint.weights[EMBEDDINGS].dtype)
+    kept = (DType.float16,) if has_tiles() else (DType.float16, DType.bfloat16)
+    return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
+
+
+def device_types(compute_type: str) -> tuple[DType, DType]:
+    """On a GPU: the float type that is computed in, and the type of the matrices of a step.
+
+    int8 is of weights only there: what they are multiplied with stays a float. The encoder and the
+    projections to cross-attention keys and values are read once a window, and stay floats too.
+    """
+    floats = DType[compute_type.removeprefix("int8_")]
+    return floats, DType.int8 if compute_type.startswith("int8_") else floats

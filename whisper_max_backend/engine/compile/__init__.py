@@ -1,0 +1,1 @@
+"""Graphs into artifacts: compiled once, kept on disk, loaded by sessions."""

@@ -1,0 +1,116 @@
+"""The processor that CPU kernels are compiled for.
+
+MAX compiles for the processor it detects, and its detection can miss features the processor has
+(behind some hypervisors). The operating system's list of features (`processor`) decides here
+instead, and the answer is an LLVM processor name. ``WHISPER_MAX_CPU_TARGET`` overrides it:
+any LLVM name, or ``native`` to leave the choice to MAX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+from collections.abc import Mapping
+
+from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
+
+from ...system.cpu_features import X86_64_V3, processor_features
+
+VARIABLE = "WHISPER_MAX_CPU_TARGET"
+MAX_DECIDES = "native"
+TILES = "sapphirerapids"
+"""The target whose kernels use the tile unit (Intel AMX)."""
+
+_V4 = X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_VNNI = _V4 | {"avx512_vnni"}
+# What LLVM takes for granted of the first processor with a tile unit, and might use.
+_AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
+_AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma", "gfni"}
+
+# Best first: the first target whose features are all present is taken. These are the levels
+# between which the kernels tell: a processor that has more runs the same code as fast.
+_TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
+    TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
+    "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
+    "x86-64-v4": (frozenset(_V4), "AVX-512"),
+    "x86-64-v3": (X86_64_V3, "AVX2"),
+}
+TARGETS = tuple(_TARGETS)
+"""The processors that kernels are compiled for, best first."""
+
+_log = logging.getLogger("whisper_max_backend")
+
+
+def has_tiles() -> bool:
+    """Whether the kernels of this process use the tile unit, and so compute in bfloat16."""
+    return apply_cpu_target() == TILES
+
+
+def best_target(features: frozenset[str], machine: str | None = None) -> str:
+    """The most capable LLVM processor whose features are all in ``features``; "" if none is.
+
+    ``machine`` is the architecture as ``platform.machine()`` gives it.
+    """
+    if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
+        return ""
+    return next((name for name, (needed, _) in _TARGETS.items() if needed <= features), "")
+
+
+def describe_kernels() -> str:
+    """What the kernels of this process use of the processor, for people."""
+    target = os.environ.get(VARIABLE) or best_target(processor_features())
+    if target in _TARGETS:
+        return f"{_TARGETS[target][1]} ({target})"
+    return target or MAX_DECIDES
+
+
+def apply_cpu_target() -> str:
+    """Choose the processor that kernels are compiled for, once, before anything is compiled.
+
+    A target that the host program has set through ``max.driver`` stays. Returns the target in
+    force ("" when MAX decides).
+    """
+    features = processor_features()
+    current: str = get_virtual_cpu_target()
+    if current:
+        return current
+    asked = os.environ.get(VARIABLE)
+    target = asked or best_target(features)
+    if not target or target == MAX_DECIDES:
+        return ""
+    if asked:
+        _check_known(asked)
+    set_virtual_cpu_target(target)
+    _log.debug("CPU kernels are compiled for %s", target)
+    return target
+
+
+def _check_known(target: str) -> None:
+    """Refuse a name that the compiler does not know: later it would end the process."""
+    from mojo.run import subprocess_run_mojo
+
+    triple = f"{platform.machine()}-unknown-linux-gnu"
+    command = ["build", "--print-supported-cpus", "--target-triple", triple]
+    listing = subprocess_run_mojo(command, capture_output=True, check=False)
+    known = {line.strip() for line in listing.stdout.decode(errors="replace").splitlines()[1:]}
+    if listing.returncode == 0 and target not in known | {"generic"}:
+        raise ValueError(
+            f"{VARIABLE}={target!r} is not a processor that the compiler knows for "
+            f"{platform.machine()}; use one of {', '.join(_TARGETS)}, another that it knows, or "
+            f"{MAX_DECIDES} to let MAX decide"
+        )
+
+
+def describe_cpu_target() -> str:
+    """The target in force, as part of a cache key.
+
+    When MAX decides, code compiled for one processor may not run on another, so the
+    processor's own features stand for its name.
+    """
+    target = apply_cpu_target()
+    if target:
+        return f"{platform.machine()}/{target}"
+    features = " ".join(sorted(processor_features())) or platform.processor()
+    return f"{platform.machine()}/host-{hashlib.sha256(features.encode()).hexdigest()[:16]}"

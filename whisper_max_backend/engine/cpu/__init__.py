@@ -1,0 +1,1 @@
+"""A model on the CPU: its weights, its graphs, its decoder."""

@@ -1,0 +1,18 @@
+"""All graphs of a model, compiled as one module so that they load together."""
+
+from __future__ import annotations
+
+from max.graph import DeviceRef, Module
+
+from ...checkpoint.dtypes import Storage
+from .decoder import DecoderGraphs
+from .encoder import add_encoder, add_memory
+
+
+def build_module(device: DeviceRef, storage: Storage) -> Module:
+    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities``, ``align``."""
+    module = Module()
+    add_encoder(module, device, storage.encoder)
+    add_memory(module, device, storage.encoder, storage.memory)
+    DecoderGraphs(module, device, storage.decoder, storage.memory).add_all()
+    return module

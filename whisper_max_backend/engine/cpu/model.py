@@ -1,0 +1,114 @@
+"""One model on one device: compiled graphs, weights in the layout of the kernels."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from max.driver import CPU, Buffer, Device
+
+from ..checkpoint.dtypes import Storage, storage_for
+from ..checkpoint.load import Checkpoint, dense
+from ..compile.artifacts import CompiledArguments, compiled
+from ..compile.session import Session
+from .decoder import Decoder
+from .weights import packed_weights
+
+if TYPE_CHECKING:
+    from max.graph import Module
+
+_ENCODINGS = "encoder/position_encodings/encodings"
+
+
+class Runtime:
+    """Encodes windows, and has the decoder. Calls of several threads at once are legal."""
+
+    log_mel = None
+    """The transform has no kernel of the model's own: all models of a process share one."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        compute_type: str = "float32",
+        threads: int = 0,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            checkpoint: Weights and dimensions.
+            compute_type: What the kernels compute in: ``"float32"``, ``"bfloat16"`` or
+                ``"int8_float32"``.
+            threads: Threads that compute; 0 for one a core.
+        """
+        self.dimensions = checkpoint.dimensions
+        self._device: Device = CPU()
+        # One pool of threads serves all sessions of a process; a second session that asked for
+        # another number would end the process.
+        session = Session([self._device])
+        storage = storage_for(checkpoint, compute_type)
+        artifact = compiled(**model_artifact(storage, self._device, session))
+        count = _thread_count(threads)
+        self._threads = self.to_device(np.array([count], np.int32))
+        weights = packed_weights(checkpoint, storage, count)
+        self._weights = weights.encoder.to(self._device)
+        d = self.dimensions
+        self._sizes = self.to_device(np.array([d.n_audio_head, d.n_audio_layer], np.int32))
+        self._models = session.init_all(artifact)
+        # A copy: the file may change while the model is in use.
+        self._encodings = np.array(dense(checkpoint.weights, _ENCODINGS))
+        self.decoder = Decoder(self._models, weights, storage, d, self._device, count)
+
+    def encode(self, features: np.ndarray) -> Buffer:
+        """Encoder states of log-mel features.
+
+        Args:
+            features: float32 ``[batch, n_mels, frames]``.
+
+        Returns:
+            float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
+        """
+        states = (features.shape[2] + 1) // 2
+        (output,) = self._models["encode"].execute(
+            self.to_device(np.ascontiguousarray(features)),
+            self.to_device(self._encodings[:states]),
+            self._weights,
+            self._sizes,
+            self._threads,
+        )
+        return output
+
+    def to_device(self, array: object) -> Buffer:
+        """The array on this device; without a copy if it is there already."""
+        if isinstance(array, Buffer):
+            return array.to(self._device)
+        return Buffer.from_numpy(np.asarray(array)).to(self._device)
+
+
+def model_artifact(storage: Storage, device: Device, session: Session) -> CompiledArguments:
+    """What `compiled` is to compile: it serves every model whose numbers are kept so."""
+
+    def build() -> Module:
+        from max.graph import DeviceRef
+
+        from .graphs.module import build_module
+
+        return build_module(DeviceRef.from_device(device), storage)
+
+    return {
+        "name": f"whisper-{storage.name}",
+        "build": build,
+        "key": {"storage": storage.name},
+        "session": session,
+        "about_seconds": 45,
+    }
+
+
+def _thread_count(threads: int) -> int:
+    """How many threads compute: as asked, else OMP_NUM_THREADS as the reference, else all cores."""
+    if threads > 0:
+        return threads
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

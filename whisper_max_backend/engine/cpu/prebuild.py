@@ -1,0 +1,78 @@
+"""Compiles all that CPUs need, for a wheel: ``python -m ...engine.cpu.prebuild``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from max.driver import CPU
+from max.dtype import DType
+
+from ..checkpoint.dtypes import Storage
+from ..compile.artifacts import artifact_name, compiled
+from ..compile.cache import cache_folder
+from ..compile.cpu_target import TARGETS, VARIABLE, has_tiles
+from ..compile.session import Session
+from .model import model_artifact
+from .shared_graphs import shared_artifact
+
+
+def storages() -> tuple[Storage, ...]:
+    """Every way in which this processor keeps the numbers of a model (`storage.storage_for`)."""
+    halves = (
+        Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
+        if has_tiles()
+        else Storage(DType.float32, DType.bfloat16, DType.float32)
+    )
+    return (
+        Storage(DType.float32, DType.float32, DType.float32),
+        Storage(DType.float32, DType.float16, DType.float32),
+        halves,
+        Storage(DType.int8, DType.int8, DType.int8),
+    )
+
+
+def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
+    """Put the artifacts for some processors into a folder; what the cache holds is copied.
+
+    Args:
+        folder: Made if it is not there.
+        targets: LLVM names of processors.
+
+    Raises:
+        subprocess.CalledProcessError: Something does not compile; why is on standard error.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        # A process compiles for one processor only.
+        subprocess.run(
+            [sys.executable, "-m", __spec__.name, str(folder)],
+            env={**os.environ, VARIABLE: target},
+            check=True,
+        )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    """Put the artifacts for the processor of WHISPER_MAX_CPU_TARGET into FOLDER."""
+    device = CPU()
+    session = Session([device])
+    wanted = [shared_artifact(session)]
+    wanted += [model_artifact(storage, device, session) for storage in storages()]
+    for arguments in wanted:
+        compiled(**arguments)
+        name = artifact_name(arguments["name"], arguments["key"], session)
+        kept = cache_folder() / name
+        if not kept.is_file():  # the log says why
+            raise click.ClickException(f"{kept} is to be copied, but it could not be kept")
+        shutil.copyfile(kept, folder / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The graphs that serve every model: log-mel features, packing of weights, time warping."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from max.driver import CPU
+
+from ...system.background_thread import background_thread_yields
+from ..compile.artifacts import CompiledArguments, compiled
+from ..compile.session import Model, Session
+
+if TYPE_CHECKING:
+    from max.graph import Module
+
+
+@functools.cache
+def shared_models() -> Mapping[str, Model]:
+    """``log_mel``, ``time_warping`` and the ``pack_*`` graphs, on the CPU."""
+    session = Session([CPU()])
+    models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
+    with background_thread_yields():
+        # Every model needs the shared ones: what is run here first is the process's first.
+        one = np.ones(1, np.float32)
+        models["time_warping"].execute(
+            one.reshape(1, 1, 1), np.array([[0, 1, 1]], np.int32), one, np.ones(1, np.int32)
+        )
+    return models
+
+
+def shared_artifact(session: Session) -> CompiledArguments:
+    """What `compiled` is to compile."""
+    return {
+        "name": "shared",
+        "build": _build,
+        "key": {},
+        "session": session,
+        "about_seconds": 30,
+    }
+
+
+def _build() -> Module:
+    from max.graph import DeviceRef, Module
+
+    from ..graphs.log_mel import add_log_mel
+    from .graphs.packing import add_packing
+    from .graphs.time_warping import add_time_warping
+
+    module = Module()
+    device = DeviceRef.CPU()
+    add_log_mel(module, device)
+    add_packing(module, device)
+    add_time_warping(module, device)
+    return module

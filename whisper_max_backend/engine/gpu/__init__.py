@@ -1,0 +1,1 @@
+"""A model on a GPU: its weights, its graphs, its decoder."""

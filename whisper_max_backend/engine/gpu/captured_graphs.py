@@ -1,0 +1,146 @@
+"""Executions that a device repeats: captured once as a device graph, and replayed.
+
+A graph of many small kernels takes a host longer to start than the device to run. A captured one
+is started at once; it reads and writes the very buffers that it was captured with.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from max.driver import Buffer, Device
+from max.dtype import DType
+
+from ..compile.session import Model
+from .upload import parts, staged
+
+_log = logging.getLogger("whisper_max_backend")
+
+VARIABLE = "WHISPER_MAX_REPLAY"
+"""0 never captures and replays decoder steps, 1 tries it on any device."""
+MOST = 24
+"""Captured graphs that are kept: each has its results and what is between them on the device."""
+
+Inputs = Callable[[Sequence[Buffer]], list[Buffer]]
+
+
+@dataclass(eq=False)
+class _Captured:
+    """A captured execution, with everything that a replay reads and writes."""
+
+    number: int
+    model: Model
+    kept: tuple[Buffer, ...]
+    staging: Buffer
+    inputs: list[Buffer]
+    outputs: list[Buffer]
+
+
+class Replays:
+    """Executes models, and replays what comes again with the same shapes and buffers.
+
+    An execution is captured when it comes for the second time. A capture is tried at once: the
+    launches of a replay are compared with those of an execution, and so are the first results.
+    Where a device refuses any of it, the log says so once, and everything is executed as it was.
+
+    Attributes:
+        wanted: Whether anything is captured; at first what the environment says, or else whether
+            the device is NVIDIA's.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.wanted = os.environ.get(VARIABLE, "1" if device.api == "cuda" else "0") == "1"
+        self._device = device
+        self._numbers = itertools.count(1)
+        self._seen: set[Hashable] = set()
+        self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
+
+    def execute(
+        self,
+        model: Model,
+        kind: Hashable,
+        arrays: Sequence[np.ndarray],
+        kept: tuple[Buffer, ...],
+        inputs: Inputs,
+    ) -> list[Buffer]:
+        """The results of a model, to be read before the next execution.
+
+        Args:
+            model: Executing it twice in a row changes nothing.
+            kind: What the shapes of its inputs depend on, besides the arrays'.
+            arrays: What comes from the host, 32-bit numbers.
+            kept: Buffers among the inputs that may be others another time.
+            inputs: Of the model, from the arrays on the device.
+        """
+        fresh = staged(arrays)
+        key = (kind, *(array.shape for array in arrays))
+        if self.wanted:
+            self._forget_unless(kept)
+            if key in self._captured:
+                return self._replay(key, fresh)
+            if key in self._seen:
+                return self._capture(model, key, arrays, fresh, kept, inputs)
+            if len(self._seen) >= 64 * MOST:  # shapes that never come again
+                self._seen.clear()
+            self._seen.add(key)
+        on_device = Buffer.from_numpy(fresh).to(self._device)
+        return list(model.execute(*inputs(parts(on_device, arrays))))
+
+    def _replay(self, key: Hashable, fresh: np.ndarray) -> list[Buffer]:
+        captured = self._captured[key]
+        self._captured.move_to_end(key)
+        captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
+        captured.model.replay(captured.number, *captured.inputs)
+        return captured.outputs
+
+    def _capture(
+        self,
+        model: Model,
+        key: Hashable,
+        arrays: Sequence[np.ndarray],
+        fresh: np.ndarray,
+        kept: tuple[Buffer, ...],
+        inputs: Inputs,
+    ) -> list[Buffer]:
+        """Executes, and captures what was executed."""
+        staging = Buffer(DType.uint8, fresh.shape, self._device)
+        staging.inplace_copy_from(Buffer.from_numpy(fresh))
+        self._device.synchronize()
+        given = inputs(parts(staging, arrays))
+        results = list(model.execute(*given))
+        expected = results[0].to_numpy().copy()
+        number = next(self._numbers)
+        try:
+            outputs = list(model.capture(number, *given))
+            captured = _Captured(number, model, kept, staging, given, outputs)
+            self._captured[key] = captured
+            model.debug_verify_replay(number, *given)
+            model.replay(number, *given)
+            if not np.array_equal(outputs[0].to_numpy(), expected):
+                raise RuntimeError("a replay gives other results than an execution")
+        except Exception as error:
+            self.wanted = False
+            self._forget_unless(None)
+            _log.warning("device graphs are not used: %s", error)
+            return results
+        if len(self._captured) > MOST:
+            self._release(next(iter(self._captured)))
+        return results
+
+    def _forget_unless(self, kept: tuple[Buffer, ...] | None) -> None:
+        """Lets go of what was captured with other buffers than these."""
+        for key, captured in list(self._captured.items()):
+            if kept is None or any(a is not b for a, b in zip(captured.kept, kept, strict=True)):
+                self._release(key)
+
+    def _release(self, key: Hashable) -> None:
+        captured = self._captured.pop(key)
+        model, number = captured.model, captured.number
+        del captured  # its results have to be gone first
+        model.release_captured_graph(number)

@@ -1,0 +1,34 @@
+"""All graphs of a model, compiled as one module so that they load together."""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import DeviceRef, Module
+
+from ...checkpoint.load import Dimensions
+from ...graphs.log_mel import add_log_mel
+from .decoder import DecoderGraphs
+from .encoder import add_encoder, add_memory
+from .layers import Layers
+
+
+def build_module(
+    device: DeviceRef, api: str, dtype: DType, kept: DType, dimensions: Dimensions
+) -> Module:
+    """The graphs ``log_mel``, ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
+    ``probabilities`` and ``align``.
+
+    Args:
+        device: Where they run.
+        api: Of the device: ``"cpu"``, ``"cuda"`` or ``"hip"``.
+        dtype: What they compute in.
+        kept: What the decoder keeps its matrices in: `dtype`, or int8.
+        dimensions: Of the model.
+    """
+    module = Module()
+    layers = Layers(device, api, dtype)
+    add_encoder(module, layers, dimensions)
+    add_memory(module, layers, dimensions)
+    add_log_mel(module, device)
+    DecoderGraphs(module, device, api, dtype, kept, dimensions).add_all()
+    return module

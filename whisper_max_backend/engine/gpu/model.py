@@ -1,0 +1,112 @@
+"""One model on one GPU: compiled graphs, and weights on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from max.driver import Buffer, Device
+from max.dtype import DType
+from max.graph import DeviceRef
+
+from ..api.devices import check_memory
+from ..checkpoint.dtypes import device_types
+from ..checkpoint.load import Checkpoint, Dimensions
+from ..compile.artifacts import CompiledArguments, compiled
+from ..compile.session import Session
+from ..cpu.shared_graphs import shared_models
+from .decoder import DeviceDecoder
+from .graphs.module import build_module
+from .log_mel import DeviceLogMel
+from .weights import device_weights, weight_bytes
+
+WINDOWS = 8
+"""Windows that are encoded at once: more are no faster, and their activations need memory."""
+
+
+class DeviceRuntime:
+    """Encodes windows, and has the decoder; the counterpart of `runtime.Runtime`."""
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, compute_type: str) -> None:
+        """Load a model.
+
+        Args:
+            checkpoint: Weights and dimensions.
+            device: A GPU, or for tests the CPU.
+            compute_type: ``"float32"``, ``"float16"`` or ``"bfloat16"``; after ``"int8_"``, the
+                decoder keeps its matrices in int8, and computes in that type.
+        """
+        self.dimensions = checkpoint.dimensions
+        self._device = device
+        dtype, kept = device_types(compute_type)
+        check_memory(memory_needed(self.dimensions, compute_type), device)
+        session = Session([device])
+        artifact = compiled(**device_artifact(self.dimensions, compute_type, device, session))
+        self._weights = device_weights(checkpoint, dtype, kept, device)
+        self._models = session.init_all(artifact)
+        models = {**self._models, "time_warping": shared_models()["time_warping"]}
+        self.log_mel = DeviceLogMel(models["log_mel"], device)
+        self.decoder = DeviceDecoder(models, self._weights, self.dimensions, device, dtype)
+
+    def encode(self, features: np.ndarray | Buffer) -> Buffer:
+        """Encoder states of log-mel features.
+
+        Args:
+            features: float32 ``[batch, n_mels, frames]``.
+
+        Returns:
+            float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
+        """
+        batch, _, frames = features.shape
+        states = (frames + 1) // 2
+        if batch <= WINDOWS:
+            return self._encode(features, states)
+        shape = (batch, states, self.dimensions.n_audio_state)
+        output = Buffer(DType.float32, shape, self._device)
+        for start in range(0, batch, WINDOWS):
+            part = self._encode(features[start : start + WINDOWS, :, :], states)
+            output[start : start + WINDOWS, :, :].inplace_copy_from(part)
+        self._device.synchronize()  # a copy within the CPU's memory is not done when it returns
+        return output
+
+    def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
+        (output,) = self._models["encode"].execute(
+            self.to_device(features),
+            self._weights.encodings[:states, :],
+            *self._weights.encoder,
+        )
+        return output
+
+    def to_device(self, array: object) -> Buffer:
+        """The array on this device; without a copy if it is there already."""
+        if isinstance(array, Buffer):
+            return array.to(self._device)
+        return Buffer.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def device_artifact(
+    dimensions: Dimensions, compute_type: str, device: Device, session: Session
+) -> CompiledArguments:
+    """What `compiled` is to compile: it serves every model of these dimensions."""
+    types = device_types(compute_type)
+    return {
+        "name": f"whisper-{device.api}-{compute_type}",
+        "build": lambda: build_module(
+            DeviceRef.from_device(device), device.api, *types, dimensions
+        ),
+        "key": {"compute_type": compute_type, **dataclasses.asdict(dimensions)},
+        "session": session,
+        "about_seconds": 180,
+    }
+
+
+def memory_needed(d: Dimensions, compute_type: str) -> int:
+    """Bytes that a model needs to transcribe one window with five beams."""
+    dtype, kept = device_types(compute_type)
+    size = int(dtype.size_in_bytes)
+    states = d.n_audio_ctx * d.n_audio_state
+    # What lives at once in an encoder layer: residual, norm, queries, keys, values, hidden.
+    encoding = states * (2 * 4 + 8 * size)
+    memory = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
+    cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
+    return weight_bytes(d, dtype, kept) + encoding + memory + cache

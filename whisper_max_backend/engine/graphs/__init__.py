@@ -1,0 +1,1 @@
+"""What the graphs of CPUs and GPUs share."""

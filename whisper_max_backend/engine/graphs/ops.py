@@ -1,0 +1,71 @@
+"""The kernels as nodes of a MAX graph.
+
+All sizes of a model are symbolic and its weights are inputs, laid out one after another as the
+kernels read them (`whisper_max_backend.engine.cpu.weights`): a compiled graph serves every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from max.dtype import DType
+from max.graph import (
+    BufferType,
+    BufferValue,
+    DeviceRef,
+    Graph,
+    Module,
+    TensorType,
+    TensorValue,
+    ops,
+)
+from max.graph.dim import DimLike
+
+from ..compile.artifacts import kernels_path
+
+Parameters = Mapping[str, bool | int | float | str | DType]
+
+
+def new_graph(name: str, input_types: Sequence[TensorType | BufferType], module: Module) -> Graph:
+    """A graph of `module` that can use the kernels; a context manager."""
+    return Graph(
+        name,
+        input_types=list(input_types),
+        module=module,
+        custom_extensions=[kernels_path()],
+    )
+
+
+class Kernels:
+    """Adds kernels to a graph under construction.
+
+    Args:
+        graph: The graph, opened. Its last input is how many threads the kernels may use.
+        device: Where it runs.
+    """
+
+    def __init__(self, graph: Graph, device: DeviceRef) -> None:
+        self.device = device
+        self.threads = graph.inputs[-1].tensor
+
+    def call(
+        self,
+        name: str,
+        inputs: Sequence[TensorValue | BufferValue],
+        results: Sequence[TensorType],
+        parameters: Parameters | None = None,
+    ) -> list[TensorValue]:
+        """The kernel ``whisper.<name>``; buffers among the inputs are written in place."""
+        values = [*inputs, self.threads]
+        in_place = any(isinstance(value, BufferValue) for value in values)
+        add = ops.inplace_custom if in_place else ops.custom
+        outputs = add(f"whisper.{name}", self.device, values, list(results), parameters)
+        return [output.tensor for output in outputs]
+
+    def floats(self, *shape: DimLike) -> TensorType:
+        """A float32 tensor."""
+        return TensorType(DType.float32, list(shape), self.device)
+
+    def integers(self, *shape: DimLike) -> TensorType:
+        """An int32 tensor."""
+        return TensorType(DType.int32, list(shape), self.device)

@@ -1,0 +1,1 @@
+"""Decoding: rules, beam search, greedy search and sampling, whatever runs the steps."""

@@ -1,0 +1,1 @@
+"""Many requests at once: workers, batches of steps, the model that callers share."""

@@ -1,0 +1,136 @@
+"""Requests of several threads on one device: their steps, and their windows, are run together.
+
+A step reads every weight of the decoder, for one request or for many: together they cost little
+more than alone. Each request has its own search; what is shared is the execution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from max.driver import Buffer
+
+from ...system.os_threads import Condition
+from ..search.protocol import Candidates, Float32Array, Int32Array
+from ..state.decoder_state import DecoderState, Step
+from ..state.kv_cache import SharedCaches
+from .batching import Gathering
+
+if TYPE_CHECKING:
+    from ..cpu.decoder import Decoder
+    from ..cpu.model import Runtime
+    from ..gpu.model import DeviceRuntime
+
+
+class SharedRuntime:
+    """A runtime for requests of several threads; it has the surface of the one it is made of."""
+
+    def __init__(self, runtime: Runtime | DeviceRuntime) -> None:
+        """Share a runtime, which is not to be used by itself from now on."""
+        self.dimensions = runtime.dimensions
+        self.log_mel = runtime.log_mel
+        self._runtime = runtime
+        self._turn = Condition()
+        self._encodings = Gathering(self._encode_together, lambda features: features.shape[1:])
+        self.decoder = SharedDecoder(runtime.decoder, self._turn)
+
+    def encode(self, features: np.ndarray) -> Buffer:
+        """Encoder states of log-mel features; windows that wait at the same time go together."""
+        return self._encodings.call(features)
+
+    def to_device(self, array: object) -> Buffer:
+        """The array on this device; without a copy if it is there already."""
+        return self._runtime.to_device(array)
+
+    def _encode_together(self, several: Sequence[np.ndarray]) -> list[Buffer]:
+        with self._turn:
+            if len(several) == 1:
+                return [self._runtime.encode(several[0])]
+            states = self._runtime.encode(np.concatenate(several))
+        ends = np.cumsum([len(features) for features in several]).tolist()
+        return [
+            states[end - len(features) : end, :, :]
+            for features, end in zip(several, ends, strict=True)
+        ]
+
+
+class SharedDecoder:
+    """A decoder for requests of several threads, each of which decodes as if it were alone.
+
+    A request takes part from its first step until it is finished. A step is executed when every
+    request that takes part has asked for its next one; in between they only search, which is
+    short. So one that ends leaves at once, and a new one joins at the next step.
+    """
+
+    def __init__(self, decoder: Decoder, turn: Condition) -> None:
+        """Share a decoder.
+
+        Args:
+            decoder: It gets caches that requests have in common.
+            turn: Held while the device is used: one execution at a time.
+        """
+        self._decoder = decoder
+        self._turn = turn
+        decoder.caches = SharedCaches(decoder.layout, turn)
+        self._steps: Gathering[Step, Candidates] = Gathering(self._step_together, decoder.kind)
+        self._joined: set[DecoderState] = set()
+
+    @property
+    def n_vocab(self) -> int:
+        """Size of the vocabulary."""
+        return self._decoder.n_vocab
+
+    @property
+    def steps_ahead(self) -> int:
+        """See `decoder_protocol.Decoder`."""
+        return self._decoder.steps_ahead
+
+    def start(self, encoded: Buffer, **options: Any) -> DecoderState:
+        """See `Decoder.start`. Waits while the caches are full."""
+        with self._turn:
+            return self._decoder.start(encoded, **options)
+
+    def finish(self, state: DecoderState) -> None:
+        """See `Decoder.finish`; others do not wait for this request any more."""
+        if state in self._joined:
+            self._joined.remove(state)
+            self._steps.leave()
+        with self._turn:
+            self._decoder.finish(state)
+
+    def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
+        """See `Decoder.prefill`."""
+        with self._turn:
+            self._decoder.prefill(state, tokens)
+
+    def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
+        """See `Decoder.prefill_probability`."""
+        with self._turn:
+            return self._decoder.prefill_probability(state, position, token)
+
+    def step(self, state: DecoderState, *asked: Any, **options: Any) -> Candidates:
+        """See `Decoder.step`; executed together with those of other threads."""
+        if state not in self._joined:
+            self._joined.add(state)
+            self._steps.join()
+        return self._steps.call(self._decoder.next_step(state, *asked, **options))
+
+    def language_probabilities(
+        self, encoded: Buffer, sot: int, languages: Sequence[int]
+    ) -> Float32Array:
+        """See `Decoder.language_probabilities`."""
+        with self._turn:
+            return self._decoder.language_probabilities(encoded, sot, languages)
+
+    def align(
+        self, encoded: Buffer, *arguments: Any
+    ) -> tuple[list[list[tuple[int, int]]], Float32Array]:
+        """See `Decoder.align`."""
+        with self._turn:
+            return self._decoder.align(encoded, *arguments)
+
+    def _step_together(self, steps: Sequence[Step]) -> list[Candidates]:
+        with self._turn:
+            return self._decoder.step_together(steps)

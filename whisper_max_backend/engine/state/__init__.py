@@ -1,0 +1,1 @@
+"""What requests keep between steps: their KV cache, and what each asks of a step."""

@@ -1,0 +1,1 @@
+"""The process, its threads, its files and its processor: what nothing of MAX is needed for."""
