@@ -214,7 +214,7 @@ def normal(*shape: int, scale: float = 1, mean: float = 0) -> np.ndarray:
 
 
 def packed(weight: np.ndarray) -> np.ndarray:
-    """A dense weight [outputs, inputs] of floats as the bytes of its panels (matrix.mojo)."""
+    """A dense weight [outputs, inputs] of floats as the bytes of its panels (cpu/panels.mojo)."""
     return _panels(weight, weight.shape[1], 1)
 
 

@@ -235,7 +235,7 @@ def test_processes_compile_once(cache: Path) -> None:
     program = textwrap.dedent(
         """
         import sys
-        from whisper_max_backend.engine import artifacts
+        from whisper_max_backend.engine.compile import artifacts
         from max.driver import CPU
         from whisper_max_backend.engine.compile.session import Session
         from compat_tests.unit.test_artifacts import double_graph, run

@@ -231,7 +231,7 @@ def killed_while(work: str) -> None:
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from whisper_max_backend.engine import cache, scratch\n"
+        "from whisper_max_backend.engine.compile import cache, scratch\n"
         "def stop(*_):\n"
         "    print('there', flush=True)\n"
         "    time.sleep(600)\n"

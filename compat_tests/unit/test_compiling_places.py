@@ -211,7 +211,7 @@ COMPILE = """
     import logging, os
     from compat_tests.unit.test_artifacts import double_graph, run
     from max.driver import CPU
-    from whisper_max_backend.engine import artifacts
+    from whisper_max_backend.engine.compile import artifacts
     from whisper_max_backend.engine.compile.session import Session
 
     before = dict(os.environ)

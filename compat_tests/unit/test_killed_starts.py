@@ -13,7 +13,7 @@ from compat_tests.fuzz.starts import ALL, Start, kill_and_start
 COMPILE = """
 from compat_tests.unit.test_artifacts import double_graph, run
 from max.driver import CPU
-from whisper_max_backend.engine import artifacts
+from whisper_max_backend.engine.compile import artifacts
 from whisper_max_backend.engine.compile.session import Session
 
 session = Session([CPU()])

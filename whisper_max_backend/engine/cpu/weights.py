@@ -1,6 +1,6 @@
 """A model's weights in the layout of the kernels: one after another, in the order of their use.
 
-The order here is the one in which ``mojo/whisper_kernels`` reads them (``parameters.mojo`` and the
+The order here is the one in which ``mojo/whisper_kernels`` reads them (``cpu/weights.mojo`` and the
 layers of encoder, decoder and memory). Every part begins at a multiple of `ALIGNMENT` bytes.
 """
 
@@ -19,9 +19,9 @@ from ..checkpoint.load import Checkpoint, Dimensions, dense, expected_shapes
 from .weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
 
 PANEL = 32
-"""Columns of a panel (matrix.mojo)."""
+"""Columns of a panel (cpu/panels.mojo)."""
 TILE_BYTES = 64
-"""Of the depth of a panel of int8 or bfloat16, which is a multiple of it (matrix.mojo)."""
+"""Of the depth of a panel of int8 or bfloat16, which is a multiple of it (cpu/panels.mojo)."""
 _HEADER = 2 * 4 * PANEL
 
 
@@ -36,7 +36,7 @@ class PackedWeights:
 
 
 def panel_bytes(storage: DType, depth: int) -> int:
-    """Bytes of a panel of so many rows (matrix.mojo)."""
+    """Bytes of a panel of so many rows (cpu/panels.mojo)."""
     size = int(storage.size_in_bytes)
     if storage in (DType.int8, DType.bfloat16):
         depth = aligned(depth, TILE_BYTES // size)
@@ -51,7 +51,7 @@ def matrix_bytes(storage: DType, depth: int, columns: int) -> int:
 def memory_shape(
     dimensions: Dimensions, storage: DType, frames: int, windows: int
 ) -> tuple[int, ...]:
-    """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (attention.mojo).
+    """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (cpu/attention.mojo).
 
     Windows that are shorter than the model's get as much room as those, so that one buffer serves
     all; encoder outputs that a caller brings may be longer.

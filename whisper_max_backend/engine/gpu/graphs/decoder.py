@@ -18,7 +18,7 @@ from . import weights
 from .layers import FEW_ROWS, Layers, repeated
 
 PARTS = 16
-"""Of a row's vocabulary, which are surveyed at the same time (survey.mojo)."""
+"""Of a row's vocabulary, which are surveyed at the same time (gpu/sample/top_k.mojo)."""
 TALLIES = 3 * PARTS * 2
 """Numbers that a row's parts are told of by: three tallies each, of two numbers."""
 SPLITS = 12

@@ -11,7 +11,7 @@ from max.graph.dim import DimLike
 from ...compile.artifacts import kernels_path
 
 FEW_ROWS = 8
-"""Rows that share one reading of the weights (linear.mojo)."""
+"""Rows that share one reading of the weights (gpu/linear/few.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -170,13 +170,13 @@ class Layers:
         return self.kernel("norm", [x, gamma, beta], [result])[0]
 
     def _own(self, weight: TensorValue) -> bool:
-        """Whether products with it are a kernel of linear.mojo, as all of int8 are."""
+        """Whether products with it are a kernel of gpu/linear, as all of int8 are."""
         return self.own_products or weight.dtype == DType.int8
 
     def _linear(
         self, name: str, inputs: Sequence[TensorValue], result: TensorType, **parameters: bool
     ) -> TensorValue:
-        """A kernel of linear.mojo."""
+        """A kernel of gpu/linear."""
         own = {"tensor_cores": self.tensor_cores, **parameters}
         return self.kernel(name, inputs, [result], **own)[0]
 

@@ -1,0 +1,1 @@
+"""Products by the tile unit of a processor (Intel AMX)."""

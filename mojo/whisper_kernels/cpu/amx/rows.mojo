@@ -1,0 +1,49 @@
+"""The left operand as the tile unit reads it: strips of 16 rows, `[depth // 64][16][64]` bytes.
+
+Tiles lie one after another because rows that are far apart would collide in the cache.
+"""
+
+from ...common.simd import F32, LANES
+from ..panels import TILE_BYTES, TILE_ROWS, padded_depth
+from ..quantizer import Quantizer
+from ...common.views import Bytes, Numbers
+
+
+@always_inline
+def tile_place(row: Int, offset: Int) -> Int:
+    """Where byte `offset` of a row lies in its strip."""
+    return offset // TILE_BYTES * TILE_BYTES * TILE_ROWS + row * TILE_BYTES + offset % TILE_BYTES
+
+
+def quantize_tile_row[
+    dtype: DType
+](row: Numbers[dtype], depth: Int, quantizer: Quantizer, strip: Bytes, index: Int):
+    """A row as row `index` of a strip of bytes."""
+    var whole = depth // LANES * LANES
+    for k in range(0, whole, LANES):
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]()
+        strip.unsafe_offset(tile_place(index, k)).unsafe_store(
+            quantizer.integers(x).cast[DType.uint8]()
+        )
+    for k in range(whole, depth):
+        var q = quantizer.integers[1](row[unsafe_offset=k].cast[F32]())
+        strip[unsafe_offset=tile_place(index, k)] = q.cast[DType.uint8]()
+    # What follows meets zeros in the panel.
+
+
+def round_tile_row[
+    dtype: DType
+](row: Numbers[dtype], depth: Int, scale: Float32, strip: Bytes, index: Int):
+    """A row, times `scale`, as row `index` of a strip of bfloat16."""
+    comptime half = DType.bfloat16
+    var whole = depth // LANES * LANES
+    for k in range(0, whole, LANES):
+        var x = row.unsafe_offset(k).unsafe_load[width=LANES]().cast[F32]() * scale
+        strip.unsafe_offset(tile_place(index, 2 * k)).unsafe_bitcast[BFloat16]().unsafe_store(
+            x.cast[half]()
+        )
+    for k in range(whole, padded_depth[half](depth)):
+        var x = row[unsafe_offset=k].cast[F32]() * scale if k < depth else 0
+        strip.unsafe_offset(tile_place(index, 2 * k)).unsafe_bitcast[BFloat16]()[
+            unsafe_offset=0
+        ] = x.cast[half]()

@@ -1,0 +1,119 @@
+"""A model's weights into panels, when it is loaded."""
+
+from std.math import ceildiv
+
+import extensibility
+from extensibility import InputTensor
+from extensibility import _MutableInputTensor as MutableInputTensor
+from max.gpu.host import DeviceContext
+
+from .panels import PANEL, panel_bytes
+from .pack import clear_column, pack_column
+from .threads import parallel
+from ..common.views import Bytes, Floats, Numbers, first, numbers
+
+comptime BLOCK = 64
+"""Rows of a panel of floats that stay in L1 while their columns are written."""
+
+
+def pack_panel[
+    storage: DType, dtype: DType
+](
+    weight: Numbers[dtype],
+    scale: Floats,
+    outputs: Int,
+    inputs: Int,
+    index: Int,
+    panel: Bytes,
+):
+    """A panel of a weight [outputs, inputs] times scale [outputs]."""
+    # int8 needs a whole column at once, and its panels are small.
+    var block = inputs if storage == DType.int8 else BLOCK
+    for start in range(0, inputs, block):
+        var depth = min(block, inputs - start)
+        var rows = panel.unsafe_offset(panel_bytes[storage](start) if start > 0 else 0)
+        for lane in range(PANEL):
+            var n = index * PANEL + lane
+            if n < outputs:
+                pack_column[storage](
+                    weight.unsafe_offset(n * inputs + start),
+                    depth,
+                    scale[unsafe_offset=n],
+                    rows,
+                    lane,
+                )
+            else:
+                clear_column[storage](depth, rows, lane)
+
+
+struct Source(ImplicitlyCopyable):
+    """A matrix to be packed, as a row of the table that `Pack` takes."""
+
+    comptime NUMBERS = 5
+
+    var weight: Int
+    """The address of numbers [outputs, inputs]."""
+    var scale: Int
+    """The address of factors [outputs]."""
+    var place: Int
+    """The first byte of its panels."""
+    var outputs: Int
+    var inputs: Int
+
+    def __init__(out self, table: Numbers[DType.int64], index: Int):
+        var row = table.unsafe_offset(index * Self.NUMBERS)
+        self.weight = Int(row[unsafe_offset=0])
+        self.scale = Int(row[unsafe_offset=1])
+        self.place = Int(row[unsafe_offset=2])
+        self.outputs = Int(row[unsafe_offset=3])
+        self.inputs = Int(row[unsafe_offset=4])
+
+    @always_inline
+    def panels(self) -> Int:
+        """Number of panels."""
+        return ceildiv(self.outputs, PANEL)
+
+
+@extensibility.register("whisper.pack")
+struct Pack:
+    """Weights [outputs, inputs] of one type, times scales [outputs], into panels of any type.
+
+    packed [bytes]: of each weight, ceil(outputs / PANEL) panels of `panel_bytes`; columns past the
+    last output are zero. sources [weights, Source.NUMBERS] int64: the weights are told by their
+    addresses, since a graph takes no list of tensors.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, storage: DType, dtype: DType
+    ](
+        packed: MutableInputTensor[dtype=DType.uint8, rank=1, ...],
+        sources: InputTensor[dtype=DType.int64, rank=2, ...],
+        threads: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var destination = numbers(packed)
+        var table = numbers(sources)
+        var panels = 0
+        for index in range(sources.dim_size(0)):
+            panels += Source(table, index).panels()
+
+        def pack(task: Int) {imm}:
+            var panel = task
+            var index = 0
+            while panel >= Source(table, index).panels():
+                panel -= Source(table, index).panels()
+                index += 1
+            var source = Source(table, index)
+            pack_panel[storage](
+                Numbers[dtype](unsafe_from_address=source.weight),
+                Floats(unsafe_from_address=source.scale),
+                source.outputs,
+                source.inputs,
+                panel,
+                destination.unsafe_offset(
+                    source.place + panel * panel_bytes[storage](source.inputs)
+                ),
+            )
+
+        parallel(first(threads), panels, pack)

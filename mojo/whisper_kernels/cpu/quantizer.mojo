@@ -1,0 +1,31 @@
+"""How a row of numbers becomes bytes: `x = scale * (q - zero)` with q in 0 ... 255."""
+
+from std.math import round
+
+from ..common.extremes import extremes
+from ..common.simd import F32
+from ..common.views import Numbers
+
+
+struct Quantizer(TrivialRegisterPassable):
+    """The scale and the zero of one row."""
+
+    var scale: Float32
+    var zero: Float32
+    """The byte that stands for zero."""
+    var inverse: Float32
+    """Of the scale."""
+
+    def __init__[dtype: DType](out self, row: Numbers[dtype], depth: Int):
+        """Those with which all of the row's `depth` numbers, and zero, find a byte."""
+        var low, high = extremes(row, depth)
+        self.scale = max(high - low, Float32(1e-30)) / 255
+        self.inverse = 1 / self.scale
+        self.zero = round(-low * self.inverse)
+
+    @always_inline
+    def integers[width: Int](self, x: SIMD[F32, width]) -> SIMD[DType.int32, width]:
+        """The q of some of the row's numbers."""
+        # Truncation of what is not negative, with one half added, rounds to the nearest.
+        var q = x.fma(SIMD[F32, width](self.inverse), SIMD[F32, width](self.zero + 0.5))
+        return min(q, 255).cast[DType.int32]()

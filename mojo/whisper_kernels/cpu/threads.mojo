@@ -1,0 +1,103 @@
+"""Work shared among a limited number of threads.
+
+All models of a process share one pool of threads, whose size is fixed when the
+first session opens; how many of them a model may use is an input of its graphs.
+"""
+
+from std.atomic import Atomic
+from std.ffi import external_call
+from std.memory.alloc import unsafe_alloc
+from std.sys import llvm_intrinsic
+from std.sys.info import CompilationTarget
+
+from max.algorithm import sync_parallelize
+
+from ..common.views import Numbers
+from .amx.tiles import configure_tiles, release_tiles
+
+comptime Counters = Numbers[DType.int64]
+comptime LINE = 8
+"""Counters of a cache line: those that different threads change lie apart."""
+comptime PATIENCE = 2000
+"""Looks at a counter before the thread offers its core to others."""
+
+
+def parallel[Task: def(Int) -> None](threads: Int, count: Int, task: Task):
+    """Runs `task(0) ... task(count - 1)` on at most `threads` threads.
+
+    Threads take the next task when they are done with one, so that tasks of
+    unequal length, or a thread that the system has taken away, hold nobody up.
+    """
+    var next = Atomic[Int64](0)
+
+    def worker(_index: Int) {mut next, imm}:
+        while True:
+            var i = Int(next.fetch_add(1))
+            if i >= count:
+                return
+            task(i)
+
+    together(min(threads, count), worker)
+
+
+struct Phases:
+    """The counters of a sequence of phases that several threads go through together."""
+
+    var counters: Counters
+
+    def __init__(out self, count: Int):
+        """For at most `count` phases."""
+        self.counters = unsafe_alloc[Int64](2 * LINE * count, alignment=64)
+        for i in range(2 * LINE * count):
+            self.counters[unsafe_offset=i] = 0
+
+    def __deinit__(deinit self):
+        self.counters.unsafe_free()
+
+
+struct Member:
+    """One thread on its way through the phases.
+
+    Waking threads costs several microseconds, passing from phase to phase a fraction of one. A
+    phase is over when all its tasks are done, whoever did them: a thread that comes late finds
+    nothing left to do and nobody waits for it.
+    """
+
+    var counters: Counters
+
+    def __init__(out self, phases: Counters):
+        self.counters = phases
+
+    def run[Task: def(Int) -> None](mut self, count: Int, task: Task):
+        """The next phase, the same for all threads: `task(0) ... task(count - 1)`, then waits."""
+        var taken = self.counters.unsafe_bitcast[Atomic[Int64]]()
+        var done = self.counters.unsafe_offset(LINE).unsafe_bitcast[Atomic[Int64]]()
+        self.counters = self.counters.unsafe_offset(2 * LINE)
+        while True:
+            var i = Int(taken[unsafe_offset=0].fetch_add(1))
+            if i >= count:
+                break
+            task(i)
+            _ = done[unsafe_offset=0].fetch_add(1)
+        var looks = 0
+        while Int(done[unsafe_offset=0].load()) < count:
+            looks += 1
+            if looks > PATIENCE:
+                _ = external_call["sched_yield", Int32]()
+            else:
+                comptime if CompilationTarget.is_x86():
+                    llvm_intrinsic["llvm.x86.sse2.pause", NoneType]()
+
+
+def together[Body: def(Int) -> None](threads: Int, body: Body):
+    """Runs `body` on so many threads at once; they share work by the phases of a `Member`."""
+
+    def prepared(worker: Int) {imm}:
+        configure_tiles()
+        body(worker)
+        release_tiles()
+
+    if threads <= 1:
+        prepared(0)
+    else:
+        sync_parallelize(prepared, threads)

@@ -1,0 +1,53 @@
+"""A model's weights, one after another in the order in which they are used.
+
+The loader lays them out (`engine/cpu/weights.py`); every part begins at a multiple of 64 bytes.
+"""
+
+from std.math import align_up
+
+from .panels import Matrix
+from ..common.views import Bytes, Floats
+
+comptime ALIGNMENT = 64
+
+
+@fieldwise_init
+struct Norm(ImplicitlyCopyable):
+    """Gain and bias of a layer normalisation."""
+
+    var gamma: Floats
+    var beta: Floats
+
+
+@fieldwise_init
+struct Linear[storage: DType](ImplicitlyCopyable):
+    """Weights and bias of a linear layer or convolution."""
+
+    var weight: Matrix[Self.storage]
+    var bias: Floats
+
+
+struct Parameters:
+    """A place among the weights."""
+
+    var place: Bytes
+
+    def __init__(out self, place: Bytes):
+        self.place = place
+
+    def vector(mut self, count: Int) -> Floats:
+        """The next vector of float32."""
+        var found = self.place.unsafe_bitcast[Float32]()
+        self.place = self.place.unsafe_offset(align_up(4 * count, ALIGNMENT))
+        return found
+
+    def norm(mut self, width: Int) -> Norm:
+        """The next layer normalisation."""
+        var gamma = self.vector(width)
+        return Norm(gamma, self.vector(width))
+
+    def linear[storage: DType](mut self, inputs: Int, outputs: Int) -> Linear[storage]:
+        """The next linear layer: its weights in panels, then its bias."""
+        var weight = Matrix[storage](self.place, inputs, outputs)
+        self.place = self.place.unsafe_offset(weight.bytes())
+        return Linear[storage](weight, self.vector(outputs))

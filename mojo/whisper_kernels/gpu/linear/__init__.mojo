@@ -1,0 +1,1 @@
+"""Linear layers: which kernel takes them depends on the rows and the types."""
