@@ -47,8 +47,9 @@ class Recorder:
 def main(arguments: list[str]) -> int:
     """Runs the benchmarks; 0 if all of them ran and held what they assert."""
     recorder = Recorder()
-    options = ["-q", "--benchmark-quiet"]
-    code = pytest.main([str(Path(__file__).parent), *options, *arguments], plugins=[recorder])
+    folder = Path(__file__).parent
+    options = ["-q", "--benchmark-quiet", f"--ignore={folder / 'tests'}"]
+    code = pytest.main([str(folder), *options, *arguments], plugins=[recorder])
     if not recorder.rows:
         return int(code) or 1
     console = Console()

@@ -18,7 +18,7 @@ from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import OPTIONS, FasterWhisper
 from benchmarks.record import describe_run, finish, result_path
 from benchmarks.transcribed import Transcribed, transcribed_speech
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 
 BASELINE = FasterWhisper("whisper_max_backend", "float32")
 OURS = tuple(FasterWhisper("whisper_max_backend", kind) for kind in ("bfloat16", "int8"))

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.limits import cores
 from benchmarks.paired import Timed, fastest
-from compat_tests.models import model_directory
-from compat_tests.recordings import load
+from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import load
 from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
 
 MODELS = ("tiny.en", "base")

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from benchmarks.record import describe_run, finish, result_path
 from benchmarks.start import first_text
-from compat_tests.models import model_directory
-from compat_tests.recordings import audio_file
+from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend.engine.compile.cpu_target import best_target
 from whisper_max_backend.system.cpu_features import processor_features
 

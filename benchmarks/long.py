@@ -22,8 +22,8 @@ from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import FasterWhisper
 from benchmarks.record import describe_run, finish, result_path
 from benchmarks.speech import RATE
-from compat_tests.models import model_directory
-from compat_tests.recordings import load
+from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import load
 from whisper_max_backend.comparison.meters import Meter
 
 WAYS = ("transcribe", "batched")

@@ -14,11 +14,11 @@ import click
 
 from benchmarks.paired import PAUSE
 from benchmarks.record import describe_run, keep, result_path
-from compat_tests.models import model_directory
-from compat_tests.programs.catalogue import PROGRAMS, Mode, Program
-from compat_tests.programs.environment import make_environment
-from compat_tests.programs.running import Outcome, Run, Task
-from compat_tests.recordings import RECORDINGS, load, write_wav
+from compat_tests.support.models import model_directory
+from compat_tests.support.programs.catalogue import PROGRAMS, Mode, Program
+from compat_tests.support.programs.environment import make_environment
+from compat_tests.support.programs.running import Outcome, Run, Task
+from compat_tests.support.recordings import RECORDINGS, load, write_wav
 
 
 @click.command()

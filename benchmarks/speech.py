@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from compat_tests.recordings import SAMPLING_RATE as RATE
-from compat_tests.recordings import load
+from compat_tests.support.recordings import SAMPLING_RATE as RATE
+from compat_tests.support.recordings import load
 
 __all__ = ["RATE", "speech"]
 

@@ -16,7 +16,7 @@ from benchmarks.peers import Model, peers, versions
 from benchmarks.peers.faster_whisper import FasterWhisper
 from benchmarks.peers.process import Heard, PeerFailed, PeerProcess
 from benchmarks.speech import RATE, speech
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend.comparison.words import compare_words
 
 ROUNDS = 3

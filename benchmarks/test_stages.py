@@ -15,7 +15,7 @@ from benchmarks.limits import multiply_limit, read_limit, tile_limit
 from benchmarks.onednn import onednn_rate
 from benchmarks.paired import Timed, compare, record, take_turns
 from benchmarks.speech import RATE
-from compat_tests.recordings import load
+from compat_tests.support.recordings import load
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.feature_extractor import FeatureExtractor
 

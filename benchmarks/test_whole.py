@@ -16,7 +16,7 @@ from benchmarks.paired import Timed, compare
 from benchmarks.peers.faster_whisper import heard
 from benchmarks.speech import RATE, speech
 from benchmarks.start import first_text
-from compat_tests.recordings import audio_file
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend.engine.compile.cpu_target import describe_kernels
 
 GOAL = {"float32": 1.0, "int8": 2.5 if "VNNI" in describe_kernels() else 1.3}

@@ -21,7 +21,7 @@ import numpy as np
 from faster_whisper.audio import decode_audio
 
 from benchmarks.speech import RATE
-from compat_tests.recordings import load
+from compat_tests.support.recordings import load
 from whisper_max_backend.engine.compile.cache import cache_folder
 
 _VERSION = "1.6.1-1"

@@ -13,9 +13,9 @@ import faster_whisper
 import numpy as np
 import pytest
 
-from compat_tests.miniature import make_model
-from compat_tests.models import engine_class, subject
-from compat_tests.recordings import SAMPLING_RATE, audio_file, load, write_wav
+from compat_tests.support.miniature import make_model
+from compat_tests.support.models import engine_class, subject
+from compat_tests.support.recordings import SAMPLING_RATE, audio_file, load, write_wav
 from whisper_max_backend.engine.api.compute_types import kernels
 
 SECOND = np.zeros(SAMPLING_RATE, np.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import check
+from compat_tests.support.models import check
 
 # Ten-second windows make 13 of the two minutes: a full batch of 8 and a rest.
 SHORT = {"chunk_length": 10}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.miniature_formats import make_hugging_face, make_openai
+from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 
 ARCHITECTURE = ARCHITECTURES["one-head"]
 

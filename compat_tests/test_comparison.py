@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import model_directory, our_transcription, reference_transcription
-from compat_tests.recordings import audio_file
+from compat_tests.support.models import model_directory, our_transcription, reference_transcription
+from compat_tests.support.recordings import audio_file
 
 pytestmark = pytest.mark.slow
 COMMAND = "from whisper_max_backend.cli import main; main()"

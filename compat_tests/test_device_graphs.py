@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from max.driver import CPU
 
-from compat_tests import miniature
-from compat_tests.compare import Transcription, assert_same
-from compat_tests.device_engine import DeviceWhisper
-from compat_tests.models import model_directory, reference_transcription, subject
-from compat_tests.recordings import load
+from compat_tests.support import miniature
+from compat_tests.support.compare import Transcription, assert_same
+from compat_tests.support.device_engine import DeviceWhisper
+from compat_tests.support.models import model_directory, reference_transcription, subject
+from compat_tests.support.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
     assert_same_results,

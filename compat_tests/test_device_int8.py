@@ -17,10 +17,10 @@ from max.driver import CPU
 from max.dtype import DType
 from max.graph import DeviceRef, Module, TensorType
 
-from compat_tests.device_engine import DeviceWhisper
-from compat_tests.miniature import make_model
-from compat_tests.models import model_directory, subject
-from compat_tests.recordings import load
+from compat_tests.support.device_engine import DeviceWhisper
+from compat_tests.support.miniature import make_model
+from compat_tests.support.models import model_directory, subject
+from compat_tests.support.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
     make_engines,

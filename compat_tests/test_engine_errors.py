@@ -14,8 +14,8 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.miniature import make_model
-from compat_tests.numpy_runtime import NumpyWhisper, both, random_features, storage
+from compat_tests.support.miniature import make_model
+from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features, storage
 from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.whisper import Whisper
 

@@ -11,9 +11,14 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.compare import language_differences
-from compat_tests.miniature import ARCHITECTURES, Architecture, make_model, vocabulary_tokens
-from compat_tests.models import engine_class
+from compat_tests.support.compare import language_differences
+from compat_tests.support.miniature import (
+    ARCHITECTURES,
+    Architecture,
+    make_model,
+    vocabulary_tokens,
+)
+from compat_tests.support.models import engine_class
 
 ENCODER_ERROR = 2e-5  # relative to the largest value
 LOGITS_ERROR = 1e-4

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parent.parent / "examples" / "whisper-max-shout"

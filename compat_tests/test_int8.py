@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import whisper_max_backend
-from compat_tests.models import model_directory
-from compat_tests.recordings import load
+from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import load
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 SPEECH = ("jfk", "austen", "dialogue", "noisy", "french", "russian")

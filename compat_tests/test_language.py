@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compat_tests.compare import PROBABILITY, language_differences
-from compat_tests.models import check, our_model, reference_model
-from compat_tests.recordings import load
+from compat_tests.support.compare import PROBABILITY, language_differences
+from compat_tests.support.models import check, our_model, reference_model
+from compat_tests.support.recordings import load
 
 
 @pytest.mark.slow

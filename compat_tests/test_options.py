@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import check, reference_transcription
-from compat_tests.recordings import load
+from compat_tests.support.models import check, reference_transcription
+from compat_tests.support.recordings import load
 
 # Longer than half the text context, so that it is cut.
 LONG_PROMPT = " ".join(

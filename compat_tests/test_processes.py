@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model
+from compat_tests.support.miniature import ARCHITECTURES, make_model
 
 pytestmark = pytest.mark.timeout(600)
 

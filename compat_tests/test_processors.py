@@ -17,9 +17,9 @@ from typing import Any
 import faster_whisper
 import pytest
 
-from compat_tests.miniature import make_model
-from compat_tests.models import model_directory, reference_transcription
-from compat_tests.recordings import audio_file
+from compat_tests.support.miniature import make_model
+from compat_tests.support.models import model_directory, reference_transcription
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend.cli.run import SITE, VARIABLE
 
 REQUIRED = os.environ.get("WHISPER_MAX_EMULATOR_TESTS") == "required"

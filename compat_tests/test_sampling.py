@@ -9,9 +9,9 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model, vocabulary_tokens
-from compat_tests.models import check, engine_class, our_model, reference_transcription
-from compat_tests.recordings import load
+from compat_tests.support.miniature import ARCHITECTURES, make_model, vocabulary_tokens
+from compat_tests.support.models import check, engine_class, our_model, reference_transcription
+from compat_tests.support.recordings import load
 
 TOKENS = vocabulary_tokens(ARCHITECTURES["one-head"])
 PROMPT = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]

@@ -10,10 +10,10 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.models import engine_class, model_directory
-from compat_tests.numpy_decoder import NumpyDecoder
-from compat_tests.recordings import load
-from compat_tests.unit.float64_network import Network
+from compat_tests.support.float64_network import Network
+from compat_tests.support.models import engine_class, model_directory
+from compat_tests.support.numpy_decoder import NumpyDecoder
+from compat_tests.support.recordings import load
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense, load_checkpoint
 from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
 from whisper_max_backend.feature_extractor import FeatureExtractor

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from max.driver import CPU, Buffer
 
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.numpy_runtime import random_features
+from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.numpy_runtime import random_features
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
 from whisper_max_backend.engine.cpu.model import Runtime
 from whisper_max_backend.engine.gpu.model import DeviceRuntime

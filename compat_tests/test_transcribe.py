@@ -7,15 +7,15 @@ import itertools
 
 import pytest
 
-from compat_tests.compare import Transcription, assert_same
-from compat_tests.models import (
+from compat_tests.support.compare import Transcription, assert_same
+from compat_tests.support.models import (
     check,
     our_model,
     our_transcription,
     reference_model,
     reference_transcription,
 )
-from compat_tests.recordings import RECORDINGS, audio_file
+from compat_tests.support.recordings import RECORDINGS, audio_file
 
 # Recordings in another language, or several, are for the multilingual model.
 ENGLISH = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import check
+from compat_tests.support.models import check
 
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("tiny", "tiny.en", "jfk", {}),

@@ -70,7 +70,7 @@ def main(
 
     names = ["miniature"] if device == "cpu" else _named(sizes)
     if target:
-        from compat_tests.gpu_target import pretend_gpu
+        from compat_tests.support.gpu_target import pretend_gpu
 
         pretend_gpu(target)
     if device == "gpu":
@@ -96,9 +96,9 @@ def _compile(place: Any, names: list[str]) -> None:
     from max.driver import CPU
     from max.dtype import DType
 
-    from benchmarks.gpu.kernels import kernels_artifact
     from benchmarks.gpu.machine import product_artifact
     from benchmarks.gpu.models import SIZES as DIMENSIONS
+    from compat_tests.support.gpu_kernels import kernels_artifact
     from whisper_max_backend.engine.checkpoint.dtypes import Storage
     from whisper_max_backend.engine.compile.artifacts import compiled
     from whisper_max_backend.engine.compile.cache import cache_folder
@@ -196,7 +196,7 @@ class _Run:
         return not self.failed
 
     def _check_kernels(self) -> None:
-        from benchmarks.gpu.kernels import TOLERANCES, check_kernels
+        from compat_tests.support.gpu_kernels import TOLERANCES, check_kernels
 
         for dtype in _types(self.place):
             with self._told(f"kernels in {dtype.name}"):
@@ -305,7 +305,7 @@ class _Run:
 
 def _base() -> Path:
     """The real base model of the test extra."""
-    from compat_tests.models import model_directory
+    from compat_tests.support.models import model_directory
 
     return model_directory("base")
 

@@ -11,7 +11,7 @@ from ctranslate2.specs import model_spec, whisper_spec
 from max.dtype import DType
 
 from benchmarks.dimensions import step_bytes
-from compat_tests.miniature import Architecture, vocabulary_tokens
+from compat_tests.support.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint.dtypes import device_types
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions, expected_shapes
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary

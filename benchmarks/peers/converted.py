@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.dimensions import transformers_names
 from benchmarks.peers import Model
-from compat_tests.miniature_formats import HUGGING_FACE, OPENAI, split
+from compat_tests.support.miniature_formats import HUGGING_FACE, OPENAI, split
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 from whisper_max_backend.engine.compile.cache import cache_folder
 

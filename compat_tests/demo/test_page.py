@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from compat_tests.demo.serving import running
-from compat_tests.recordings import audio_file
+from compat_tests.support.recordings import audio_file
 
 REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
 SCREENSHOT = os.environ.get("WHISPER_MAX_SCREENSHOT")  # where to leave a picture of the page

@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 )
 
 from compat_tests.fuzz.watch import Watch
-from compat_tests.miniature import make_model
-from compat_tests.numpy_runtime import random_features
+from compat_tests.support.miniature import make_model
+from compat_tests.support.numpy_runtime import random_features
 from whisper_max_backend.engine.whisper import Whisper
 
 _MELS, _FRAMES, _STATE, _CONTEXT = 80, 100, 64, 64  # of the model

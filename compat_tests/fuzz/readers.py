@@ -20,8 +20,8 @@ import pytest
 
 from compat_tests.fuzz.bundle import pack
 from compat_tests.fuzz.campaign import memory_folder
-from compat_tests.miniature import SPECK, make_model, vocabulary_tokens
-from compat_tests.miniature_formats import make_hugging_face, make_openai
+from compat_tests.support.miniature import SPECK, make_model, vocabulary_tokens
+from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense, load_checkpoint
 
 SOUND = "read"  # what becomes of a seed

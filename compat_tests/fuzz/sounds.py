@@ -17,7 +17,7 @@ import numpy as np
 
 from compat_tests.fuzz.bundle import pack
 from compat_tests.fuzz.readers import check_memory
-from compat_tests.recordings import SAMPLING_RATE, load
+from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.audio import checked_audio
 
 SOUND = "decoded"  # what becomes of a seed

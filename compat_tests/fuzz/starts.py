@@ -26,8 +26,8 @@ from pathlib import Path
 import click
 import faster_whisper
 
-from compat_tests.models import model_directory
-from compat_tests.recordings import audio_file
+from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend.engine.compile.cache import VARIABLE, contents
 
 ALL = ("*",)

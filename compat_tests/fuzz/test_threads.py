@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from compat_tests.fuzz.threads import Soak, jobs
-from compat_tests.models import our_model
+from compat_tests.support.models import our_model
 
 
 @pytest.mark.slow

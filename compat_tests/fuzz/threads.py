@@ -24,8 +24,8 @@ import click
 import numpy as np
 
 from compat_tests.fuzz.watch import memory
-from compat_tests.models import model_directory, subject
-from compat_tests.recordings import audio_file, load
+from compat_tests.support.models import model_directory, subject
+from compat_tests.support.recordings import audio_file, load
 
 SETTLED = 1 / 6
 """The share of the time in which memory may grow: buffers, caches and heaps reach their sizes."""

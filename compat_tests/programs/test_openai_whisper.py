@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat_tests.miniature_formats import OPENAI, split, torch_save
-from compat_tests.models import model_directory
-from compat_tests.programs.catalogue import Program
-from compat_tests.programs.environment import make_environment
-from compat_tests.recordings import audio_file, load, write_wav
+from compat_tests.support.miniature_formats import OPENAI, split, torch_save
+from compat_tests.support.models import model_directory
+from compat_tests.support.programs.catalogue import Program
+from compat_tests.support.programs.environment import make_environment
+from compat_tests.support.recordings import audio_file, load, write_wav
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 pytestmark = [

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compat_tests.models import model_directory
-from compat_tests.programs.catalogue import PROGRAMS, WITH_TORCH, Mode, Program
-from compat_tests.programs.environment import InstallError, make_environment
-from compat_tests.programs.running import Outcome, Run, Task
-from compat_tests.recordings import load, write_wav
+from compat_tests.support.models import model_directory
+from compat_tests.support.programs.catalogue import PROGRAMS, WITH_TORCH, Mode, Program
+from compat_tests.support.programs.environment import InstallError, make_environment
+from compat_tests.support.programs.running import Outcome, Run, Task
+from compat_tests.support.recordings import load, write_wav
 
 REQUIRED = os.environ.get("WHISPER_MAX_PROGRAM_TESTS") == "required"
 README = Path(__file__).parents[2] / "README.md"

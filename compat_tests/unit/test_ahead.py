@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, vocabulary_tokens
-from compat_tests.unit.decoding_case import make_livelier
+from compat_tests.support.decoding_case import make_livelier
+from compat_tests.support.miniature import ARCHITECTURES, vocabulary_tokens
 from whisper_max_backend.engine.cpu.decoder import Decoder
 from whisper_max_backend.engine.search import beam
 from whisper_max_backend.engine.state.decoder_state import DecoderState

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,16 +17,10 @@ from max.driver import CPU
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
+from compat_tests.support.double_graph import double_graph, run
 from whisper_max_backend.engine.compile import artifacts, cpu_target, progress, scratch
 from whisper_max_backend.engine.compile import cache as places
 from whisper_max_backend.engine.compile.session import Session
-
-
-def double_graph() -> Graph:
-    with Graph("double", input_types=[TensorType(DType.float32, ["n"], DeviceRef.CPU())]) as graph:
-        x = graph.inputs[0].tensor
-        graph.output(x + x)
-    return graph
 
 
 def refuse() -> Graph:
@@ -68,12 +61,6 @@ def kept(cache: Path, artifact: bytes, session: Session) -> Path:
 def only_artifact(folder: Path) -> Path:
     (path,) = folder.glob("*.mef")
     return path
-
-
-def run(session: Session, compiled: Any) -> list[float]:
-    (model,) = session.init_all(compiled).values()
-    (result,) = model.execute(np.array([1, 2, 3], np.float32))
-    return list(result.to_numpy())
 
 
 def test_found_artifact_runs_without_building(kept: Path, session: Session) -> None:
@@ -238,7 +225,7 @@ def test_processes_compile_once(cache: Path) -> None:
         from whisper_max_backend.engine.compile import artifacts
         from max.driver import CPU
         from whisper_max_backend.engine.compile.session import Session
-        from compat_tests.unit.test_artifacts import double_graph, run
+        from compat_tests.support.double_graph import double_graph, run
 
         def build():
             print("built")

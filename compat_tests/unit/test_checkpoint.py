@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compat_tests.miniature import (
+from compat_tests.support.miniature import (
     ARCHITECTURES,
     SPECK,
     make_model,

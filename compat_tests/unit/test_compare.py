@@ -9,7 +9,7 @@ import pytest
 from faster_whisper.transcribe import Segment, TranscriptionInfo, Word
 from faster_whisper.vad import VadOptions
 
-from compat_tests.compare import Transcription, assert_same, differences
+from compat_tests.support.compare import Transcription, assert_same, differences
 
 
 @pytest.fixture

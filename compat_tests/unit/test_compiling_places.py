@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend.engine.compile import artifacts, cache, scratch
 from whisper_max_backend.system.executable_memory import require_executable_memory
 
@@ -209,7 +209,7 @@ def test_a_forked_process_has_a_folder_of_its_own(place: Path) -> None:
 
 COMPILE = """
     import logging, os
-    from compat_tests.unit.test_artifacts import double_graph, run
+    from compat_tests.support.double_graph import double_graph, run
     from max.driver import CPU
     from whisper_max_backend.engine.compile import artifacts
     from whisper_max_backend.engine.compile.session import Session

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from compat_tests.unit.kernel_graph import Kernels, normal, packed
+from compat_tests.support.kernel_graph import Kernels, normal, packed
 
 LOWEST = float(np.finfo(np.float32).min)
 WORST_Z = 5.0

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.recordings import load, write_wav
+from compat_tests.support.recordings import load, write_wav
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.meters import Meter, Sample
 from whisper_max_backend.comparison.worker import Heard

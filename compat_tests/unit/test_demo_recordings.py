@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from compat_tests.recordings import audio_file, load, write_wav
+from compat_tests.support.recordings import audio_file, load, write_wav
 from whisper_max_backend.demo import decoding
 from whisper_max_backend.demo.recording import (
     Limits,

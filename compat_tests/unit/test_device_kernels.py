@@ -5,7 +5,7 @@ from __future__ import annotations
 from max.driver import CPU
 from max.dtype import DType
 
-from benchmarks.gpu.kernels import check_kernels
+from compat_tests.support.gpu_kernels import check_kernels
 
 
 def test_kernels() -> None:

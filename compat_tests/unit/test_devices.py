@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from max.dtype import DType
 
-from compat_tests.miniature import make_model
+from compat_tests.support.miniature import make_model
 from whisper_max_backend.cli import main
 from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.api.compute_types import select

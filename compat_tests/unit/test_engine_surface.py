@@ -16,8 +16,8 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.numpy_runtime import both, random_features, storage
+from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.numpy_runtime import both, random_features, storage
 from whisper_max_backend.engine.api.results import EncoderOutput, WhisperGenerationResult
 from whisper_max_backend.engine.api.seed import request_seed, set_random_seed
 from whisper_max_backend.engine.replica import GenerationOptions

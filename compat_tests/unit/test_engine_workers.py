@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.numpy_runtime import NumpyWhisper, both, random_features
+from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features
 from whisper_max_backend.engine.whisper import Whisper
 from whisper_max_backend.system.os_threads import thread_ids
 

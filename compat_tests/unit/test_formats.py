@@ -11,21 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compat_tests.miniature import (
+from compat_tests.support.miniature import (
     ARCHITECTURES,
     SPECK,
     make_model,
     random_weights,
     vocabulary_tokens,
 )
-from compat_tests.miniature_formats import (
+from compat_tests.support.miniature_formats import (
     DTYPES,
     OPENAI,
     make_hugging_face,
     make_openai,
     torch_save,
 )
-from compat_tests.miniature_formats import split as separated
+from compat_tests.support.miniature_formats import split as separated
 from whisper_max_backend.engine.checkpoint import name_tables
 from whisper_max_backend.engine.checkpoint.files import Lazy
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint

@@ -11,9 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from compat_tests.miniature import SPECK, make_model, vocabulary_tokens
-from compat_tests.miniature_formats import make_hugging_face, make_openai
-from compat_tests.unit.hostile_files import (
+from compat_tests.support.hostile_files import (
     archive,
     load_apart,
     mapping,
@@ -30,6 +28,8 @@ from compat_tests.unit.hostile_files import (
     with_header,
     with_pickle,
 )
+from compat_tests.support.miniature import SPECK, make_model, vocabulary_tokens
+from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 from whisper_max_backend.engine.checkpoint import name_tables
 from whisper_max_backend.engine.checkpoint.load import (
     Dimensions,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from max.dtype import DType
 
-from compat_tests.miniature import to_bfloat16
-from compat_tests.unit.kernel_graph import Kernels, normal, packed, packed_bfloat16
+from compat_tests.support.kernel_graph import Kernels, normal, packed, packed_bfloat16
+from compat_tests.support.miniature import to_bfloat16
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu import weight_packer
 from whisper_max_backend.engine.cpu.graphs.packing import CONVERSIONS

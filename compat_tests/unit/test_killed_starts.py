@@ -11,7 +11,7 @@ import pytest
 from compat_tests.fuzz.starts import ALL, Start, kill_and_start
 
 COMPILE = """
-from compat_tests.unit.test_artifacts import double_graph, run
+from compat_tests.support.double_graph import double_graph, run
 from max.driver import CPU
 from whisper_max_backend.engine.compile import artifacts
 from whisper_max_backend.engine.compile.session import Session

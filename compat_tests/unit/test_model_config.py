@@ -8,8 +8,8 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, SPECK, make_model, vocabulary_tokens
-from compat_tests.miniature_formats import make_hugging_face
+from compat_tests.support.miniature import ARCHITECTURES, SPECK, make_model, vocabulary_tokens
+from compat_tests.support.miniature_formats import make_hugging_face
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 ARCHITECTURE = ARCHITECTURES["one-head"]

@@ -26,10 +26,10 @@ from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatur
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import whisper_max_backend
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.models import our_model
-from compat_tests.numpy_runtime import NumpyWhisper
-from compat_tests.recordings import audio_file
+from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.models import our_model
+from compat_tests.support.numpy_runtime import NumpyWhisper
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend import audio, model
 from whisper_max_backend.feature_extractor import FeatureExtractor
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model
-from compat_tests.unit.float64_network import Network, random_checkpoint
+from compat_tests.support.float64_network import Network, random_checkpoint
+from compat_tests.support.miniature import ARCHITECTURES, make_model
 from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu.model import Runtime

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from faster_whisper.transcribe import Segment, TranscriptionInfo, Word
 
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend import hookimpl, hookspecs, load_model, plugins, resolvers
 from whisper_max_backend.backends import Availability, openai_whisper_backend
 from whisper_max_backend.backends.openai_whisper_backend import OpenAIWhisperBackend

@@ -8,7 +8,7 @@ from pathlib import Path
 import ctranslate2
 import pytest
 
-from compat_tests.miniature import make_model
+from compat_tests.support.miniature import make_model
 from whisper_max_backend.engine.api import compute_types
 from whisper_max_backend.engine.api.compute_types import Capabilities, Precision, resolve, select
 from whisper_max_backend.engine.compile.cpu_target import has_tiles

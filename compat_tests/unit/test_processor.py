@@ -14,7 +14,7 @@ import faster_whisper
 import pytest
 
 import whisper_max_backend
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend import install, load_model, plugins, swap
 from whisper_max_backend.engine.whisper import Whisper
 from whisper_max_backend.system import cpu_features

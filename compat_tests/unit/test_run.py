@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend.cli.run import SITE, VARIABLE
 
 MAIN = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "run"]

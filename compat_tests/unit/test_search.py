@@ -10,8 +10,8 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.numpy_decoder import NumpyDecoder, NumpyState, pick
-from compat_tests.unit.decoding_case import BATCH, DecodingCase, load_case
+from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
+from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
 from whisper_max_backend.engine.search.decode import (
     Candidates,
     DecodingOptions,

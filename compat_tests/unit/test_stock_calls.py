@@ -13,8 +13,8 @@ import faster_whisper
 import numpy as np
 import pytest
 
-from compat_tests.miniature import make_model
-from compat_tests.models import model_directory
+from compat_tests.support.miniature import make_model
+from compat_tests.support.models import model_directory
 from whisper_max_backend import install, stock_calls
 from whisper_max_backend.engine.whisper import Whisper
 

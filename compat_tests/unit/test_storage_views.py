@@ -17,8 +17,8 @@ from ctranslate2 import DataType, Device, StorageView
 from max.driver import Buffer, accelerator_count
 from max.dtype import DType
 
-from compat_tests.miniature import ARCHITECTURES, make_model, to_bfloat16
-from compat_tests.numpy_runtime import both, random_features, storage
+from compat_tests.support.miniature import ARCHITECTURES, make_model, to_bfloat16
+from compat_tests.support.numpy_runtime import both, random_features, storage
 from whisper_max_backend.engine.api.arrays import ArrayView, EncoderOutput
 from whisper_max_backend.engine.checkpoint.bfloat16 import rounded, widened
 from whisper_max_backend.engine.whisper import Whisper

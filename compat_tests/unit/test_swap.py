@@ -17,7 +17,7 @@ import faster_whisper
 import pytest
 
 import whisper_max_backend
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend import install, swap, uninstall
 from whisper_max_backend.engine.whisper import Whisper
 

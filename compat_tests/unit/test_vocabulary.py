@@ -3,7 +3,12 @@
 import ctranslate2
 import pytest
 
-from compat_tests.miniature import ARCHITECTURES, make_model, make_tokenizer, vocabulary_tokens
+from compat_tests.support.miniature import (
+    ARCHITECTURES,
+    make_model,
+    make_tokenizer,
+    vocabulary_tokens,
+)
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 

@@ -9,9 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from compat_tests.miniature import SPECK, make_model, make_spec, vocabulary_tokens
-from compat_tests.miniature_formats import make_hugging_face, make_openai
-from compat_tests.unit.hostile_files import (
+from compat_tests.support.hostile_files import (
     model_bin,
     named,
     number,
@@ -20,6 +18,8 @@ from compat_tests.unit.hostile_files import (
     with_header,
     with_pickle,
 )
+from compat_tests.support.miniature import SPECK, make_model, make_spec, vocabulary_tokens
+from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 VALUES: list = [

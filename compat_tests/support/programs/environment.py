@@ -10,7 +10,7 @@ import venv
 from collections.abc import Iterable
 from pathlib import Path
 
-from compat_tests.programs.catalogue import Program
+from compat_tests.support.programs.catalogue import Program
 
 
 class InstallError(RuntimeError):

@@ -14,7 +14,7 @@ import ctranslate2
 import numpy as np
 import numpy.typing as npt
 
-from compat_tests.numpy_decoder import NumpyDecoder, NumpyState
+from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense
 from whisper_max_backend.engine.whisper import Whisper
 

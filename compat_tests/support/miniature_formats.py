@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import safetensors.numpy
 
-from compat_tests.miniature import (
+from compat_tests.support.miniature import (
     language_codes,
     make_tokenizer,
     model_config,

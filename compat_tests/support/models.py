@@ -17,8 +17,8 @@ from typing import Any
 
 import faster_whisper
 
-from compat_tests.compare import Transcription, assert_same
-from compat_tests.recordings import load
+from compat_tests.support.compare import Transcription, assert_same
+from compat_tests.support.recordings import load
 
 
 def _package_folder(name: str) -> Path:

@@ -11,8 +11,8 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests import miniature
-from compat_tests.numpy_decoder import NumpyDecoder, read_variables
+from compat_tests.support import miniature
+from compat_tests.support.numpy_decoder import NumpyDecoder, read_variables
 from whisper_max_backend.engine.search.decode import DecodingOptions, Hypotheses, decode
 from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
 

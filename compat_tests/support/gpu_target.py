@@ -1,4 +1,4 @@
-"""``python -m compat_tests.gpu_target sm_90``: compiles the graphs of a GPU that is not there.
+"""``python -m compat_tests.support.gpu_target sm_90``: compiles for a GPU that is not there.
 
 MAX takes a pretended GPU for real from the start of a process only, so tests run this beside them.
 What is made of MAX's own products and attention is left out, for it takes minutes to compile:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.peers import Model
 from benchmarks.peers.converted import hugging_face, openai_weights
 from benchmarks.peers.ggml import save
-from compat_tests.models import model_directory
+from compat_tests.support.models import model_directory
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 from whisper_max_backend.engine.compile.cache import VARIABLE
 

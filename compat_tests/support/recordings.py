@@ -1,7 +1,7 @@
 """The recordings that the tests transcribe: float32 mono at 16 kHz.
 
-Files are in `audio/` (its README names sources and licences); the rest is built from them, always
-the same samples.
+Files are in `compat_tests/audio/` (its README names sources and licences); the rest is built from
+them, always the same samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from faster_whisper.audio import decode_audio
 
-AUDIO = Path(__file__).parent / "audio"
+AUDIO = Path(__file__).parents[1] / "audio"
 SAMPLING_RATE = 16_000
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat_tests.programs.catalogue import Mode
+from compat_tests.support.programs.catalogue import Mode
 
 SCRIPTS = Path(__file__).parent / "scripts"
 TIMEOUT = 300

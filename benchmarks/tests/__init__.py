@@ -1,0 +1,1 @@
+"""Tests of the benchmarks themselves, which `pytest` runs with the others."""
