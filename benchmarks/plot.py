@@ -26,7 +26,7 @@ def plot(kept: dict[str, Any], path: Path) -> None:
     """Draw what `python -m benchmarks` has kept into an SVG file."""
     panels = [panel for panel in (_ratios(kept), *_programs(kept)) if panel[1]]
     heights = [_TITLES + _ROW * len(bars) for _, bars in panels]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(panels),
             figsize=(_WIDTH, sum(heights)),
@@ -45,7 +45,7 @@ def plot(kept: dict[str, Any], path: Path) -> None:
         plt.close(figure)
 
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "text.color": TEXT,
     "xtick.color": TEXT,
@@ -54,6 +54,7 @@ _STYLE: Any = {
     "axes.titlecolor": TEXT,
     "svg.fonttype": "none",
 }
+"""Of every picture, for `matplotlib.pyplot.rc_context`."""
 
 
 def _ratios(kept: dict[str, Any]) -> tuple[str, list[Bar]]:

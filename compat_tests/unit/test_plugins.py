@@ -20,7 +20,7 @@ from whisper_max_backend.backends import Availability, openai_whisper_backend
 from whisper_max_backend.backends.openai_whisper_backend import OpenAIWhisperBackend
 
 ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "plugins.md").read_text()
 EXAMPLE = (ROOT / "examples" / "whisper-max-shout" / "whisper_max_shout.py").read_text()
 HOOKS = [
     name for name, value in vars(hookspecs).items() if hasattr(value, "whisper_max_backend_spec")
@@ -91,7 +91,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def test_every_hook_is_documented_and_tested(hook: str) -> None:
     specification = getattr(hookspecs, hook)
     arguments = ", ".join(inspect.signature(specification).parameters)
-    assert f"`{hook}({arguments})`" in README
+    assert f"`{hook}({arguments})`" in PAGE
     assert f"def {hook}(" in EXAMPLE, "the example plugin shows every hook"
     assert inspect.getdoc(specification)
     assert any(name.startswith(f"test_{hook}_") for name in globals())
