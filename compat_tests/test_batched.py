@@ -8,6 +8,8 @@ import pytest
 
 from compat_tests.support.models import check
 
+pytestmark = pytest.mark.slow
+
 # Ten-second windows make 13 of the two minutes: a full batch of 8 and a rest.
 SHORT = {"chunk_length": 10}
 
@@ -77,7 +79,6 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recording", "options"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )

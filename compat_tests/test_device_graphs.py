@@ -42,6 +42,8 @@ from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE as VARIABLE_
 from whisper_max_backend.engine.gpu.model import DeviceRuntime
 from whisper_max_backend.engine.whisper import Whisper
 
+pytestmark = pytest.mark.slow
+
 VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
 # Each is compiled for itself, which takes a minute.
 ARCHITECTURES = tuple(miniature.ARCHITECTURES) if os.environ.get(VARIABLE) else ("one-head",)
@@ -131,7 +133,6 @@ def test_several_devices(
     assert len(used) == 2
 
 
-@pytest.mark.slow
 def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """tiny.en with word times: the transcription is the reference's."""
     monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
@@ -143,7 +144,6 @@ def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(expected, Transcription(list(segments), info), "device graphs")
 
 
-@pytest.mark.slow
 def test_transcriptions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that transcribe other speech with other options; some stop after the first segment.
 

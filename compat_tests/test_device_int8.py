@@ -42,6 +42,8 @@ from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
 from whisper_max_backend.engine.gpu.weights import device_weights
 from whisper_max_backend.engine.graphs.ops import new_graph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
@@ -151,7 +153,6 @@ def _products(outputs: int, inputs: int) -> Module:
     return module
 
 
-@pytest.mark.slow
 def test_clear_speech_has_the_words_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_90", "gfx942"])
 def test_compiles(target: str) -> None:
     command = [sys.executable, "-m", "compat_tests.support.gpu_target", target]

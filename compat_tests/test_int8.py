@@ -15,6 +15,8 @@ from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import load
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
+pytestmark = pytest.mark.slow
+
 SPEECH = ("jfk", "austen", "dialogue", "noisy", "french", "russian")
 
 
@@ -30,7 +32,6 @@ def model(request: pytest.FixtureRequest) -> str:
     return str(model_directory(request.param))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("compute_type", ["int8", "auto", "int8_float32"])
 def test_it_is_what_runs(model: str, compute_type: str) -> None:
     ours = whisper_max_backend.WhisperModel(model, device="cpu", compute_type=compute_type)
@@ -38,7 +39,6 @@ def test_it_is_what_runs(model: str, compute_type: str) -> None:
     assert ours.model.compute_type == reference.compute_type == "int8_float32"
 
 
-@pytest.mark.slow
 def test_encoder_is_closer_to_float32(model: str) -> None:
     """Relative error of every window's states, on average over the windows."""
     ours = whisper_max_backend.WhisperModel(model, device="cpu", compute_type="int8").model
@@ -56,7 +56,6 @@ def test_encoder_is_closer_to_float32(model: str) -> None:
     assert np.mean(errors["ours"]) <= np.mean(errors["reference"]), errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [1, 5])
 def test_clear_speech_has_the_words_of_float32(model: str, beam_size: int) -> None:
     def words(module: Any, compute_type: str) -> list[str]:

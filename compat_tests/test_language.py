@@ -9,8 +9,9 @@ from compat_tests.support.compare import PROBABILITY, language_differences
 from compat_tests.support.models import check, our_model, reference_model
 from compat_tests.support.recordings import load
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("beam_size", [5, 1])
 def test_multilingual_recording(beam_size: int) -> None:
     """The language is detected anew for each window."""
@@ -19,14 +20,12 @@ def test_multilingual_recording(beam_size: int) -> None:
     assert "Yes, exactly" in expected.text
 
 
-@pytest.mark.slow
 def test_multilingual_with_vad_and_words() -> None:
     check(
         "base", "bilingual", multilingual=True, vad_filter=True, word_timestamps=True, beam_size=1
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

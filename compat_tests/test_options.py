@@ -9,6 +9,8 @@ import pytest
 from compat_tests.support.models import check, reference_transcription
 from compat_tests.support.recordings import load
 
+pytestmark = pytest.mark.slow
+
 # Longer than half the text context, so that it is cut.
 LONG_PROMPT = " ".join(
     f"Item {i}: a whale, a ship and the watery part of the world." for i in range(40)
@@ -123,7 +125,6 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recording", "options"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
@@ -143,7 +144,6 @@ EFFECTIVE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EFFECTIVE))
 def test_option_matters(name: str) -> None:
     """The reference itself gives another text with the option than without it."""

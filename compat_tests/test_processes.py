@@ -20,7 +20,7 @@ import pytest
 
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMMON = """
 import atexit, importlib, os, pickle, sys, threading, time

@@ -13,6 +13,8 @@ from compat_tests.support.miniature import ARCHITECTURES, make_model, vocabulary
 from compat_tests.support.models import check, engine_class, our_model, reference_transcription
 from compat_tests.support.recordings import load
 
+pytestmark = pytest.mark.slow
+
 TOKENS = vocabulary_tokens(ARCHITECTURES["one-head"])
 PROMPT = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
 DRAWS, CALLS = 500, 6
@@ -156,7 +158,6 @@ def test_cold_sampling_is_greedy(engines: tuple[Any, Any], features: Any) -> Non
 # -- falling back
 
 
-@pytest.mark.slow
 def test_some_windows_fall_back() -> None:
     """The windows below a log probability between the lowest and the highest, and no other."""
     options: dict[str, Any] = {
@@ -192,7 +193,6 @@ def test_all_temperatures_fail() -> None:
     assert {segment.temperature for segment in expected.segments} == {2 * COLD}
 
 
-@pytest.mark.slow
 def test_repetition_falls_back() -> None:
     """A loop over music at temperature 0, with the default thresholds."""
     expected = check(
@@ -217,7 +217,6 @@ def test_silence_does_not_fall_back() -> None:
     assert expected.segments == []
 
 
-@pytest.mark.slow
 def test_prompt_is_reset_after_a_fallback() -> None:
     check(
         "tiny.en",
@@ -231,7 +230,6 @@ def test_prompt_is_reset_after_a_fallback() -> None:
     )
 
 
-@pytest.mark.slow
 def test_sampled_transcription() -> None:
     """At a real temperature the text is random, but it is there, and still the speech."""
     segments, _ = our_model("tiny.en").transcribe(load("jfk").copy(), temperature=0.4, best_of=3)

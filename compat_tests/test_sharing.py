@@ -24,7 +24,7 @@ from whisper_max_backend.engine.replica import GenerationOptions, Replica
 from whisper_max_backend.engine.serving.shared_model import SharedRuntime
 from whisper_max_backend.engine.state.decoder_state import Step
 
-pytestmark = pytest.mark.timeout(900)  # a miniature may have to be compiled
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may have to be compiled
 
 ARCHITECTURE = ARCHITECTURES["one-head"]
 CALLERS = 8

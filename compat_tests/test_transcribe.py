@@ -17,6 +17,8 @@ from compat_tests.support.models import (
 )
 from compat_tests.support.recordings import RECORDINGS, audio_file
 
+pytestmark = pytest.mark.slow
+
 # Recordings in another language, or several, are for the multilingual model.
 ENGLISH = [
     name
@@ -26,14 +28,12 @@ ENGLISH = [
 MULTILINGUAL = [name for name in RECORDINGS if name != "bilingual"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [5, 1])
 @pytest.mark.parametrize("recording", ENGLISH)
 def test_english_model(recording: str, beam_size: int) -> None:
     check("tiny.en", recording, beam_size=beam_size)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [5, 1])
 @pytest.mark.parametrize("recording", MULTILINGUAL)
 def test_multilingual_model(recording: str, beam_size: int) -> None:

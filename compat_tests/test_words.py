@@ -8,6 +8,8 @@ import pytest
 
 from compat_tests.support.models import check
 
+pytestmark = pytest.mark.slow
+
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("tiny", "tiny.en", "jfk", {}),
     ("tiny-beam-1", "tiny.en", "austen", {"beam_size": 1}),
@@ -42,7 +44,6 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recording", "options"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )

@@ -14,6 +14,8 @@ import pytest
 
 from compat_tests.demo.serving import running
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio", reason="the page needs Gradio: the extra `web`")
 
 FORM = "multipart/form-data; boundary=limit"

@@ -10,8 +10,9 @@ import pytest
 from compat_tests.fuzz.threads import Soak, jobs
 from compat_tests.support.models import our_model
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory is read from /proc")
 def test_threads_get_what_they_would_get_alone() -> None:
     seed = random.randrange(1 << 30)

@@ -181,6 +181,7 @@ def test_full_cache_leaves_nothing_behind(
     assert [path for path in cache.iterdir() if path != scratch.scratch_folder()] == []
 
 
+@pytest.mark.slow
 def test_module_of_graphs_takes_external_weights(cache: Path, session: Session) -> None:
     cpu = DeviceRef.CPU()
 
@@ -218,6 +219,7 @@ def test_failing_build_is_raised_and_releases_the_lock(cache: Path, session: Ses
     assert not list(cache.glob("*.mef"))
 
 
+@pytest.mark.slow
 def test_processes_compile_once(cache: Path) -> None:
     program = textwrap.dedent(
         """

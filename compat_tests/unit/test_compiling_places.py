@@ -21,6 +21,8 @@ from compat_tests.support.models import model_directory
 from whisper_max_backend.engine.compile import artifacts, cache, scratch
 from whisper_max_backend.system.executable_memory import require_executable_memory
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STRANGER = 54321
 PACKAGE = b"a translated package"

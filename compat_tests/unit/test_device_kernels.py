@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from max.driver import CPU
 from max.dtype import DType
 
 from compat_tests.support.gpu_kernels import check_kernels
+
+pytestmark = pytest.mark.slow
 
 
 def test_kernels() -> None:

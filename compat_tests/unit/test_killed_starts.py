@@ -10,6 +10,8 @@ import pytest
 
 from compat_tests.fuzz.starts import ALL, Start, kill_and_start
 
+pytestmark = pytest.mark.slow
+
 COMPILE = """
 from compat_tests.support.double_graph import double_graph, run
 from max.driver import CPU

@@ -53,7 +53,9 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name == "wide" else ()) for name in SHAPES]
+)
 def shape(request: pytest.FixtureRequest) -> Dimensions:
     return SHAPES[request.param]
 

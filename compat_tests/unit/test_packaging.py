@@ -29,6 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_wheel_has_all_that_runs_and_no_more(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, packed in (
@@ -44,6 +45,7 @@ def test_the_wheel_has_all_that_runs_and_no_more(wheel: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
@@ -57,6 +59,7 @@ def test_an_installed_wheel_finds_its_kernels(wheel: Path, tmp_path: Path) -> No
     assert Path(printed.strip()) == tmp_path / "whisper_max_backend" / "mojo" / "whisper_kernels"
 
 
+@pytest.mark.slow
 def test_a_wheel_with_artifacts_compiles_nothing(tmp_path: Path) -> None:
     """What the cache of these tests holds already is taken from there."""
     target = apply_cpu_target()
