@@ -39,7 +39,7 @@ from compat_tests.test_engine_parity import (  # noqa: F401
 from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.api.seed import set_random_seed
 from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE as VARIABLE_OF_REPLAYS
-from whisper_max_backend.engine.gpu.model import DeviceRuntime
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.whisper import Whisper
 
 pytestmark = pytest.mark.slow
@@ -113,13 +113,13 @@ def test_several_devices(
         return Whisper(path, device="cuda", device_index=[0, 1], **options)
 
     used: set[int] = set()
-    encode = DeviceRuntime.encode
+    encode = GPUModel.encode
 
-    def encode_and_tell(self: DeviceRuntime, features: Any) -> Any:
+    def encode_and_tell(self: GPUModel, features: Any) -> Any:
         used.add(id(self))
         return encode(self, features)
 
-    monkeypatch.setattr(DeviceRuntime, "encode", encode_and_tell)
+    monkeypatch.setattr(GPUModel, "encode", encode_and_tell)
     both = make_engines("one-head", tmp_path_factory, engine)
     assert (both.ours.device, both.ours.num_workers, opened) == ("cuda", 2, [0, 1])
     features = [storage(both.features(seed=seed)) for seed in range(4)]

@@ -15,7 +15,7 @@ from compat_tests.support.models import engine_class, model_directory
 from compat_tests.support.numpy_decoder import NumpyDecoder
 from compat_tests.support.recordings import load
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense, load_checkpoint
-from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
+from whisper_max_backend.engine.search.rules import FixedRules, Timestamps, fixed_bans, make_rules
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 pytestmark = pytest.mark.slow
@@ -76,12 +76,13 @@ class Case:
             vocabulary.size,
             vocabulary.no_timestamps if timestamps else None,
         )
+        fixed = FixedRules(np.array(banned, np.int32))
         weights = {"decoder/embeddings/weight": logits.T, "decoder/num_heads": np.array(1)}
         decoder = NumpyDecoder(weights, *ends[:2])  # only its rules are needed here
         total = 0.0
         for step, token in enumerate(tokens):
             line = logits[[len(prompt) - 1 + step]]
-            decoder.constrain(line, rules.constraints([tokens[:step]], [0]), banned)
+            decoder.constrain(line, rules.constraints([tokens[:step]], [0]), fixed)
             total += float(log_softmax(line[0])[token])
         return total / len(ids), silence
 

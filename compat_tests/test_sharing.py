@@ -18,10 +18,10 @@ from max.driver import CPU, Buffer
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import random_features
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
-from whisper_max_backend.engine.cpu.model import Runtime
-from whisper_max_backend.engine.gpu.model import DeviceRuntime
+from whisper_max_backend.engine.cpu.model import CPUModel
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
-from whisper_max_backend.engine.serving.shared_model import SharedRuntime
+from whisper_max_backend.engine.serving.shared_model import SharedModel
 from whisper_max_backend.engine.state.decoder_state import Step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may have to be compiled
@@ -40,8 +40,8 @@ class OnDevice:
         return self.array.copy()
 
 
-class CapturingModel:
-    """A compiled model, captured and replayed as a GPU would, by executing it."""
+class CapturingGraph:
+    """A compiled graph, captured and replayed as a GPU would, by executing it."""
 
     def __init__(self, model: Any) -> None:
         self.execute = model.execute
@@ -69,21 +69,21 @@ class CapturingModel:
         del self.graphs[number]
 
 
-def capturing_runtime(checkpoint: Checkpoint) -> DeviceRuntime:
+def capturing_model(checkpoint: Checkpoint) -> GPUModel:
     """With steps that are replayed."""
-    runtime = DeviceRuntime(checkpoint, CPU(), "float32")
-    steps = {name: CapturingModel(runtime._models[name]) for name in ("step", "step_few")}
-    decoder: Any = runtime.decoder
-    decoder._models = {**decoder._models, **steps}
+    model = GPUModel(checkpoint, CPU(), "float32")
+    steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
+    decoder: Any = model.decoder
+    decoder._graphs = {**decoder._graphs, **steps}
     decoder.replays.wanted = True
-    return runtime
+    return model
 
 
-RUNTIMES: dict[str, Callable[[Checkpoint], Runtime | DeviceRuntime]] = {
-    "gpu graphs": lambda checkpoint: DeviceRuntime(checkpoint, CPU(), "float32"),
-    "gpu graphs, replayed": capturing_runtime,
-    "cpu": lambda checkpoint: Runtime(checkpoint, compute_type="float32"),
-    "cpu, int8": lambda checkpoint: Runtime(checkpoint, compute_type="int8_float32"),
+MODELS: dict[str, Callable[[Checkpoint], CPUModel | GPUModel]] = {
+    "gpu graphs": lambda checkpoint: GPUModel(checkpoint, CPU(), "float32"),
+    "gpu graphs, replayed": capturing_model,
+    "cpu": lambda checkpoint: CPUModel(checkpoint, compute_type="float32"),
+    "cpu, int8": lambda checkpoint: CPUModel(checkpoint, compute_type="int8_float32"),
 }
 PLAIN = GenerationOptions(max_length=60, return_scores=True, return_no_speech_prob=True)
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -134,7 +134,7 @@ class Pair:
 
     alone: Replica
     shared: Replica
-    runtime: SharedRuntime
+    model: SharedModel
     checkpoint: Checkpoint
     exact: bool  # whether a row's numbers do not depend on the other rows
 
@@ -168,17 +168,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return load_checkpoint(str(path))
 
 
-@pytest.fixture(scope="module", params=list(RUNTIMES))
+@pytest.fixture(scope="module", params=list(MODELS))
 def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Pair:
-    make = RUNTIMES[request.param]
-    runtime = SharedRuntime(make(checkpoint))
+    make = MODELS[request.param]
+    model = SharedModel(make(checkpoint))
     # These texts are short: were they made in a single call, nothing would be left to share.
-    runtime.decoder._decoder.steps_ahead = min(8, runtime.decoder.steps_ahead)
+    model.decoder._decoder.steps_ahead = min(8, model.decoder.steps_ahead)
     vocabulary, config = checkpoint.vocabulary, checkpoint.config
     return Pair(
         Replica(make(checkpoint), vocabulary, config),
-        Replica(runtime, vocabulary, config),
-        runtime,
+        Replica(model, vocabulary, config),
+        model,
         checkpoint,
         # Up to FEW_ROWS rows, a GPU's graphs add a window's frames up in several parts.
         exact=not request.param.startswith("gpu"),
@@ -189,7 +189,7 @@ def pair(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Pair:
 def executed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
     """Steps that were executed together."""
     runs: list[list[Step]] = []
-    decoder = pair.runtime.decoder._decoder
+    decoder = pair.model.decoder._decoder
     execute = decoder.step_together
 
     def watched(steps: Sequence[Step]) -> Any:
@@ -204,7 +204,7 @@ def executed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
 def nothing_is_left(pair: Pair) -> Iterator[None]:
     """After each test, nobody has a part of the caches, and nobody is waited for."""
     yield
-    decoder = pair.runtime.decoder
+    decoder = pair.model.decoder
     assert decoder._joined == set()
     assert decoder._steps._joined == 0
     assert decoder._steps._waiting == []
@@ -231,10 +231,10 @@ def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
     for one, other in zip(expected, found, strict=True):
         pair.same(one, other)
     assert len({str(answer[0][0]) for answer in expected}) > CALLERS / 2
-    decoder: Any = pair.runtime.decoder._decoder
-    if isinstance(decoder._models["step"], CapturingModel):
+    decoder: Any = pair.model.decoder._decoder
+    if isinstance(decoder._graphs["step"], CapturingGraph):
         assert decoder.replays.wanted
-        assert decoder._models["step"].replays > len(executed) / 4
+        assert decoder._graphs["step"].replays > len(executed) / 4
     steps = sum(map(len, executed))
     assert max(map(len, executed)) >= CALLERS / 2  # a CPU has two kinds, for what is suppressed
     # Where steps are made ahead there are few executions, so those of one request at its end count.
@@ -253,7 +253,7 @@ def test_positions_differ(
     ]
     expected = [request.answer(pair.alone) for request in requests]
     under_way = threading.Event()
-    decoder = pair.runtime.decoder
+    decoder = pair.model.decoder
     next_step = decoder._decoder.next_step
 
     def held(*args: Any, **options: Any) -> Step:
@@ -362,13 +362,13 @@ def test_a_failing_execution(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Non
     request's, that one fails."""
     requests = [pair.request(i) for i in range(4)]
     expected = [request.answer(pair.alone) for request in requests]
-    decoder = pair.runtime.decoder._decoder
+    decoder = pair.model.decoder._decoder
     execute = decoder.step_together
 
     def refusing(steps: Sequence[Step]) -> Any:
         if len(steps) > 1:
             raise RuntimeError("out of memory")
-        if steps[0].beams == 4:
+        if steps[0].request.beams == 4:
             raise RuntimeError("launch failed")
         return execute(steps)
 

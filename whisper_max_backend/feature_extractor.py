@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
-from .engine.cpu.shared_graphs import shared_models
+from .engine.cpu.common_graphs import common_graphs
 from .engine.graphs.mel_tables import BINS, HOP_LENGTH, N_FFT, tables
 from .system.process import inside_max, is_forked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .engine.gpu.log_mel import DeviceLogMel
+    from .engine.serving.model import LogMel
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -42,13 +40,13 @@ def _tell_fork() -> None:
 
 
 @functools.cache
-def _kernel() -> Callable[[np.ndarray, np.ndarray, np.ndarray, int], None]:
+def _kernel() -> LogMel:
     """The compiled graph as a function of features (written), waveform, filters and padded length.
 
     It runs on the CPU: the samples are there, and the features are cut and batched there. A model
     on a GPU brings its own, which is worth the way there and back.
     """
-    model = shared_models()["log_mel"]
+    model = common_graphs()["log_mel"]
     window, turns = tables()
 
     def run(features: np.ndarray, waveform: np.ndarray, filters: np.ndarray, padded: int) -> None:
@@ -66,7 +64,7 @@ class FeatureExtractor(ReferenceFeatureExtractor):
     code.
     """
 
-    device_kernel: DeviceLogMel | None = None
+    device_kernel: LogMel | None = None
     """Of the GPU that the model is on."""
 
     def __call__(

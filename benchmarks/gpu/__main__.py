@@ -103,8 +103,8 @@ def _compile(place: Any, names: list[str]) -> None:
     from whisper_max_backend.engine.compile.artifacts import compiled
     from whisper_max_backend.engine.compile.cache import cache_folder
     from whisper_max_backend.engine.compile.session import Session
+    from whisper_max_backend.engine.cpu.common_graphs import common_artifact
     from whisper_max_backend.engine.cpu.model import model_artifact
-    from whisper_max_backend.engine.cpu.shared_graphs import shared_artifact
     from whisper_max_backend.engine.gpu.model import device_artifact
 
     session = Session([place])
@@ -117,7 +117,7 @@ def _compile(place: Any, names: list[str]) -> None:
             wanted.append(device_artifact(DIMENSIONS[name], compute_type, place, session))
     host = CPU()
     on_host = Session([host])
-    wanted.append(shared_artifact(on_host))
+    wanted.append(common_artifact(on_host))
     storages = (DType.float32, DType.float16)
     wanted += [
         model_artifact(Storage(DType.float32, s, DType.float32), host, on_host) for s in storages

@@ -23,11 +23,11 @@ from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features,
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.speech import RATE
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions
-from whisper_max_backend.engine.gpu.model import DeviceRuntime
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
-from whisper_max_backend.engine.search.protocol import Sampling
-from whisper_max_backend.engine.search.rules import Rules
-from whisper_max_backend.engine.serving.shared_model import SharedRuntime
+from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
+from whisper_max_backend.engine.search.rules import FixedRules, Rules
+from whisper_max_backend.engine.serving.shared_model import SharedModel
 
 STATES_PER_SECOND = 50
 """Of the encoder."""
@@ -55,9 +55,9 @@ class RandomModel:
         self.device = device
         self.compute_type = compute_type
         checkpoint = random_model(dimensions)
-        runtime = DeviceRuntime(checkpoint, device, compute_type)
+        runtime = GPUModel(checkpoint, device, compute_type)
         self.replays = runtime.decoder.replays
-        self.runtime = SharedRuntime(runtime)
+        self.runtime = SharedModel(runtime)
         self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
         self.vocabulary = checkpoint.vocabulary
 
@@ -149,14 +149,14 @@ def step(
     decoder = model.runtime.decoder
     usual, model.replays.wanted = model.replays.wanted, replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
-    state = decoder.start(encoded, rows_per_item=beams)
+    state = decoder.start(encoded, FixedRules(), rows_per_item=beams)
     decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
     state.reorder(np.zeros(beams, np.int32))
     idle = Rules().constraints([[]] * beams, [0] * beams)
     tokens, scores = np.full(beams, 5, np.int32), np.zeros(beams, np.float32)
 
     def call() -> None:
-        decoder.step(state, tokens, scores, idle, beams, 2 * beams, Sampling())
+        decoder.step(state, StepRequest(tokens, scores, idle, beams, 2 * beams, Sampling()))
 
     seconds = statistics.median(timing.times(call, steps, warm_up=3))
     decoder.finish(state)
@@ -222,11 +222,11 @@ def transcription(
 
 def parity(checkpoint: Checkpoint, name: str, compute_type: str, device: Device) -> Iterator[Row]:
     """Tokens of the device against the CPU's in float32, with the same weights, on random audio."""
-    from whisper_max_backend.engine.cpu.model import Runtime
+    from whisper_max_backend.engine.cpu.model import CPUModel
 
     features = random_features(checkpoint.dimensions, 3)
     v = checkpoint.vocabulary
-    runtimes: Sequence[Any] = (Runtime(checkpoint), DeviceRuntime(checkpoint, device, compute_type))
+    runtimes: Sequence[Any] = (CPUModel(checkpoint), GPUModel(checkpoint, device, compute_type))
     for beams in (1, 5):
         found = []
         for runtime in runtimes:

@@ -13,8 +13,10 @@ import pytest
 
 from compat_tests.support import miniature
 from compat_tests.support.numpy_decoder import NumpyDecoder, read_variables
-from whisper_max_backend.engine.search.decode import DecodingOptions, Hypotheses, decode
-from whisper_max_backend.engine.search.rules import Timestamps, fixed_bans, make_rules
+from whisper_max_backend.engine.search.base import Hypotheses
+from whisper_max_backend.engine.search.decode import decode
+from whisper_max_backend.engine.search.options import DecodingOptions
+from whisper_max_backend.engine.search.rules import FixedRules, Timestamps, fixed_bans, make_rules
 
 BATCH = 3
 
@@ -58,15 +60,15 @@ class DecodingCase:
             cut += 1
         timestamps = prompts[0][cut - 1] != last_task
         repetition_penalty = settings.get("repetition_penalty", 1.0)
+        suppressed = fixed_bans(
+            suppress_tokens or (),
+            self.config["suppress_ids"],
+            self.decoder.n_vocab,
+            last_task if timestamps else None,
+        )
         state = self.decoder.start(
             self.encoded[: len(prompts)],
-            fixed_bans(
-                suppress_tokens or (),
-                self.config["suppress_ids"],
-                self.decoder.n_vocab,
-                last_task if timestamps else None,
-            ),
-            repetition_penalty,
+            FixedRules(np.array(suppressed, np.int32), repetition_penalty),
         )
         if cut > 1:
             self.decoder.prefill(state, np.array([p[: cut - 1] for p in prompts], np.int32))

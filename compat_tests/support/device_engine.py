@@ -5,7 +5,7 @@ from __future__ import annotations
 from max.driver import CPU
 
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
-from whisper_max_backend.engine.gpu.model import DeviceRuntime
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.whisper import Whisper
 
 
@@ -16,5 +16,5 @@ class DeviceWhisper(Whisper):
     def _shares_steps(self) -> bool:
         return True
 
-    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> DeviceRuntime:
-        return DeviceRuntime(checkpoint, CPU(), self._precision.running)
+    def _load_device_model(self, checkpoint: Checkpoint, device_index: int) -> GPUModel:
+        return GPUModel(checkpoint, CPU(), self._precision.running)

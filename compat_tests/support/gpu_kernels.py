@@ -12,7 +12,7 @@ from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
 from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
-from whisper_max_backend.engine.compile.session import Model, Session
+from whisper_max_backend.engine.compile.session import LoadedGraph, Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weights import Weight
 from whisper_max_backend.engine.gpu.weights import on_device
@@ -163,7 +163,7 @@ def check_kernels(device: Device, dtype: DType) -> Iterator[Check]:
 
 
 class _Checks:
-    def __init__(self, models: Mapping[str, Model], device: Device, dtype: DType) -> None:
+    def __init__(self, models: Mapping[str, LoadedGraph], device: Device, dtype: DType) -> None:
         self.models = models
         self.device = device
         self.dtype = dtype

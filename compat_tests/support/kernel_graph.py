@@ -16,7 +16,7 @@ from max.graph.dim import DimLike
 
 from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
-from whisper_max_backend.engine.compile.session import Model, Session
+from whisper_max_backend.engine.compile.session import LoadedGraph, Session
 from whisper_max_backend.engine.cpu.weights import PANEL, TILE_BYTES
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -81,7 +81,7 @@ class KernelModule:
 
 
 def build() -> Module:
-    """All kernels but those of `shared_models`, and those of whole networks."""
+    """All kernels but those of `common_graphs`, and those of whole networks."""
     kernels = KernelModule()
     _add_products(kernels)
     _add_tokens(kernels)
@@ -191,7 +191,7 @@ class Kernels:
 
 
 @functools.cache
-def _compiled_models() -> Mapping[str, Model]:
+def _compiled_models() -> Mapping[str, LoadedGraph]:
     """All graphs, compiled once for all test files."""
     session = Session([CPU()])
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from whisper_max_backend.engine.search.decode import Candidates, Sampling
-from whisper_max_backend.engine.search.protocol import Ahead
-from whisper_max_backend.engine.search.rules import Constraints
+from whisper_max_backend.engine.search.protocol import Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.rules import Constraints, FixedRules
 
 Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
@@ -77,8 +76,7 @@ class NumpyState:
     keys: list[Array]
     values: list[Array]
     items: Int32Array  # [rows]: whose audio a row attends to
-    suppressed: list[int]
-    repetition_penalty: float
+    rules: FixedRules
     last_logits: Array  # [rows, time, n_vocab] of the last prefill
 
     def foreseen(self, tokens: Sequence[int]) -> None:
@@ -107,9 +105,7 @@ class NumpyDecoder:
         self.eot = eot
         self.first = first
 
-    def start(
-        self, encoded: Array, suppressed: Sequence[int] = (), repetition_penalty: float = 1.0
-    ) -> NumpyState:
+    def start(self, encoded: Array, rules: FixedRules) -> NumpyState:
         """State for `encoded` [items, frames, size], one row an item."""
         cross = []
         for layer in range(self.layers):
@@ -122,8 +118,7 @@ class NumpyDecoder:
             keys=[np.zeros((items, 0, size), np.float32) for _ in cross],
             values=[np.zeros((items, 0, size), np.float32) for _ in cross],
             items=np.arange(items, dtype=np.int32),
-            suppressed=list(suppressed),
-            repetition_penalty=repetition_penalty,
+            rules=rules,
             last_logits=np.zeros((0, 0, self.n_vocab), np.float32),
         )
 
@@ -138,47 +133,31 @@ class NumpyDecoder:
         result: Array = np.exp(log_softmax(state.last_logits[:, position]))[:, token]
         return result
 
-    def step(
-        self,
-        state: NumpyState,
-        tokens: Int32Array,
-        scores: Array,
-        constraints: Constraints,
-        beams: int,
-        candidates: int,
-        sampling: Sampling,
-        return_logits: bool = False,
-        watch: int = -1,
-        ahead: Ahead | None = None,
-    ) -> Candidates:
-        logits = self._forward(state, tokens)
+    def step(self, state: NumpyState, request: StepRequest) -> Candidates:
+        logits = self._forward(state, request.tokens)
+        beams, watch = request.beams, request.watch
         watched = np.exp(log_softmax(logits))[:, watch] if watch >= 0 else None
-        self.constrain(logits, constraints, state.suppressed, state.repetition_penalty)
+        self.constrain(logits, request.constraints, state.rules)
         with np.errstate(over="ignore"):  # a banned token in a losing beam falls to -inf
-            totals = (log_softmax(logits) + scores[:, None]).reshape(-1, beams * self.n_vocab)
-        picked = pick(totals, candidates, sampling)
+            totals = log_softmax(logits) + request.scores[:, None]
+        totals = totals.reshape(-1, beams * self.n_vocab)
+        picked = pick(totals, request.candidates, request.sampling)
         return Candidates(
             tokens=(picked % self.n_vocab).astype(np.int32),
             origins=(picked // self.n_vocab).astype(np.int32),
             scores=np.take_along_axis(totals, picked, axis=1),
-            logits=logits if return_logits else None,
+            logits=logits if request.return_logits else None,
             watched=watched,
         )
 
-    def constrain(
-        self,
-        logits: Array,
-        constraints: Constraints,
-        suppressed: Sequence[int] = (),
-        repetition_penalty: float = 1.0,
-    ) -> None:
+    def constrain(self, logits: Array, constraints: Constraints, rules: FixedRules) -> None:
         """Apply the rules to `logits` [rows, n_vocab] in place."""
-        penalty = np.float32(repetition_penalty)
+        penalty = np.float32(rules.repetition_penalty)
         for row, line in enumerate(logits):
             seen = constraints.penalized[row]
             seen = seen[seen >= 0]
             line[seen] = np.where(line[seen] < 0, line[seen] * penalty, line[seen] / penalty)
-            line[list(suppressed)] = _LOWEST
+            line[rules.suppressed] = _LOWEST
             for low, high in constraints.ranges[row]:
                 line[low:high] = _LOWEST
             banned = constraints.banned[row]

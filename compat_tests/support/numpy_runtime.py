@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense
+from whisper_max_backend.engine.search.rules import FixedRules
+from whisper_max_backend.engine.state.alignment import AlignmentRequest, Alignments
 from whisper_max_backend.engine.whisper import Whisper
 
 Array = npt.NDArray[Any]
 
 
-class Decoder(NumpyDecoder):
+class RequestNumpyDecoder(NumpyDecoder):
     """The numpy decoder with all that the engine asks of one."""
 
     def __init__(self, checkpoint: Checkpoint, reference: ctranslate2.models.Whisper) -> None:
@@ -35,50 +37,42 @@ class Decoder(NumpyDecoder):
     def start(
         self,
         encoded: Array,
-        suppressed: Sequence[int] = (),
-        repetition_penalty: float = 1.0,
+        rules: FixedRules,
         rows_per_item: int = 1,
-        first_timestamp: int = 0,
     ) -> NumpyState:
         self.rows_per_item = rows_per_item
-        assert first_timestamp == self.first
-        return super().start(encoded, suppressed, repetition_penalty)
+        assert rules.first_timestamp == self.first
+        return super().start(encoded, rules)
 
     def language_probabilities(self, encoded: Array, sot: int, languages: Sequence[int]) -> Array:
-        logits = self._forward(super().start(encoded), np.full(len(encoded), sot))
+        logits = self._forward(super().start(encoded, FixedRules()), np.full(len(encoded), sot))
         exponentials = np.exp(logits[:, languages] - logits[:, languages].max(1, keepdims=True))
         result: Array = exponentials / exponentials.sum(1, keepdims=True)
         return result
 
-    def align(
-        self,
-        encoded: Array,
-        tokens: Array,
-        lengths: Array,
-        frames: Array,
-        heads: Sequence[tuple[int, int]],
-        start_length: int,
-        median_filter_width: int,
-        eot: int,
-    ) -> tuple[list[list[tuple[int, int]]], Array]:
-        rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
-        assert all(row[-1] == eot for row in rows)
+    def align(self, encoded: Array, request: AlignmentRequest) -> Alignments:
+        start_length = request.start_length
+        rows = [
+            row[:length].tolist()
+            for row, length in zip(request.tokens, request.lengths, strict=True)
+        ]
+        assert all(row[-1] == request.eot for row in rows)
         aligned = self.reference.align(
             ctranslate2.StorageView.from_array(encoded),
             rows[0][:start_length],
             [row[start_length + 1 : -1] for row in rows],
-            (2 * frames).tolist(),
-            median_filter_width=median_filter_width,
+            (2 * request.frames).tolist(),
+            median_filter_width=request.median_filter_width,
         )
-        probabilities = np.zeros(tokens.shape, np.float32)
+        probabilities = np.zeros(request.tokens.shape, np.float32)
         for row, result in zip(probabilities, aligned, strict=True):
             row[start_length : start_length + len(result.text_token_probs)] = (
                 result.text_token_probs
             )
-        return [result.alignments for result in aligned], probabilities
+        return Alignments([result.alignments for result in aligned], probabilities)
 
 
-class Runtime:
+class NumpyModel:
     """A model directory in numpy, encoded by the reference."""
 
     log_mel = None
@@ -86,7 +80,7 @@ class Runtime:
     def __init__(self, path: str, checkpoint: Checkpoint) -> None:
         self.reference = ctranslate2.models.Whisper(path, compute_type="float32")
         self.dimensions = checkpoint.dimensions
-        self.decoder = Decoder(checkpoint, self.reference)
+        self.decoder = RequestNumpyDecoder(checkpoint, self.reference)
 
     def encode(self, features: Array) -> Array:
         return np.array(self.reference.encode(storage(features.copy())))  # it refuses read-only
@@ -98,8 +92,8 @@ class Runtime:
 class NumpyWhisper(Whisper):
     """The engine, with its model in numpy."""
 
-    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Any:
-        return Runtime(self._path, checkpoint)
+    def _load_device_model(self, checkpoint: Checkpoint, device_index: int) -> Any:
+        return NumpyModel(self._path, checkpoint)
 
 
 def random_features(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ import pytest
 
 from compat_tests.support.decoding_case import make_livelier
 from compat_tests.support.miniature import ARCHITECTURES, vocabulary_tokens
-from whisper_max_backend.engine.cpu.decoder import Decoder
+from whisper_max_backend.engine.cpu.decoder import CPUDecoder
 from whisper_max_backend.engine.search import beam
 from whisper_max_backend.engine.state.decoder_state import DecoderState
 from whisper_max_backend.engine.whisper import Whisper
@@ -45,7 +45,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executed = self.made_ahead = self.taken = 0
-        next_step = Decoder.next_step
+        next_step = CPUDecoder.next_step
         foresee, foreseen = DecoderState.foresee, DecoderState.foreseen
 
         def counted_step(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ class Watched:
             self.taken += found is not None
             return found
 
-        monkeypatch.setattr(Decoder, "next_step", counted_step)
+        monkeypatch.setattr(CPUDecoder, "next_step", counted_step)
         monkeypatch.setattr(DecoderState, "foresee", counted_foresee)
         monkeypatch.setattr(DecoderState, "foreseen", counted_foreseen)
 
@@ -91,13 +91,13 @@ def test_steps_ahead_are_those_that_are_asked_for(
 ) -> None:
     """The same sequences and the same scores, to the bit, whether steps are made one by one."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(Decoder, "steps_ahead", 1)
+    monkeypatch.setattr(CPUDecoder, "steps_ahead", 1)
     one_by_one = generate(model, windows, timestamps, **options)
     steps = watched.executed
     assert watched.made_ahead == 0
     for ahead in (2, 8):
         watched.executed = watched.made_ahead = watched.taken = 0
-        monkeypatch.setattr(Decoder, "steps_ahead", ahead)
+        monkeypatch.setattr(CPUDecoder, "steps_ahead", ahead)
         assert generate(model, windows, timestamps, **options) == one_by_one
         assert watched.executed + watched.taken == steps
         if windows == 1 and options.get("length_penalty") != 0:
@@ -137,5 +137,5 @@ def test_another_step_than_the_foreseen_one(
     watched = Watched(monkeypatch)
     found = generate(model, 1, True, beam_size=5)
     assert 0 < watched.taken < watched.made_ahead
-    monkeypatch.setattr(Decoder, "steps_ahead", 1)
+    monkeypatch.setattr(CPUDecoder, "steps_ahead", 1)
     assert generate(model, 1, True, beam_size=5) == found

@@ -57,8 +57,8 @@ class Gate:
         free = model._workers._free
         assert free is not None
         replica = free.get()
-        runtime: Any = replica._runtime
-        runtime.encode = self._wait(runtime.encode)
+        numpy_model: Any = replica._model
+        numpy_model.encode = self._wait(numpy_model.encode)
         free.put(replica)
 
     def _wait(self, encode: Any) -> Any:

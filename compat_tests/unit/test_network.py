@@ -14,11 +14,11 @@ from compat_tests.support.float64_network import Network, random_checkpoint
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
-from whisper_max_backend.engine.cpu.model import Runtime
+from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.cpu.prebuild import storages
 from whisper_max_backend.engine.cpu.weights import packed_weights
-from whisper_max_backend.engine.search.protocol import Sampling
-from whisper_max_backend.engine.search.rules import Constraints
+from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
+from whisper_max_backend.engine.search.rules import Constraints, FixedRules
 from whisper_max_backend.engine.state.decoder_state import DecoderState
 
 TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "bfloat16": 0.02, "int8": 0.04}
@@ -67,13 +67,13 @@ def storage(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def loaded(shape: Dimensions, storage: str, threads: int = 3) -> tuple[Runtime, Network]:
+def loaded(shape: Dimensions, storage: str, threads: int = 3) -> tuple[CPUModel, Network]:
     """A random model, and the same in float64."""
     checkpoint = random_checkpoint(shape, "float16" if storage == "float16" else "float32")
     compute_types = {"int8": "int8_float32", "bfloat16": "bfloat16"}
     compute_type = compute_types.get(storage, "float32")
-    runtime = Runtime(checkpoint, compute_type=compute_type, threads=threads)
-    return runtime, Network(checkpoint)
+    model = CPUModel(checkpoint, compute_type=compute_type, threads=threads)
+    return model, Network(checkpoint)
 
 
 def error(output: np.ndarray, reference: np.ndarray) -> float:
@@ -85,11 +85,11 @@ def error(output: np.ndarray, reference: np.ndarray) -> float:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_encode(shape: Dimensions, storage: str, threads: int) -> None:
     """Batches, and any number of frames up to the longest."""
-    runtime, network = loaded(shape, storage, threads)
+    model, network = loaded(shape, storage, threads)
     for batch, frames in [(1, 2 * shape.n_audio_ctx), (3, 17), (2, 2 * shape.n_audio_ctx - 1)]:
         features = np.random.default_rng().normal(0, 0.5, (batch, shape.n_mels, frames))
         features = features.astype(np.float32)
-        output = runtime.encode(features).to_numpy()
+        output = model.encode(features).to_numpy()
         assert error(output, network.encode(features.astype(float))) < TOLERANCES[storage]
 
 
@@ -99,13 +99,12 @@ def free(rows: int) -> Constraints:
     return Constraints(np.zeros((rows, 2, 2), np.int32), none, none, np.zeros(rows, np.int32))
 
 
-def all_logits(runtime: Runtime, state: DecoderState, tokens: np.ndarray, beams: int) -> np.ndarray:
+def all_logits(model: CPUModel, state: DecoderState, tokens: np.ndarray, beams: int) -> np.ndarray:
     """Logits of a step that appends a token to every row."""
     rows = len(tokens)
     scores = np.zeros(rows, np.float32)
-    step = runtime.decoder.step(
-        state, tokens, scores, free(rows), beams, 1, Sampling(), return_logits=True
-    )
+    request = StepRequest(tokens, scores, free(rows), beams, 1, Sampling(), return_logits=True)
+    step = model.decoder.step(state, request)
     assert step.logits is not None
     return step.logits
 
@@ -115,20 +114,20 @@ def all_logits(runtime: Runtime, state: DecoderState, tokens: np.ndarray, beams:
 @pytest.mark.parametrize("items", [1, 3])
 def test_decode(shape: Dimensions, storage: str, threads: int, frames: int, items: int) -> None:
     """A prompt of several tokens, then steps of beams that continue each other's histories."""
-    runtime, network = loaded(shape, storage, threads)
+    model, network = loaded(shape, storage, threads)
     rng = np.random.default_rng()
     states = rng.normal(0, 1, (items, frames, shape.n_audio_state)).astype(np.float32)
     beams = 3
-    state = runtime.decoder.start(runtime.to_device(states), rows_per_item=beams)
+    state = model.decoder.start(model.to_device(states), FixedRules(), rows_per_item=beams)
     history = rng.integers(0, shape.n_vocab, (items, 6)).astype(np.int32)
-    runtime.decoder.prefill(state, history)
+    model.decoder.prefill(state, history)
     items_of = np.repeat(np.arange(items), beams)
     state.reorder(items_of.astype(np.int32))
     history = history[items_of]
     for _ in range(4):
         tokens = rng.integers(0, shape.n_vocab, items * beams).astype(np.int32)
         history = np.concatenate([history, tokens[:, None]], axis=1)
-        logits = all_logits(runtime, state, tokens, beams)
+        logits = all_logits(model, state, tokens, beams)
         expected = network.decode(history, states[items_of].astype(float))[:, -1]
         assert error(logits, expected) < TOLERANCES[storage]
         order = (items_of * beams + rng.integers(0, beams, items * beams)).astype(np.int32)
@@ -139,16 +138,16 @@ def test_decode(shape: Dimensions, storage: str, threads: int, frames: int, item
 def test_long_prompts_of_many_items(storage: str) -> None:
     """More rows than go through the layers together."""
     shape = SHAPES["whisper's heads"]
-    runtime, network = loaded(shape, storage)
+    model, network = loaded(shape, storage)
     rng = np.random.default_rng()
     items, length = 11, 37
     states = rng.normal(0, 1, (items, 20, shape.n_audio_state)).astype(np.float32)
     history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
-    state = runtime.decoder.start(runtime.to_device(states))
-    runtime.decoder.prefill(state, history)
+    state = model.decoder.start(model.to_device(states), FixedRules())
+    model.decoder.prefill(state, history)
     tokens = rng.integers(0, shape.n_vocab, items).astype(np.int32)
     history = np.concatenate([history, tokens[:, None]], axis=1)
-    logits = all_logits(runtime, state, tokens, 1)
+    logits = all_logits(model, state, tokens, 1)
     expected = network.decode(history, states.astype(float))[:, -1]
     assert error(logits, expected) < TOLERANCES[storage]
 
@@ -158,15 +157,15 @@ def test_a_frame_outweighs_all_others(storage: str, frame: int) -> None:
     """By more than float32 can hold, wherever it is; or has no weight, for other queries. The few
     for which it is near the balance amplify all errors: the median counts."""
     shape = SHAPES["whisper's heads"]
-    runtime, network = loaded(shape, storage)
+    model, network = loaded(shape, storage)
     rng = np.random.default_rng()
     items, length = 11, 25
     states = rng.normal(0, 1, (items, 100, shape.n_audio_state)).astype(np.float32)
     states[:, frame] *= 100
-    state = runtime.decoder.start(runtime.to_device(states))
+    state = model.decoder.start(model.to_device(states), FixedRules())
     history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
-    runtime.decoder.prefill(state, history[:, :-1])
-    logits = all_logits(runtime, state, history[:, -1], 1)
+    model.decoder.prefill(state, history[:, :-1])
+    logits = all_logits(model, state, history[:, -1], 1)
     expected = network.decode(history, states.astype(float))[:, -1]
     errors = [error(*rows) for rows in zip(logits, expected, strict=True)]
     assert np.isfinite(logits).all()

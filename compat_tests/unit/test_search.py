@@ -12,13 +12,10 @@ import pytest
 
 from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
-from whisper_max_backend.engine.search.decode import (
-    Candidates,
-    DecodingOptions,
-    Sampling,
-    decode,
-)
-from whisper_max_backend.engine.search.rules import make_rules
+from whisper_max_backend.engine.search.decode import decode
+from whisper_max_backend.engine.search.options import DecodingOptions
+from whisper_max_backend.engine.search.protocol import Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 
 
 @pytest.fixture(scope="module", params=[0, 5])
@@ -300,14 +297,14 @@ def test_forced_tokens_take_no_steps(one_model: DecodingCase) -> None:
     rows: list[tuple[int, int]] = []
 
     class Counting(NumpyDecoder):
-        def step(self, state: NumpyState, tokens: Any, *args: Any, **kwargs: Any) -> Candidates:
-            rows.append((state.keys[0].shape[1], len(tokens)))
-            return super().step(state, tokens, *args, **kwargs)
+        def step(self, state: NumpyState, request: StepRequest) -> Candidates:
+            rows.append((state.keys[0].shape[1], request.rows))
+            return super().step(state, request)
 
     counting = Counting(
         one_model.decoder.weights, one_model.ids["<|endoftext|>"], one_model.first_timestamp
     )
-    state = counting.start(one_model.encoded[:2])
+    state = counting.start(one_model.encoded[:2], FixedRules())
     options = DecodingOptions(beam_size=3, max_length=6)
     decode(counting, state, [[7, 40, 50, 60], [7, 41, 51, 61]], -1, options, make_rules())
     assert rows == [(3, 2), (4, 6), (5, 6)]
@@ -367,7 +364,7 @@ def test_options_the_reference_reads_out_of_bounds(
 
 
 def test_start_tokens_are_needed(one_model: DecodingCase) -> None:
-    state = one_model.decoder.start(one_model.encoded[:1])
+    state = one_model.decoder.start(one_model.encoded[:1], FixedRules())
     batches: list[list[list[int]]] = [[], [[]]]
     for start_tokens in batches:
         with pytest.raises(ValueError, match="decoder start token"):

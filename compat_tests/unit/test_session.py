@@ -14,7 +14,7 @@ from max.driver import CPU
 
 from whisper_max_backend.engine.compile import session
 from whisper_max_backend.engine.compile.artifacts import compiled
-from whisper_max_backend.engine.cpu.shared_graphs import shared_artifact, shared_models
+from whisper_max_backend.engine.cpu.common_graphs import common_artifact, common_graphs
 
 
 def warp(model: Any) -> list[int]:
@@ -29,18 +29,18 @@ def warp(model: Any) -> list[int]:
 def test_all_of_max_loads_the_same_where_its_core_has_other_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = warp(shared_models()["time_warping"])
+    expected = warp(common_graphs()["time_warping"])
     monkeypatch.setattr(session, "_Compiled", None)
     whole = session.Session([CPU()])
-    models = whole.init_all(compiled(**shared_artifact(whole)))
+    models = whole.init_all(compiled(**common_artifact(whole)))
     assert warp(models["time_warping"]) == expected
 
 
 def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
-    shared_models()  # compiled by now
+    common_graphs()  # compiled by now
     script = (
         "import sys\n"
-        "from whisper_max_backend.engine.cpu.shared_graphs import shared_models; shared_models()\n"
+        "from whisper_max_backend.engine.cpu.common_graphs import common_graphs; common_graphs()\n"
         "print('max.graph' in sys.modules, 'max.engine' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -49,7 +49,7 @@ def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
 def test_the_thread_that_max_starts_gives_way_and_no_other() -> None:
-    shared_models()
+    common_graphs()
     own = os.getpriority(os.PRIO_PROCESS, os.getpid())
     lowered = set()
     for task in Path("/proc/self/task").iterdir():

@@ -15,12 +15,11 @@ from .api.results import WhisperAlignmentResult, WhisperGenerationResult
 from .checkpoint.vocabulary import Vocabulary
 from .search.decode import decode
 from .search.options import DecodingOptions
-from .search.rules import Rules, Timestamps, fixed_bans, make_rules
+from .search.rules import FixedRules, Rules, Timestamps, fixed_bans, make_rules
+from .state.alignment import AlignmentRequest, Path
 
 if TYPE_CHECKING:
-    from .cpu.model import Runtime
-    from .gpu.model import DeviceRuntime
-    from .serving.shared_model import SharedRuntime
+    from .serving.model import Model  # brings MAX, which is imported when a model is loaded
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,18 @@ class Replica:
 
     def __init__(
         self,
-        runtime: Runtime | DeviceRuntime | SharedRuntime,
+        model: Model,
         vocabulary: Vocabulary,
         config: Mapping[str, Any],
     ) -> None:
         """Serve requests with a loaded model.
 
         Args:
-            runtime: The model on its device.
+            model: On its device.
             vocabulary: Of the model.
             config: The model's ``config.json``.
         """
-        self._runtime = runtime
+        self._model = model
         self._vocabulary = vocabulary
         self._config = config
 
@@ -74,13 +73,13 @@ class Replica:
         Raises:
             ValueError: Features of another shape.
         """
-        dimensions = self._runtime.dimensions
+        dimensions = self._model.dimensions
         arguments.check_features(features, dimensions)
         batch, _, frames = features.shape
         if batch == 0:
             empty = np.empty((0, (frames + 1) // 2, dimensions.n_audio_state), np.float32)
             return EncoderOutput(empty)
-        output = EncoderOutput(self._runtime.encode(np.asarray(features, dtype=np.float32)))
+        output = EncoderOutput(self._model.encode(np.asarray(features, dtype=np.float32)))
         if to_cpu and output.device != "cpu":
             return EncoderOutput(np.asarray(output))
         return output
@@ -102,7 +101,7 @@ class Replica:
         arguments.check_batch("prompts", len(prompts), features)
         if not prompts:
             return []
-        vocabulary, decoder = self._vocabulary, self._runtime.decoder
+        vocabulary, decoder = self._vocabulary, self._model.decoder
         arguments.check_ids("prompts", prompts, vocabulary.size)
         sot_index, prompt_length = arguments.check_prompts(prompts, vocabulary)
 
@@ -111,7 +110,7 @@ class Replica:
         sot_is_start = sot_index == start_step
         timestamps = prompts[0][start_step] != vocabulary.no_timestamps
         decoding = self._decoding_options(options, start_step)
-        n_text_ctx = self._runtime.dimensions.n_text_ctx
+        n_text_ctx = self._model.dimensions.n_text_ctx
         prefix = max(map(len, prompts)) - prompt_length
         certain = start_step + max(0, min(prefix, decoding.max_length))
         arguments.check_positions(certain, n_text_ctx, "the longest prompt")
@@ -125,10 +124,12 @@ class Replica:
 
         state = decoder.start(
             self._encoded(features),
-            suppressed=suppressed,
-            repetition_penalty=options.repetition_penalty,
+            FixedRules(
+                np.array(suppressed, np.int32),
+                options.repetition_penalty,
+                vocabulary.timestamp_begin,
+            ),
             rows_per_item=decoding.beam_size if decoding.beam_size > 1 else decoding.num_hypotheses,
-            first_timestamp=vocabulary.timestamp_begin,
         )
         no_speech: Sequence[float] = [0.0] * len(prompts)
         watches = options.return_no_speech_prob and sot_is_start
@@ -182,7 +183,7 @@ class Replica:
         encoded = self._encoded(features)
         if features.shape[0] == 0:
             return []
-        probabilities = self._runtime.decoder.language_probabilities(encoded, vocabulary.sot, ids)
+        probabilities = self._model.decoder.language_probabilities(encoded, vocabulary.sot, ids)
         tokens = [vocabulary.to_token(id_) for id_ in ids]
         return [
             sorted(zip(tokens, row, strict=True), key=lambda pair: -pair[1])
@@ -240,13 +241,12 @@ class Replica:
         ]
         lengths = np.array([len(row) for row in rows], np.int32)
         longest = int(lengths.max())
-        n_text_ctx = self._runtime.dimensions.n_text_ctx
+        n_text_ctx = self._model.dimensions.n_text_ctx
         arguments.check_positions(longest, n_text_ctx, "the longest text with what frames it")
 
         encoded = self._encoded(features)
         frames = np.minimum(np.array(num_frames) // 2, encoded.shape[1]).astype(np.int32)
-        paths, probabilities = self._runtime.decoder.align(
-            encoded,
+        request = AlignmentRequest(
             np.array([row + [0] * (longest - len(row)) for row in rows], np.int32),
             lengths,
             frames,
@@ -255,6 +255,7 @@ class Replica:
             median_filter_width,
             vocabulary.eot,
         )
+        aligned = self._model.decoder.align(encoded, request)
         offset = len(start_sequence)
         return [
             WhisperAlignmentResult(
@@ -262,16 +263,16 @@ class Replica:
                 text_token_probs=row[offset : offset + len(text)].tolist(),
             )
             for path, row, text, length in zip(
-                paths, probabilities, text_tokens, frames, strict=True
+                aligned.paths, aligned.probabilities, text_tokens, frames, strict=True
             )
         ]
 
     def _encoded(self, features: Features) -> Any:
         """Encoder output on this device, from features or from encoder output."""
-        if not arguments.is_encoded(features, self._runtime.dimensions):
+        if not arguments.is_encoded(features, self._model.dimensions):
             features = self.encode(features)
         buffer = features.buffer if isinstance(features, ArrayView) else features
-        return self._runtime.to_device(buffer)
+        return self._model.to_device(buffer)
 
     def _decoding_options(self, options: GenerationOptions, start_step: int) -> DecodingOptions:
         return DecodingOptions(
@@ -307,9 +308,7 @@ class Replica:
         )
 
 
-def _path_in_time(
-    path: list[tuple[int, int]], text_length: int, positions: int
-) -> list[tuple[int, int]]:
+def _path_in_time(path: Path, text_length: int, positions: int) -> Path:
     """The path of an alignment, with the cases in which the audio leaves no choice.
 
     Without a whole encoder position there is nothing to align with. With a single one the

@@ -27,9 +27,7 @@ from .replica import GenerationOptions, Replica
 from .serving.workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
-    from .cpu.model import Runtime
-    from .gpu.model import DeviceRuntime
-    from .serving.shared_model import SharedRuntime
+    from .serving.model import DeviceModel, Model
 
 
 class Whisper:
@@ -362,16 +360,16 @@ class Whisper:
     def _replicas(self, checkpoint: Checkpoint) -> list[Replica]:
         """One entry for each worker; the workers of a device share its model."""
         with inside_max:
-            loaded = {i: self._load_runtime(checkpoint, i) for i in self._device_index}
-        runtimes: Mapping[int, Runtime | DeviceRuntime | SharedRuntime] = loaded
+            loaded = {i: self._load_device_model(checkpoint, i) for i in self._device_index}
+        models: Mapping[int, Model] = loaded
         if self._shares_steps:
-            from .serving.shared_model import SharedRuntime
+            from .serving.shared_model import SharedModel
 
-            runtimes = {index: SharedRuntime(runtime) for index, runtime in loaded.items()}
-        self.log_mel = runtimes[self._device_index[0]].log_mel
+            models = {index: SharedModel(model) for index, model in loaded.items()}
+        self.log_mel = models[self._device_index[0]].log_mel
         replicas = {
-            index: Replica(runtime, checkpoint.vocabulary, checkpoint.config)
-            for index, runtime in runtimes.items()
+            index: Replica(model, checkpoint.vocabulary, checkpoint.config)
+            for index, model in models.items()
         }
         return [replicas[index] for index in self._device_index] * self._workers_per_device
 
@@ -386,13 +384,13 @@ class Whisper:
         """
         return self._device != "cpu"
 
-    def _load_runtime(self, checkpoint: Checkpoint, device_index: int) -> Runtime | DeviceRuntime:
+    def _load_device_model(self, checkpoint: Checkpoint, device_index: int) -> DeviceModel:
         """Place the model on one device."""
         # MAX is imported when a model is loaded
         if self._device != "cpu":
-            from .gpu.model import DeviceRuntime
+            from .gpu.model import GPUModel
 
-            return DeviceRuntime(checkpoint, open_gpu(device_index), self._precision.running)
-        from .cpu.model import Runtime
+            return GPUModel(checkpoint, open_gpu(device_index), self._precision.running)
+        from .cpu.model import CPUModel
 
-        return Runtime(checkpoint, self._precision.running, self._threads)
+        return CPUModel(checkpoint, self._precision.running, self._threads)

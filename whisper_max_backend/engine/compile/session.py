@@ -35,8 +35,8 @@ except ImportError:  # a release of MAX that is built otherwise
 _MAX_CACHES = "MODULAR_CACHE_DIR"
 
 
-class Model:
-    """A loaded graph."""
+class LoadedGraph:
+    """A compiled graph on its devices, ready to be executed."""
 
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
@@ -103,16 +103,16 @@ class Session:
 
     def init_all(
         self, artifact: Any, weights_registry: Mapping[str, Any] | None = None
-    ) -> dict[str, Model]:
+    ) -> dict[str, LoadedGraph]:
         """Every graph of what `compile` or `read` returned, by name, ready to be executed."""
         if _Compiled is None or not isinstance(artifact, _Compiled):
             loaded = self._engine().init_all(artifact, weights_registry=weights_registry)
-            return {name: Model(model) for name, model in loaded.items()}
+            return {name: LoadedGraph(model) for name, model in loaded.items()}
         if self._loader is None:
             self._loader = _Loader(self.devices, [], 0)
         handle = self._loader._wrap_compiled(artifact)
         models = self._loader._load_all(handle, weights_registry or {})
-        return {model.name: Model(model) for model in models}
+        return {model.name: LoadedGraph(model) for model in models}
 
     def _engine(self) -> Any:
         if self._builder is None:

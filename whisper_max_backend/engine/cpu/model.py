@@ -1,4 +1,4 @@
-"""One model on one device: compiled graphs, weights in the layout of the kernels."""
+"""One model on the CPU: compiled graphs, weights in the layout of the kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..checkpoint.dtypes import Storage, storage_for
 from ..checkpoint.load import Checkpoint, dense
 from ..compile.artifacts import CompiledArguments, compiled
 from ..compile.session import Session
-from .decoder import Decoder
+from .decoder import CPUDecoder
 from .weights import packed_weights
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ENCODINGS = "encoder/position_encodings/encodings"
 
 
-class Runtime:
+class CPUModel:
     """Encodes windows, and has the decoder. Calls of several threads at once are legal."""
 
     log_mel = None
@@ -54,10 +54,10 @@ class Runtime:
         self._weights = weights.encoder.to(self._device)
         d = self.dimensions
         self._sizes = self.to_device(np.array([d.n_audio_head, d.n_audio_layer], np.int32))
-        self._models = session.init_all(artifact)
+        self._graphs = session.init_all(artifact)
         # A copy: the file may change while the model is in use.
         self._encodings = np.array(dense(checkpoint.weights, _ENCODINGS))
-        self.decoder = Decoder(self._models, weights, storage, d, self._device, count)
+        self.decoder = CPUDecoder(self._graphs, weights, storage, d, self._device, count)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features.
@@ -69,7 +69,7 @@ class Runtime:
             float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
         """
         states = (features.shape[2] + 1) // 2
-        (output,) = self._models["encode"].execute(
+        (output,) = self._graphs["encode"].execute(
             self.to_device(np.ascontiguousarray(features)),
             self.to_device(self._encodings[:states]),
             self._weights,

@@ -18,8 +18,8 @@ from ..compile.artifacts import artifact_name, compiled
 from ..compile.cache import cache_folder
 from ..compile.cpu_target import TARGETS, VARIABLE, has_tiles
 from ..compile.session import Session
+from .common_graphs import common_artifact
 from .model import model_artifact
-from .shared_graphs import shared_artifact
 
 
 def storages() -> tuple[Storage, ...]:
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     """Put the artifacts for the processor of WHISPER_MAX_CPU_TARGET into FOLDER."""
     device = CPU()
     session = Session([device])
-    wanted = [shared_artifact(session)]
+    wanted = [common_artifact(session)]
     wanted += [model_artifact(storage, device, session) for storage in storages()]
     for arguments in wanted:
         compiled(**arguments)

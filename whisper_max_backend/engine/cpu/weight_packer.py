@@ -14,7 +14,7 @@ from max.driver import Buffer
 from max.dtype import DType
 
 from ..checkpoint.dtypes import FILE_TYPES
-from .shared_graphs import shared_models
+from .common_graphs import common_graphs
 
 ALIGNMENT = 64
 
@@ -79,7 +79,7 @@ class Packer:
             return
         rows = np.array([matrix.row() for matrix in self._matrices], np.int64)
         threads = self._threads if self._size() >= SHARED else 1
-        shared_models()[self._graph].execute(self._packed, rows, np.array([threads], np.int32))
+        common_graphs()[self._graph].execute(self._packed, rows, np.array([threads], np.int32))
         for matrix in self._matrices:
             _give_back(matrix.saved)
         self._matrices.clear()

@@ -17,7 +17,7 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from ..compile.session import Model
+from ..compile.session import LoadedGraph
 from .upload import parts, staged
 
 _log = logging.getLogger("whisper_max_backend")
@@ -35,7 +35,7 @@ class _Captured:
     """A captured execution, with everything that a replay reads and writes."""
 
     number: int
-    model: Model
+    model: LoadedGraph
     kept: tuple[Buffer, ...]
     staging: Buffer
     inputs: list[Buffer]
@@ -63,7 +63,7 @@ class Replays:
 
     def execute(
         self,
-        model: Model,
+        model: LoadedGraph,
         kind: Hashable,
         arrays: Sequence[np.ndarray],
         kept: tuple[Buffer, ...],
@@ -101,7 +101,7 @@ class Replays:
 
     def _capture(
         self,
-        model: Model,
+        model: LoadedGraph,
         key: Hashable,
         arrays: Sequence[np.ndarray],
         fresh: np.ndarray,

@@ -1,4 +1,4 @@
-"""The decoder on a GPU: the requests and searches are those of the CPU's."""
+"""The decoder on a GPU."""
 
 from __future__ import annotations
 
@@ -9,39 +9,35 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 
 from ..checkpoint.load import Dimensions
-from ..compile.session import Model
-from ..cpu.decoder import Decoder
-from ..search.protocol import Candidates, Float32Array, Int32Array
+from ..compile.session import LoadedGraph
+from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import stacked
+from ..state.alignment import AlignmentRequest, Alignments
+from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState, Step, joined, shared_out
-from ..state.kv_cache import Caches, Layout, PrivateCaches
+from ..state.kv_cache import Layout
 from .captured_graphs import Replays
 from .graphs.layers import FEW_ROWS
 from .upload import parts, staged
 from .weights import DeviceWeights
 
 
-class DeviceDecoder(Decoder):
-    """Runs the decoder's graphs on a device.
+class GPUDecoder(Decoder):
+    """Runs the decoder's graphs on a GPU.
 
     What a step needs goes up in one piece, and a few numbers an item come back.
     """
 
-    steps_ahead = 1
-
     def __init__(
         self,
-        models: Mapping[str, Model],
+        graphs: Mapping[str, LoadedGraph],
         weights: DeviceWeights,
         dimensions: Dimensions,
         device: Device,
         dtype: DType,
     ) -> None:
-        self._models = models
-        self._dimensions = dimensions
-        self._device = device
         d = dimensions
-        self.layout = Layout(
+        layout = Layout(
             device,
             memory=lambda frames, windows: (
                 dtype,
@@ -53,8 +49,7 @@ class DeviceDecoder(Decoder):
             ),
             slot_axis=2,
         )
-        self._private = PrivateCaches(self.layout)
-        self.caches: Caches = self._private
+        super().__init__(graphs, dimensions, device, layout)
         self._memory_weights = weights.memory
         self._weights = weights.decoder
         self._embeddings = weights.decoder[: weights.embeddings]
@@ -65,107 +60,90 @@ class DeviceDecoder(Decoder):
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
         positions = state.advance(tokens.shape[1])
         history = self._upload(*self._arrays([state], [tokens], [positions], 1))
-        (state.states,) = self._models["prefill"].execute(*self._pass(state, history))
+        (state.states,) = self._graphs["prefill"].execute(*self._pass(state, history))
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""
-        return step.state.frames, step.beams, step.candidates, self._capacity(step)
+        request = step.request
+        return step.state.frames, request.beams, request.candidates, self._capacity(request)
 
     def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
         """Executes the steps of one or several requests, of one kind and in the same room."""
-        first = steps[0]
-        constraints = [step.constraints for step in steps]
+        state, first = steps[0].state, steps[0].request
+        requests = [step.request for step in steps]
+        constraints = [request.constraints for request in requests]
         arrays = [
             *self._arrays(
                 [step.state for step in steps],
-                [step.tokens for step in steps],
+                [request.tokens for request in requests],
                 [step.positions for step in steps],
                 first.beams,
             ),
-            joined([step.scores for step in steps]),
+            joined([request.scores for request in requests]),
             joined([one.ranges.reshape(-1, 4) for one in constraints]),
             _some(stacked([_banned(step) for step in steps])),
             _some(stacked([one.penalized for one in constraints])),
             joined([one.check_timestamps for one in constraints]),
-            np.array([first.state.first_timestamp], np.int32),
-            joined([_draws(step) for step in steps]),
+            np.array([state.rules.first_timestamp], np.int32),
+            joined([_draws(request) for request in requests]),
             joined([_factors(step) for step in steps]),
         ]
         lengths = [self._length(first.candidates), self._length(self._capacity(first))]
-        name = "step_few" if sum(step.rows for step in steps) <= FEW_ROWS else "step"
-        room = first.state.part.room
+        name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
+        room = state.part.room
         proposals, watched, ruled = self.replays.execute(
-            self._models[name],
-            (name, self.kind(first)),
+            self._graphs[name],
+            (name, self.kind(steps[0])),
             arrays,
             (room.memory, room.cache),
-            lambda uploaded: [*self._pass(first.state, uploaded[:4]), *uploaded[4:], *lengths],
+            lambda uploaded: [*self._pass(state, uploaded[:4]), *uploaded[4:], *lengths],
         )
         ids, origins, bits = proposals.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
         return shared_out(steps, Candidates(ids, origins, scores), watched, ruled)
 
-    def align(
-        self,
-        encoded: Buffer,
-        tokens: Int32Array,
-        lengths: Int32Array,
-        frames: Int32Array,
-        heads: Sequence[tuple[int, int]],
-        start_length: int,
-        median_filter_width: int,
-        eot: int,
-    ) -> tuple[list[list[tuple[int, int]]], Float32Array]:
-        """Which encoder frames each token was spoken in; see `Decoder.align`.
+    def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
+        """See `Decoder.align`.
 
         The weights are made on the device; the path through them is found on the host, where it
         is wanted.
         """
-        _, longest = tokens.shape
-        targets = np.zeros((*tokens.shape, 1), np.int32)
-        targets[:, :-1, 0] = tokens[:, 1:]
-        uniform = bool((frames == frames[0]).all())
-        normalized = np.full_like(lengths, longest) if uniform else lengths
         state = self._alone(encoded)
+        positions = state.advance(request.tokens.shape[1])
         uploaded = self._upload(
-            *self._arrays([state], [tokens], [state.advance(longest)], 1),
-            np.stack([lengths, normalized, frames], 1).astype(np.int32),
-            np.array([state.frames, median_filter_width], np.int32),
-            np.array(sorted(heads), np.int32),
-            targets,
-            np.array([eot], np.int32),
+            *self._arrays([state], [request.tokens], [positions], 1),
+            request.weight_sizes,
+            np.array([state.frames, request.median_filter_width], np.int32),
+            request.sorted_heads,
+            request.targets,
+            np.array([request.eot], np.int32),
         )
-        history, (sizes, numbers, chosen, target, limit) = uploaded[:4], uploaded[4:]
-        sums, probabilities = self._models["align"].execute(
+        history, (sizes, numbers, heads, targets, limit) = uploaded[:4], uploaded[4:]
+        sums, probabilities = self._graphs["align"].execute(
             *self._pass(state, history),
             sizes,
             numbers,
-            self._length(max(1, int(frames.max()))),
-            chosen,
-            target,
+            self._length(request.most_frames),
+            heads,
+            targets,
             limit,
         )
-        rows = lengths - start_length - 1
-        paths, counts = self._models["time_warping"].execute(
+        paths, lengths = self._graphs["time_warping"].execute(
             sums.to_numpy(),
-            np.stack([np.full_like(rows, start_length), rows, frames], 1).astype(np.int32),
-            np.array([len(heads)], np.float32),
+            request.matrices,
+            np.array([len(request.heads)], np.float32),
             np.ones(1, np.int32),
         )
-        return (
-            self._routes(paths.to_numpy(), counts.to_numpy()),
-            probabilities.to_numpy()[:, :, 0],
-        )
+        return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
-    def _remember(self, memory: Buffer, encoded: Buffer) -> None:
-        """Fills the memory of windows from their encoder output."""
-        self._models["remember"].execute(memory, encoded, *self._memory_weights)
+    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+        self._graphs["remember"].execute(cross_kv, encoded, *self._memory_weights)
 
-    def _capacity(self, step: Step) -> int:
+    def _capacity(self, request: StepRequest) -> int:
         """How many continuations of each row are looked at."""
-        topk = step.sampling.topk
-        restricted = step.sampling.temperature > 0 and 1 < topk < step.beams * self.n_vocab
-        return topk if restricted else step.candidates
+        topk = request.sampling.topk
+        restricted = request.sampling.temperature > 0 and 1 < topk < request.beams * self.n_vocab
+        return topk if restricted else request.candidates
 
     def _arrays(
         self,
@@ -194,7 +172,7 @@ class DeviceDecoder(Decoder):
         index, chosen, among = self._upload(
             np.array([position], np.int32), ids, np.array([limit], np.int32)
         )
-        (result,) = self._models["probabilities"].execute(
+        (result,) = self._graphs["probabilities"].execute(
             state.states, index, chosen, among, *self._embeddings
         )
         values: Float32Array = result.to_numpy()[:, 0]
@@ -213,22 +191,23 @@ class DeviceDecoder(Decoder):
 
 def _banned(step: Step) -> Int32Array:
     """The ids that each row of a step must not choose, always and now."""
-    always = np.broadcast_to(step.state.suppressed, (step.rows, len(step.state.suppressed)))
-    return np.concatenate([always, step.constraints.banned], axis=1)
+    suppressed = step.state.rules.suppressed
+    always = np.broadcast_to(suppressed, (step.rows, len(suppressed)))
+    return np.concatenate([always, step.request.constraints.banned], axis=1)
 
 
-def _draws(step: Step) -> Int32Array:
+def _draws(request: StepRequest) -> Int32Array:
     """Of each row: the watched id, top-k, seed, and its number within the request."""
-    draws = np.empty((step.rows, 4), np.int32)
-    draws[:, :3] = step.watch, step.sampling.topk, step.sampling.seed
-    draws[:, 3] = np.arange(step.rows)
+    draws = np.empty((request.rows, 4), np.int32)
+    draws[:, :3] = request.watch, request.sampling.topk, request.sampling.seed
+    draws[:, 3] = np.arange(request.rows)
     return draws
 
 
 def _factors(step: Step) -> Float32Array:
     """Of each row: the repetition penalty, and the temperature."""
     factors = np.empty((step.rows, 2), np.float32)
-    factors[:] = step.state.penalty, step.sampling.temperature
+    factors[:] = step.state.rules.repetition_penalty, step.request.sampling.temperature
     return factors
 
 

@@ -6,17 +6,17 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from ..compile.session import Model
+from ..compile.session import LoadedGraph
 from ..graphs.mel_tables import tables
 
 
-class DeviceLogMel:
+class GPULogMel:
     """The kernel of a device as a function of arrays on the host.
 
     The samples go up once. The features come back, because faster-whisper cuts them into windows.
     """
 
-    def __init__(self, model: Model, device: Device) -> None:
+    def __init__(self, model: LoadedGraph, device: Device) -> None:
         self._model = model
         self._device = device
         self._tables = [self._up(table) for table in tables()]

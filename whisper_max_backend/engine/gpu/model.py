@@ -14,18 +14,18 @@ from ..checkpoint.dtypes import device_types
 from ..checkpoint.load import Checkpoint, Dimensions
 from ..compile.artifacts import CompiledArguments, compiled
 from ..compile.session import Session
-from ..cpu.shared_graphs import shared_models
-from .decoder import DeviceDecoder
+from ..cpu.common_graphs import common_graphs
+from .decoder import GPUDecoder
 from .graphs.module import build_module
-from .log_mel import DeviceLogMel
+from .log_mel import GPULogMel
 from .weights import device_weights, weight_bytes
 
 WINDOWS = 8
 """Windows that are encoded at once: more are no faster, and their activations need memory."""
 
 
-class DeviceRuntime:
-    """Encodes windows, and has the decoder; the counterpart of `runtime.Runtime`."""
+class GPUModel:
+    """Encodes windows, and has the decoder; the counterpart of `CPUModel`."""
 
     def __init__(self, checkpoint: Checkpoint, device: Device, compute_type: str) -> None:
         """Load a model.
@@ -43,10 +43,10 @@ class DeviceRuntime:
         session = Session([device])
         artifact = compiled(**device_artifact(self.dimensions, compute_type, device, session))
         self._weights = device_weights(checkpoint, dtype, kept, device)
-        self._models = session.init_all(artifact)
-        models = {**self._models, "time_warping": shared_models()["time_warping"]}
-        self.log_mel = DeviceLogMel(models["log_mel"], device)
-        self.decoder = DeviceDecoder(models, self._weights, self.dimensions, device, dtype)
+        self._graphs = session.init_all(artifact)
+        graphs = {**self._graphs, "time_warping": common_graphs()["time_warping"]}
+        self.log_mel = GPULogMel(graphs["log_mel"], device)
+        self.decoder = GPUDecoder(graphs, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray | Buffer) -> Buffer:
         """Encoder states of log-mel features.
@@ -70,7 +70,7 @@ class DeviceRuntime:
         return output
 
     def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
-        (output,) = self._models["encode"].execute(
+        (output,) = self._graphs["encode"].execute(
             self.to_device(features),
             self._weights.encodings[:states, :],
             *self._weights.encoder,

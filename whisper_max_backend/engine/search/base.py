@@ -5,11 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic
 
 import numpy as np
 
 from .options import DecodingOptions
-from .protocol import Ahead, Candidates, Decoder, DecoderState, Float32Array, Sampling
+from .protocol import (
+    Ahead,
+    Candidates,
+    Float32Array,
+    Sampling,
+    State,
+    StepDecoder,
+    StepRequest,
+)
 from .rules import Rules
 
 
@@ -25,13 +34,13 @@ class Hypotheses:
     watched: float = 0.0  # probability of the watched token at the start token
 
 
-class Search:
+class Search(Generic[State]):
     """What both searches share: the batch, its forced prefixes and the seeds of the steps."""
 
     def __init__(
         self,
-        decoder: Decoder,
-        state: DecoderState,
+        decoder: StepDecoder[State],
+        state: State,
         start_tokens: Sequence[Sequence[int]],
         eot: int,
         options: DecodingOptions,
@@ -99,8 +108,7 @@ class Search:
                 options.sampling_temperature, options.sampling_topk, self._seeds.getrandbits(31)
             )
         first = not histories[0]
-        proposed = self.decoder.step(
-            self.state,
+        request = StepRequest(
             np.array(tokens, np.int32),
             scores,
             self.rules.constraints(histories, begins),
@@ -111,6 +119,7 @@ class Search:
             watch=self.watch if first else -1,
             ahead=None if return_logits else self._ahead(histories, begins, items),
         )
+        proposed = self.decoder.step(self.state, request)
         if first and self.watch >= 0 and proposed.watched is not None:
             self._record_watched(proposed.watched)
         return proposed

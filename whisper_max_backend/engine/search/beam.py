@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import Hypotheses, Search
+from .protocol import State
 
 # Score of what may live on but must not win: the beams beside a forced token, an early end.
 _LOSING = -1e10
 
 
-class BeamSearch(Search):
+class BeamSearch(Search[State]):
     """Beam search with patience (https://arxiv.org/abs/2204.05424) and a length penalty.
 
     Twice as many candidates as beams are examined, so that beams which end are replaced.

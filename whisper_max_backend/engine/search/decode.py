@@ -14,25 +14,13 @@ from .base import Hypotheses
 from .beam import BeamSearch
 from .greedy import GreedySearch
 from .options import DecodingOptions
-from .protocol import Candidates, Decoder, DecoderState, Sampling
+from .protocol import State, StepDecoder
 from .rules import Rules
-
-__all__ = [
-    "BeamSearch",
-    "Candidates",
-    "Decoder",
-    "DecoderState",
-    "DecodingOptions",
-    "GreedySearch",
-    "Hypotheses",
-    "Sampling",
-    "decode",
-]
 
 
 def decode(
-    decoder: Decoder,
-    state: DecoderState,
+    decoder: StepDecoder[State],
+    state: State,
     start_tokens: Sequence[Sequence[int]],
     eot: int,
     options: DecodingOptions,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .base import Hypotheses, Search
+from .protocol import State
 
 
-class GreedySearch(Search):
+class GreedySearch(Search[State]):
     """The best, or a sampled, token at every step.
 
     With several hypotheses every item is decoded that many times over; that is of use where

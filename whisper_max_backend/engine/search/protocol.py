@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,27 @@ class Ahead:
     summed: bool  # whether scores are those of whole histories, or of the last token alone
 
 
-class DecoderState(Protocol):
+@dataclass(frozen=True, eq=False)
+class StepRequest:
+    """What a search asks of one step of a decoder."""
+
+    tokens: Int32Array  # [rows]: appended to the rows
+    scores: Float32Array  # [rows]: of the histories, which those of the candidates are added to
+    constraints: Constraints
+    beams: int  # rows of an item
+    candidates: int  # how many continuations of each item are wanted
+    sampling: Sampling
+    return_logits: bool = False
+    watch: int = -1  # an id whose probability before the rules is wanted
+    ahead: Ahead | None = None
+
+    @property
+    def rows(self) -> int:
+        """Hypotheses."""
+        return len(self.tokens)
+
+
+class SearchState(Protocol):
     """Caches of a decoding in progress."""
 
     def foreseen(self, tokens: Sequence[int]) -> Candidates | None:
@@ -64,8 +84,12 @@ class DecoderState(Protocol):
         """Row r continues old row `rows[r]`; fewer or more rows than before are legal."""
 
 
-class Decoder(Protocol):
-    """What a search needs of a decoder. `Any` stands for the decoder's own state class."""
+State = TypeVar("State", bound=SearchState)
+StateArgument = TypeVar("StateArgument", bound=SearchState, contravariant=True)
+
+
+class StepDecoder(Protocol[StateArgument]):
+    """What a search needs of a decoder, which has a class of states of its own."""
 
     @property
     def n_vocab(self) -> int:
@@ -75,26 +99,14 @@ class Decoder(Protocol):
     def steps_ahead(self) -> int:
         """Steps that it makes at once at most: 1 where it makes none ahead."""
 
-    def prefill(self, state: Any, tokens: Int32Array) -> None:
+    def prefill(self, state: StateArgument, tokens: Int32Array) -> None:
         """Append `tokens` [rows, length] to the caches of all rows."""
 
-    def prefill_probability(self, state: Any, position: int, token: int) -> Float32Array:
+    def prefill_probability(self, state: StateArgument, position: int, token: int) -> Float32Array:
         """[rows]: probability of `token` at a position of the last prefill, before any rule."""
 
-    def step(
-        self,
-        state: Any,
-        tokens: Int32Array,
-        scores: Float32Array,
-        constraints: Constraints,
-        beams: int,
-        candidates: int,
-        sampling: Sampling,
-        return_logits: bool = False,
-        watch: int = -1,
-        ahead: Ahead | None = None,
-    ) -> Candidates:
-        """Append a token to every row and propose `candidates` continuations per item.
+    def step(self, state: StateArgument, request: StepRequest) -> Candidates:
+        """Append a token to every row and propose continuations of every item.
 
-        A decoder may make steps `ahead`, which the state hands out when they are asked for.
+        A decoder may make steps ahead, which the state hands out when they are asked for.
         """

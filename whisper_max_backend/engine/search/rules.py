@@ -23,6 +23,18 @@ Int32Array = npt.NDArray[np.int32]
 MAX_RANGES = 2  # id ranges a row can have banned at one step; no rule combination needs more
 
 
+@dataclass(frozen=True, eq=False)
+class FixedRules:
+    """What holds at every step of a request: the decoder gets it once, when the request starts."""
+
+    suppressed: Int32Array = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Ids that are never candidates."""
+    repetition_penalty: float = 1.0
+    """Applied to `Constraints.penalized`."""
+    first_timestamp: int = 0
+    """Id where the timestamps begin, for `Constraints.check_timestamps`."""
+
+
 @dataclass
 class Constraints:
     """What the rules say about the next token, one entry per row; applied on the device."""
@@ -158,7 +170,7 @@ class Rules:
     def stamps(
         self, histories: Sequence[Sequence[int]], begins: Sequence[int]
     ) -> Int32Array | None:
-        """What `decoder_protocol.Ahead.stamps` are, or None where steps cannot be made ahead.
+        """What `protocol.Ahead.stamps` are, or None where steps cannot be made ahead.
 
         A history has to be longer than its prefix: then the first token's rules are behind it.
         """

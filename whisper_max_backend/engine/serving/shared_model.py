@@ -7,34 +7,32 @@ more than alone. Each request has its own search; what is shared is the executio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from max.driver import Buffer
 
 from ...system.os_threads import Condition
-from ..search.protocol import Candidates, Float32Array, Int32Array
+from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
+from ..search.rules import FixedRules
+from ..state.alignment import AlignmentRequest, Alignments
+from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState, Step
 from ..state.kv_cache import SharedCaches
 from .batching import Gathering
-
-if TYPE_CHECKING:
-    from ..cpu.decoder import Decoder
-    from ..cpu.model import Runtime
-    from ..gpu.model import DeviceRuntime
+from .model import DeviceModel
 
 
-class SharedRuntime:
-    """A runtime for requests of several threads; it has the surface of the one it is made of."""
+class SharedModel:
+    """A model for requests of several threads, made of one that serves one at a time."""
 
-    def __init__(self, runtime: Runtime | DeviceRuntime) -> None:
-        """Share a runtime, which is not to be used by itself from now on."""
-        self.dimensions = runtime.dimensions
-        self.log_mel = runtime.log_mel
-        self._runtime = runtime
+    def __init__(self, model: DeviceModel) -> None:
+        """Share a model, which is not to be used by itself from now on."""
+        self.dimensions = model.dimensions
+        self.log_mel = model.log_mel
+        self._model = model
         self._turn = Condition()
         self._encodings = Gathering(self._encode_together, lambda features: features.shape[1:])
-        self.decoder = SharedDecoder(runtime.decoder, self._turn)
+        self.decoder = SharedDecoder(model.decoder, self._turn)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features; windows that wait at the same time go together."""
@@ -42,13 +40,13 @@ class SharedRuntime:
 
     def to_device(self, array: object) -> Buffer:
         """The array on this device; without a copy if it is there already."""
-        return self._runtime.to_device(array)
+        return self._model.to_device(array)
 
     def _encode_together(self, several: Sequence[np.ndarray]) -> list[Buffer]:
         with self._turn:
             if len(several) == 1:
-                return [self._runtime.encode(several[0])]
-            states = self._runtime.encode(np.concatenate(several))
+                return [self._model.encode(several[0])]
+            states = self._model.encode(np.concatenate(several))
         ends = np.cumsum([len(features) for features in several]).tolist()
         return [
             states[end - len(features) : end, :, :]
@@ -84,13 +82,13 @@ class SharedDecoder:
 
     @property
     def steps_ahead(self) -> int:
-        """See `decoder_protocol.Decoder`."""
+        """See `StepDecoder`."""
         return self._decoder.steps_ahead
 
-    def start(self, encoded: Buffer, **options: Any) -> DecoderState:
+    def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
         """See `Decoder.start`. Waits while the caches are full."""
         with self._turn:
-            return self._decoder.start(encoded, **options)
+            return self._decoder.start(encoded, rules, rows_per_item)
 
     def finish(self, state: DecoderState) -> None:
         """See `Decoder.finish`; others do not wait for this request any more."""
@@ -110,12 +108,12 @@ class SharedDecoder:
         with self._turn:
             return self._decoder.prefill_probability(state, position, token)
 
-    def step(self, state: DecoderState, *asked: Any, **options: Any) -> Candidates:
+    def step(self, state: DecoderState, request: StepRequest) -> Candidates:
         """See `Decoder.step`; executed together with those of other threads."""
         if state not in self._joined:
             self._joined.add(state)
             self._steps.join()
-        return self._steps.call(self._decoder.next_step(state, *asked, **options))
+        return self._steps.call(self._decoder.next_step(state, request))
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]
@@ -124,12 +122,10 @@ class SharedDecoder:
         with self._turn:
             return self._decoder.language_probabilities(encoded, sot, languages)
 
-    def align(
-        self, encoded: Buffer, *arguments: Any
-    ) -> tuple[list[list[tuple[int, int]]], Float32Array]:
+    def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`."""
         with self._turn:
-            return self._decoder.align(encoded, *arguments)
+            return self._decoder.align(encoded, request)
 
     def _step_together(self, steps: Sequence[Step]) -> list[Candidates]:
         with self._turn:

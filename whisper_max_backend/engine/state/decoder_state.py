@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from max.driver import Buffer
 
-from ..search.protocol import Ahead, Candidates, Float32Array, Int32Array, Sampling
-from ..search.rules import Constraints
+from ..search.protocol import Ahead, Candidates, Int32Array, StepRequest
+from ..search.rules import FixedRules
 from .kv_cache import Part
 
 
@@ -30,11 +30,9 @@ class DecoderState:
     holds a position of its history. Reordering hypotheses rewrites this table only.
     """
 
-    def __init__(self, part: Part, frames: int, n_text_ctx: int) -> None:
+    def __init__(self, part: Part, frames: int, n_text_ctx: int, rules: FixedRules) -> None:
         self.part = part
-        self.suppressed: Int32Array = np.zeros(0, np.int32)
-        self.penalty = 1.0
-        self.first_timestamp = 0
+        self.rules = rules
         self.frames = frames
         self.position = 0
         self.windows = part.windows  # of every row
@@ -92,25 +90,22 @@ class DecoderState:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a request asks of a step; see `decoder_protocol.Decoder.step`. `positions [rows]` are
-    where its tokens go: its state has advanced already."""
+    """A step of a request, whose state has advanced already.
+
+    Attributes:
+        state: Of the request.
+        positions: ``[rows]``: where its tokens go.
+        request: What the search asks of it.
+    """
 
     state: DecoderState
-    tokens: Int32Array
     positions: Int32Array
-    scores: Float32Array
-    constraints: Constraints
-    beams: int
-    candidates: int
-    sampling: Sampling
-    return_logits: bool
-    watch: int
-    ahead: Ahead | None
+    request: StepRequest
 
     @property
     def rows(self) -> int:
         """Hypotheses."""
-        return len(self.tokens)
+        return self.request.rows
 
 
 def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -120,13 +115,17 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def joined_ahead(steps: Sequence[Step]) -> Ahead:
     """How far several requests may be looked ahead of together: one that may not stops them all."""
-    several = [step.ahead for step in steps if step.ahead is not None]
+    requests = [step.request for step in steps]
+    several = [request.ahead for request in requests if request.ahead is not None]
     if len(several) < len(steps) or len({(ahead.timed, ahead.summed) for ahead in several}) > 1:
         rows = sum(step.rows for step in steps)
-        items = rows // steps[0].beams
+        items = rows // requests[0].beams
         return Ahead(1, np.zeros(items, np.int32), np.zeros((rows, 2), np.int32), -1, False, False)
     return Ahead(
-        min(min(step.ahead.steps, 1 + step.state.left) for step in steps if step.ahead),
+        min(
+            min(ahead.steps, 1 + step.state.left)
+            for ahead, step in zip(several, steps, strict=True)
+        ),
         joined([ahead.remaining for ahead in several]),
         joined([ahead.stamps for ahead in several]),
         several[0].eot,
@@ -147,7 +146,8 @@ def foresee(steps: Sequence[Step], fed: Int32Array, later: Sequence[Candidates])
     row = 0
     for step in steps:
         end = row + step.rows
-        items = slice(row // step.beams, end // step.beams)
+        beams = step.request.beams
+        items = slice(row // beams, end // beams)
         step.state.foresee(
             Foreseen(
                 given[row:end, 0].tolist(), (given[row:end, 1] - row).tolist(), of_items(one, items)
@@ -173,23 +173,24 @@ def shared_out(
         watched: ``[rows]``.
         ruled: Logits after the rules, ``[items, beams, vocabulary]``.
     """
-    logits = ruled.to_numpy() if any(step.return_logits for step in steps) else None
-    probabilities = watched.to_numpy() if any(step.watch >= 0 for step in steps) else None
+    logits = ruled.to_numpy() if any(step.request.return_logits for step in steps) else None
+    probabilities = watched.to_numpy() if any(step.request.watch >= 0 for step in steps) else None
     results = []
     row = 0
     for step in steps:
         end = row + step.rows
-        items = slice(row // step.beams, end // step.beams)
+        beams = step.request.beams
+        items = slice(row // beams, end // beams)
         results.append(
             Candidates(
                 candidates.tokens[items],
                 candidates.origins[items],
                 candidates.scores[items],
                 logits=logits[items].reshape(step.rows, -1)
-                if logits is not None and step.return_logits
+                if logits is not None and step.request.return_logits
                 else None,
                 watched=probabilities[row:end]
-                if probabilities is not None and step.watch >= 0
+                if probabilities is not None and step.request.watch >= 0
                 else None,
             )
         )

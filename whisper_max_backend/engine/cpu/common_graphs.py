@@ -11,17 +11,17 @@ from max.driver import CPU
 
 from ...system.background_thread import background_thread_yields
 from ..compile.artifacts import CompiledArguments, compiled
-from ..compile.session import Model, Session
+from ..compile.session import LoadedGraph, Session
 
 if TYPE_CHECKING:
     from max.graph import Module
 
 
 @functools.cache
-def shared_models() -> Mapping[str, Model]:
+def common_graphs() -> Mapping[str, LoadedGraph]:
     """``log_mel``, ``time_warping`` and the ``pack_*`` graphs, on the CPU."""
     session = Session([CPU()])
-    models: Mapping[str, Model] = session.init_all(compiled(**shared_artifact(session)))
+    models: Mapping[str, LoadedGraph] = session.init_all(compiled(**common_artifact(session)))
     with background_thread_yields():
         # Every model needs the shared ones: what is run here first is the process's first.
         one = np.ones(1, np.float32)
@@ -31,7 +31,7 @@ def shared_models() -> Mapping[str, Model]:
     return models
 
 
-def shared_artifact(session: Session) -> CompiledArguments:
+def common_artifact(session: Session) -> CompiledArguments:
     """What `compiled` is to compile."""
     return {
         "name": "shared",

@@ -1,0 +1,149 @@
+"""The decoder at work: caches of a request, prefill, steps, probabilities, alignment.
+
+What is the same on every device is here; a device's own decoder runs the graphs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from max.driver import Buffer, Device
+
+from ..checkpoint.load import Dimensions
+from ..compile.session import LoadedGraph
+from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
+from ..search.rules import FixedRules
+from .alignment import AlignmentRequest, Alignments
+from .decoder_state import DecoderState, Step
+from .kv_cache import Caches, Layout, PrivateCaches
+
+
+class Decoder(ABC):
+    """Decodes on a device. Requests of several threads each have a state of their own."""
+
+    steps_ahead = 1
+
+    def __init__(
+        self,
+        graphs: Mapping[str, LoadedGraph],
+        dimensions: Dimensions,
+        device: Device,
+        layout: Layout,
+    ) -> None:
+        """Decode with graphs that are loaded.
+
+        Args:
+            graphs: By their names.
+            dimensions: Of the model.
+            device: Where the graphs run.
+            layout: Of the buffers that requests keep.
+        """
+        self._graphs = graphs
+        self._dimensions = dimensions
+        self._device = device
+        self.layout = layout
+        self._private = PrivateCaches(layout)
+        self.caches: Caches = self._private
+
+    @property
+    def n_vocab(self) -> int:
+        """Size of the vocabulary."""
+        return self._dimensions.n_vocab
+
+    def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
+        """A state for the windows ``encoded [items, frames, n_audio_state]``.
+
+        Args:
+            encoded: The encoder's output, on this device.
+            rules: What holds at every step.
+            rows_per_item: Most hypotheses that an item will have at once.
+        """
+        items, frames, _ = encoded.shape
+        part = self.caches.take(frames, items, items * rows_per_item)
+        state = DecoderState(part, frames, self._dimensions.n_text_ctx, rules)
+        try:
+            if part.has_all_windows:
+                self._fill_cross_kv(part.room.memory, encoded)
+                return state
+            for index in range(items):
+                window = self.layout.new_memory(frames, 1)
+                self._fill_cross_kv(window, encoded[index : index + 1, :, :])
+                part.keep(index, window)
+        except BaseException:
+            self.finish(state)
+            raise
+        return state
+
+    def finish(self, state: DecoderState) -> None:
+        """The request is done: what it had of the caches is for others."""
+        self.caches.give(state.part)
+
+    def step(self, state: DecoderState, request: StepRequest) -> Candidates:
+        """Appends a token to every row and proposes continuations of every item."""
+        return self.step_together([self.next_step(state, request)])[0]
+
+    def next_step(self, state: DecoderState, request: StepRequest) -> Step:
+        """The step that `step` would execute; the state advances.
+
+        Raises:
+            RuntimeError: There is no position left.
+        """
+        return Step(state, state.advance(1), request)
+
+    @abstractmethod
+    def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
+        """Appends ``tokens [rows, length]`` to the caches of all rows."""
+
+    @abstractmethod
+    def kind(self, step: Step) -> Hashable:
+        """What has to be equal for steps to be executed together."""
+
+    @abstractmethod
+    def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
+        """Executes the steps of one or several requests, of one kind and in the same room."""
+
+    def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
+        """Probability of `token` at a position of the last prefill, before any rule: ``[rows]``."""
+        ids = np.full((len(state.windows), 1, 1), token, np.int32)
+        return self._probabilities(state, position, ids, self.n_vocab)[:, 0]
+
+    def language_probabilities(
+        self, encoded: Buffer, sot: int, languages: Sequence[int]
+    ) -> Float32Array:
+        """Softmax over the language tokens after <|startoftranscript|>: ``[items, languages]``."""
+        items = encoded.shape[0]
+        ids = np.broadcast_to(np.asarray(languages, np.int32), (items, 1, len(languages)))
+        state = self._alone(encoded)
+        self.prefill(state, np.full((items, 1), sot, np.int32))
+        return self._probabilities(state, 0, ids, 0)
+
+    @abstractmethod
+    def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
+        """Which encoder frames each token was spoken in.
+
+        Args:
+            encoded: ``[items, frames, n_audio_state]``.
+            request: The texts of these items.
+        """
+
+    @abstractmethod
+    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+        """Fills the cross-attention keys and values of windows from their encoder output."""
+
+    @abstractmethod
+    def _probabilities(
+        self, state: DecoderState, position: int, ids: Int32Array, limit: int
+    ) -> Float32Array:
+        """Of ``ids [items, 1, count]`` at a position of the last prefill: ``[items, count]``.
+
+        They are over all ids below `limit`, or where that is 0, over these ids.
+        """
+
+    def _alone(self, encoded: Buffer) -> DecoderState:
+        """A state for one pass, in a room of its own: alignment reads all of the memory."""
+        items, frames, _ = encoded.shape
+        part = self._private.take(frames, items, items)
+        self._fill_cross_kv(part.room.memory, encoded)
+        return DecoderState(part, frames, self._dimensions.n_text_ctx, FixedRules())
