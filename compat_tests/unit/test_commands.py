@@ -1,0 +1,351 @@
+"""What the commands pass on of their options; what they start is replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from compat_tests.support.recordings import write_wav
+from whisper_max_backend.cli import main
+from whisper_max_backend.cli.run import SITE, VARIABLE
+from whisper_max_backend.comparison.choices import Choice
+from whisper_max_backend.comparison.measure import Side, Transcription
+from whisper_max_backend.comparison.meters import Sample
+
+STOCK = Choice("ctranslate2", "cpu", "int8")
+OURS = Choice("max", "cpu", "float32")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    yield from main.commands.items()
+
+
+# All commands
+
+
+def test_help_tells_every_default() -> None:
+    for name, command in commands():
+        text = " ".join(invoke(name, "--help").stdout.split())
+        for option in command.params:
+            given = option.default
+            if isinstance(option, click.Option) and isinstance(given, str | int | float | list):
+                values = ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+                told = isinstance(given, bool) or f"default: {values}" in text
+                assert told, f"{name} {option.opts[0]}"
+
+
+def test_flags_take_no_value() -> None:
+    flags = {
+        (name, option.name)
+        for name, command in commands()
+        for option in command.params
+        if isinstance(option, click.Option) and option.is_flag
+    }
+    assert flags == {
+        *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only")),
+        *(("transcribe", flag) for flag in ("word_timestamps", "vad_filter", "multilingual")),
+        *(("transcribe", flag) for flag in ("condition_on_previous_text", "without_timestamps")),
+        *(("run", "as_module"), ("backends", "as_json"), ("plugins", "as_json")),
+        *(("compile", "local_files_only"), ("cache", "clear")),
+        *(("compare", "vad_filter"), ("compare", "local_files_only")),
+        *(("demo", "share"), ("demo", "local_files_only")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "lowest", "highest"),
+    [
+        ("transcribe", "--threads", 0, None),
+        ("transcribe", "--batch-size", 1, None),
+        ("transcribe", "--beam-size", 1, None),
+        ("transcribe", "--best-of", 1, None),
+        ("transcribe", "--no-repeat-ngram-size", 0, None),
+        ("transcribe", "--max-new-tokens", 1, None),
+        ("transcribe", "--chunk-length", 1, 30),
+        ("compare", "--rounds", 1, None),
+        ("compare", "--beam-size", 1, None),
+        ("compare", "--temperature", 0, None),
+        ("compare", "--threads", 0, None),
+        ("run", "--threads", 1, None),
+        ("demo", "--port", 1, 65535),
+        ("demo", "--threads", 0, None),
+    ],
+)
+def test_ranges(command: str, option: str, lowest: int, highest: int | None) -> None:
+    (param,) = (param for param in main.commands[command].params if option in param.opts)
+    with click.Context(main.commands[command]) as context:
+        for value in (lowest, lowest + 1, *([highest] if highest else [])):
+            assert param.type.convert(str(value), param, context) == value
+        for value in (lowest - 1, *([highest + 1] if highest else [])):
+            with pytest.raises(click.BadParameter):
+                param.type.convert(str(value), param, context)
+
+
+@pytest.mark.parametrize("option", ["--max-minutes", "--max-upload-mb"])
+def test_limits_of_a_visitor_are_more_than_nothing(option: str) -> None:
+    assert invoke("demo", option, "0").exit_code == 2
+    assert invoke("demo", option, "0.001", "--port", "0").exit_code == 2
+
+
+@pytest.mark.parametrize(("verbose", "level"), [((), logging.INFO), (("-v",), logging.DEBUG)])
+def test_verbose_logs_more(verbose: tuple[str, ...], level: int) -> None:
+    loggers = [logging.getLogger(name) for name in ("whisper_max_backend", "faster_whisper")]
+    before = [logger.level for logger in loggers]
+    try:
+        assert invoke(*verbose, "plugins").exit_code == 0
+        assert loggers[0].level == level
+        assert loggers[1].level == (logging.DEBUG if verbose else before[1])
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
+
+
+def test_the_command_line_starts_without_what_its_commands_need() -> None:
+    """So that --help is quick, and runs where an extra is not installed."""
+    slow = ("max.driver", "faster_whisper", "gradio", "jiwer", "whisper_max_backend.comparison")
+    program = (
+        "import sys, whisper_max_backend.cli, whisper_max_backend.engine.api.devices\n"
+        f"print(*(name for name in {slow} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
+
+
+# compare
+
+
+class Measuring:
+    """Stands for `measure`: what it was asked, and sides that said something."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.problem = ""
+
+    def __call__(
+        self, model: str, choices: Any, recordings: Any, options: Any, *, tell: Any, **more: Any
+    ) -> list[Side]:
+        tell("measuring")
+        self.asked = {"model": model, "choices": choices, "options": options, **more}
+        self.asked["recordings"] = [(one.name, one.transcript) for one in recordings]
+        return [
+            Side(choice, 0.5, [self._transcription() for _ in recordings]) for choice in choices
+        ]
+
+    def _transcription(self) -> Transcription:
+        if self.problem:
+            return Transcription(problem=self.problem)
+        looks = [Sample(1.0, 1 << 20, 0.5)]
+        return Transcription("said", seconds=[1.0], first_text=[0.5], samples=[looks])
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Measuring:
+    stub = Measuring()
+    monkeypatch.setattr("whisper_max_backend.comparison.measure.measure", stub)
+    return stub
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with two recordings and a transcript of each."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_wav(tmp_path / f"{name}.wav", np.zeros(1600, np.float32))
+        (tmp_path / f"{name}.txt").write_text(f"words of {name}")
+    return tmp_path
+
+
+BOTH = ("-b", "max:float32", "-b", "ctranslate2:int8")
+
+
+def test_comparing_passes_on_what_was_chosen(folder: Path, measuring: Measuring) -> None:
+    done = invoke(
+        *("compare", "a.wav", "b.wav", *BOTH, "--model", "m", "--rounds", "2", "--beam-size", "3"),
+        *("--against", "ctranslate2:int8", "--language", "en", "--vad", "--temperature", "0.5"),
+        *("--threads", "4", "--local-files-only", "--transcript", "a.txt", "--transcript", "b.txt"),
+    )
+    assert done.exit_code == 0, done.output
+    assert measuring.asked == {
+        **{"model": "m", "choices": [OURS, STOCK], "rounds": 2, "against": STOCK},
+        "options": {"language": "en", "beam_size": 3, "vad_filter": True, "temperature": 0.5},
+        "loading": {"cpu_threads": 4, "local_files_only": True},
+        "recordings": [("a.wav", "words of a"), ("b.wav", "words of b")],
+    }
+
+
+def test_comparing_by_default(folder: Path, measuring: Measuring) -> None:
+    assert invoke("compare", "a.wav").exit_code == 0
+    asked = measuring.asked
+    assert [choice.backend for choice in asked["choices"]] == ["ctranslate2", "max"]
+    assert asked["against"] == asked["choices"][0]
+    assert (asked["model"], asked["rounds"], asked["loading"]) == ("tiny.en", 3, {})
+    assert asked["options"] == {"beam_size": 5}
+    assert asked["recordings"] == [("a.wav", None)]
+
+
+def test_what_is_compared_with_is_one_of_the_sides(folder: Path, measuring: Measuring) -> None:
+    invoke("compare", "a.wav", "-b", "max:float32", "--against", "ctranslate2:int8")
+    assert measuring.asked["choices"] == [STOCK, OURS]
+    invoke("compare", "a.wav", *BOTH, "-b", "max:float32")
+    assert measuring.asked["choices"] == [OURS, STOCK], "each once"
+    assert measuring.asked["against"] == OURS
+
+
+def test_reports_are_written(folder: Path, measuring: Measuring) -> None:
+    assert invoke("compare", "a.wav", *BOTH, "--html", "x.html", "--json", "x.json").exit_code == 0
+    assert "<html" in Path("x.html").read_text()
+    assert Path("x.json").read_text().endswith("}\n")
+    data = json.loads(Path("x.json").read_text())
+    printed = CliRunner().invoke(main, ["compare", "a.wav", *BOTH, "--json", "-"]).stdout
+    for one in (data, json.loads(printed)):
+        assert (one["model"], one["compared_with"]) == ("tiny.en", OURS.label)
+        assert [side["text"] for side in one["recordings"][0]["sides"]] == ["said", "said"]
+    done = invoke("compare", "a.wav", *BOTH, "--json", "absent/x.json")
+    assert done.exit_code == 1
+    assert "the report cannot be written" in done.stderr
+
+
+def test_a_table_is_printed_without_json(folder: Path, measuring: Measuring) -> None:
+    table = invoke("compare", "a.wav", *BOTH).stdout
+    assert OURS.label in table
+    assert max(map(len, table.splitlines())) <= 120
+    assert not invoke("compare", "a.wav", *BOTH, "--json", "x.json").stdout.startswith("{")
+
+
+def test_the_status_tells_whether_all_was_compared(folder: Path, measuring: Measuring) -> None:
+    Path("bad.wav").write_bytes(b"noise")
+    write_wav(folder / "empty.wav", np.zeros(0, np.float32))
+    for absent in ("bad.wav", "none.wav", "empty.wav"):
+        done = invoke("compare", absent, "a.wav", *BOTH)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"{absent}: ")
+        assert measuring.asked["recordings"] == [("a.wav", None)]
+        assert "no recording to compare" in invoke("compare", absent, *BOTH).stderr
+    measuring.problem = "it failed"
+    done = invoke("compare", "a.wav", *BOTH)
+    assert (done.exit_code, "it failed" in done.stdout) == (1, True)
+
+
+def test_a_transcript_for_each_recording(folder: Path, measuring: Measuring) -> None:
+    done = invoke("compare", "a.wav", "b.wav", *BOTH, "--transcript", "a.txt")
+    assert done.exit_code == 1
+    assert "2 recordings and 1 transcripts" in done.stderr
+    assert invoke("compare", *BOTH).exit_code == 2
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = invoke("compare", "sample")
+    assert done.exit_code == 1
+    assert "This needs jinja2, jiwer, matplotlib, psutil: pip install" in done.stderr
+    assert "needs Gradio: pip install" in invoke("demo").stderr
+
+
+# demo
+
+
+def test_the_page_gets_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr(
+        "whisper_max_backend.demo.server.serve", lambda *arguments: served.append(arguments)
+    )
+    assert invoke("demo").exit_code == 0
+    models, choices, limits, *rest = served.pop()
+    assert (models, limits.minutes, limits.megabytes) == (("tiny.en",), 10, 50)
+    assert {choice.backend for choice in choices.values()} >= {"max", "ctranslate2"}
+    assert rest == [{}, "127.0.0.1", None, False, ()]
+    done = invoke(
+        *("demo", "--model", "a", "--model", "b", "--backend", "max", "--compute-type", "int8"),
+        *("--host", "0.0.0.0", "--port", "80", "--max-minutes", "2", "--max-upload-mb", "3"),
+        *("--allow-host", "x", "--allow-host", "y", "--share", "--threads", "0"),
+        "--local-files-only",
+    )
+    assert done.exit_code == 0, done.output
+    models, choices, limits, *rest = served.pop()
+    assert (models, limits.minutes, limits.megabytes) == (("a", "b"), 2, 3)
+    assert {(one.backend, one.compute_type) for one in choices.values()} == {("max", "int8")}
+    loading = {"cpu_threads": 0, "local_files_only": True}
+    assert rest == [loading, "0.0.0.0", 80, True, ("x", "y")]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_page_that_cannot_be_served(monkeypatch: pytest.MonkeyPatch, error: type) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error("the address is in use")
+
+    monkeypatch.setattr("whisper_max_backend.demo.server.serve", fail)
+    done = invoke("demo")
+    assert (done.exit_code, done.stderr) == (1, "Error: the address is in use\n")
+
+
+# run
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """The command lines and environments of what `run` has started."""
+    found: list[tuple[list[str], dict[str, str]]] = []
+
+    def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
+        assert path == command[0]
+        found.append((command, environment))
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.delenv("WHISPER_MAX_SWAP_LOG", raising=False)
+    return found
+
+
+def test_a_program_is_started_with_its_own_options(
+    started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "inherited")
+    script, other = tmp_path / "x.py", tmp_path / "x.sh"
+    for path in (script, other):
+        path.touch(0o755)
+    options = ("--device", "cpu", "--compute-type", "int8", "--threads", "2")
+    for program, expected in (
+        (["-m", "mod"], [sys.executable, "-m", "mod"]),
+        ([str(script)], [sys.executable, str(script)]),
+        ([str(other)], [str(other)]),
+        (["python"], [str(Path(sys.executable).parent / "python")]),
+    ):
+        done = invoke("run", *options, *program, "--device", "x", "--unknown", "-m", "y", "--help")
+        assert done.exit_code == 0, done.output
+        command, environment = started.pop()
+        assert command == [*expected, "--device", "x", "--unknown", "-m", "y", "--help"]
+        assert environment["PYTHONPATH"] == f"{SITE}{os.pathsep}inherited"
+        told = {"device": "cpu", "compute_type": "int8", "intra_threads": 2}
+        assert json.loads(environment[VARIABLE]) == told
+        assert "WHISPER_MAX_SWAP_LOG" not in environment
+    assert (SITE / "sitecustomize.py").is_file()
+
+
+def test_a_program_without_options(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    CliRunner().invoke(main, ["--verbose", "run", "-m", "mod"])
+    command, environment = started.pop()
+    assert command == [sys.executable, "-m", "mod"]
+    assert environment["PYTHONPATH"] == str(SITE)
+    assert json.loads(environment[VARIABLE]) == {}
+    assert environment["WHISPER_MAX_SWAP_LOG"] == "DEBUG"
+
+
+def test_a_script_that_is_absent_is_no_script(started: list[Any]) -> None:
+    done = invoke("run", "absent.py")
+    assert (done.exit_code, started) == (127, [])
+    assert "there is no program 'absent.py'" in done.stderr
