@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_max_backend.engine.search.rules import (
+    Constraints,
     NoRepeatNgram,
     RepetitionPenalty,
     Rule,
@@ -168,6 +169,45 @@ def test_no_rules_no_constraints() -> None:
     assert found.banned.shape == found.penalized.shape == (2, 0)
 
 
+@given(st.lists(histories_with_prefix(), min_size=1, max_size=5))
+def test_stamps_are_the_last_timestamps_and_where_they_are(
+    rows: list[tuple[list[int], int]],
+) -> None:
+    rules = make_rules(suppress_begin=[3, 4], timestamps=TIMES)
+    stamps = rules.stamps([history for history, _ in rows], [begin for _, begin in rows])
+    if any(len(history) <= begin for history, begin in rows):
+        assert stamps is None
+        return
+    assert stamps is not None
+    for (history, begin), (latest, at_end) in zip(rows, stamps.tolist(), strict=True):
+        assert latest == ([-1] + [t for t in history[begin:] if is_time(t)])[-1]
+        assert at_end == is_time(history[-1])
+
+
+def test_stamps_where_other_rules_have_no_say() -> None:
+    plain = make_rules().stamps([[1, 20]], [0])
+    assert plain is not None
+    assert plain.tolist() == [[0, 0]]
+    for options in ({"repetition_penalty": 1.1}, {"no_repeat_ngram_size": 1}):
+        assert make_rules(timestamps=TIMES, **options).stamps([[1]], [0]) is None  # type: ignore[arg-type]
+
+
+@given(st.lists(histories_with_prefix(), min_size=2, max_size=4))
+def test_constraints_of_several_requests_are_those_of_each(
+    rows: list[tuple[list[int], int]],
+) -> None:
+    rules = make_rules(repetition_penalty=1.1, no_repeat_ngram_size=1, timestamps=TIMES)
+    apart = [rules.constraints([history], [begin]) for history, begin in rows]
+    together = Constraints.joined(apart)
+    for row, own in enumerate(apart):
+        assert together.ranges[row].tolist() == own.ranges[0].tolist()
+        assert together.check_timestamps[row] == own.check_timestamps[0]
+        for name in ("banned", "penalized"):
+            (expected,), found = getattr(own, name).tolist(), getattr(together, name)[row].tolist()
+            assert found == expected + [-1] * (len(found) - len(expected))
+    assert Constraints.joined(apart[:1]) is apart[0]
+
+
 def test_fixed_bans() -> None:
     assert fixed_bans([], [5], 100) == []
     assert fixed_bans([], [5], 100, no_timestamps=13) == [13]
@@ -175,5 +215,6 @@ def test_fixed_bans() -> None:
 
 
 def test_fixed_bans_outside_of_the_vocabulary() -> None:
-    with pytest.raises(ValueError, match="suppress_tokens contains 100"):
+    with pytest.raises(ValueError, match="suppress_tokens contains 100, .* ends at 99:"):
         fixed_bans([100], [], 100)
+    assert fixed_bans([0, 99], [], 100) == [0, 99]

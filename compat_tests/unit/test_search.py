@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
 from whisper_max_backend.engine.search.decode import decode
 from whisper_max_backend.engine.search.options import DecodingOptions
-from whisper_max_backend.engine.search.protocol import Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Ahead, Candidates, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 
 
@@ -220,6 +222,15 @@ def test_empty_hypotheses(one_model: DecodingCase, length_penalty: float, beam_s
     )
 
 
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_a_single_token_that_ends(one_model: DecodingCase, beam_size: int) -> None:
+    """Nothing is left, and its score is divided by no length, too."""
+    eot = one_model.ids["<|endoftext|>"]
+    others = [token for token in range(one_model.decoder.n_vocab) if token != eot]
+    options: dict[str, Any] = {"suppress_tokens": others, "suppress_blank": False}
+    one_model.check([one_model.prompt()], beam_size=beam_size, max_length=4, **options)
+
+
 def test_logits_of_greedy_search(model: DecodingCase) -> None:
     prompts = [model.prompt(*text, timestamps=True) for text in ((), (40, 50, 60), (41,))]
     options = {"beam_size": 1, "return_logits_vocab": True, "max_length": 60}
@@ -254,6 +265,18 @@ def test_sampled_hypotheses(one_model: DecodingCase) -> None:
     assert _sampled(one_model, 2, **options)[1] != first
     (result,) = one_model.generate([one_model.prompt()], return_scores=True, **options)
     assert result.scores == sorted(result.scores, reverse=True)
+
+
+def test_sampled_hypotheses_are_each_items_own(one_model: DecodingCase) -> None:
+    """They begin with the item's prefix, and the scores are those of its sequences."""
+    prompts = [one_model.prompt(40 + item) for item in range(BATCH)]
+    options: dict[str, Any] = {"beam_size": 1, "sampling_topk": 5, "max_length": 16}
+    found = one_model.generate(prompts, num_hypotheses=4, return_scores=True, **options)
+    for item, result in enumerate(found):
+        assert [sequence[0] for sequence in result.sequences] == [40 + item] * 4
+        assert len(result.scores) == 4
+        assert len({tuple(sequence) for sequence in result.sequences}) > 1
+    assert one_model.generate(prompts, num_hypotheses=4, **options)[0].scores == []
 
 
 def test_sampled_tokens_are_those_of_the_reference(one_model: DecodingCase) -> None:
@@ -335,6 +358,105 @@ def test_bad_options(one_model: DecodingCase, options: dict[str, Any], named: st
         one_model.generate([one_model.prompt()], **options)
     gist = str(expected.value).split(" > ")[0].split(" (")[0]
     assert gist in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 2, "sampling_topk": 0},
+        {"beam_size": 2, "sampling_topk": 4},
+        {"beam_size": 2, "sampling_topk": 3, "sampling_temperature": 0.0},
+        {"beam_size": 1, "sampling_topk": 10},
+        {"beam_size": 5, "num_hypotheses": 5},
+        {"beam_size": 1, "num_hypotheses": 9, "sampling_topk": 0},
+        {"max_length": -1},
+    ],
+    ids=str,
+)
+def test_options_at_the_limit(options: dict[str, Any]) -> None:
+    DecodingOptions(**options).validate(10)
+
+
+def test_defaults_are_those_of_generate() -> None:
+    signature = str(ctranslate2.models.Whisper.generate.__doc__).splitlines()[0]
+    for name, default in vars(DecodingOptions()).items():
+        if name not in ("max_length", "seed"):
+            stated = re.search(rf"\b{name}: [^=]*= ([^,)]*)", signature)
+            assert stated is not None
+            assert ast.literal_eval(stated[1]) == default
+
+
+class Eager(NumpyDecoder):
+    """Notes how far it may go on, and does not."""
+
+    steps_ahead = 8
+
+    def __init__(self, model: DecodingCase) -> None:
+        super().__init__(model.decoder.weights, model.ids["<|endoftext|>"], model.ids["<|0.00|>"])
+        self.asked: list[Ahead | None] = []
+
+    def step(self, state: NumpyState, *args: Any, **kwargs: Any) -> Candidates:
+        self.asked.append(kwargs["ahead"])
+        return super().step(state, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("options", "remaining"),
+    [
+        ({"beam_size": 1}, 1),
+        ({"beam_size": 2}, 2),
+        ({"beam_size": 3, "patience": 2.0}, 6),
+        ({"beam_size": 3, "length_penalty": 0.0}, 1),
+    ],
+    ids=str,
+)
+def test_how_far_a_decoder_may_go_on(
+    one_model: DecodingCase, options: dict[str, Any], remaining: int
+) -> None:
+    """From the first step after the prefix on, and never past the last step."""
+    eager = Eager(one_model)
+    case = replace(one_model, decoder=eager)
+    eot, prompts = one_model.ids["<|endoftext|>"], [one_model.prompt(40)] * 2
+    # Nothing ends, so that the number of steps is known: max_length // 2.
+    case.generate(prompts, max_length=40, suppress_tokens=[-1, eot], **options)
+    assert eager.asked[0] is None
+    steps = [ahead.steps if ahead else 1 for ahead in eager.asked[1:]]
+    assert steps == [min(8, left) for left in range(len(steps), 0, -1)]
+    assert len(steps) == 18
+    for ahead in eager.asked[1:-1]:
+        assert ahead is not None
+        assert ahead.remaining.tolist() == [remaining] * 2
+        assert (ahead.eot, ahead.timed) == (eot, False)
+        assert ahead.summed == (options["beam_size"] > 1)
+        assert len(ahead.stamps) == 2 * options["beam_size"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling_topk": 0},
+        {"return_logits_vocab": True},
+        {"repetition_penalty": 1.1},
+        {"no_repeat_ngram_size": 3},
+    ],
+    ids=str,
+)
+def test_where_a_decoder_may_not_go_on(one_model: DecodingCase, options: dict[str, Any]) -> None:
+    eager = Eager(one_model)
+    prompts = [one_model.prompt()]
+    replace(one_model, decoder=eager).generate(prompts, beam_size=1, max_length=20, **options)
+    assert eager.asked
+    assert not any(eager.asked)
+
+
+def test_a_decoder_that_goes_on_is_told_the_timestamps(one_model: DecodingCase) -> None:
+    eager = Eager(one_model)
+    prompts = [one_model.prompt(timestamps=True)]
+    replace(one_model, decoder=eager).generate(prompts, beam_size=2, max_length=20)
+    told = [ahead for ahead in eager.asked if ahead is not None]
+    assert told
+    assert all(ahead.timed for ahead in told)
+    assert all((ahead.stamps[:, 0] >= one_model.first_timestamp).all() for ahead in told)
 
 
 @pytest.mark.parametrize(
