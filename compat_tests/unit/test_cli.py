@@ -308,9 +308,9 @@ def test_a_name_with_brackets_is_a_name(folder: Path) -> None:
 
 
 def test_output_names_are_distinct() -> None:
-    names = ["a.wav", "b.wav", "b.mp3", "x/c.wav", "y/c.wav"]
+    names = ["a.wav", "b.wav", "b.mp3", "x/c.wav", "y/c.wav", "z/c.wav"]
     inputs = [Input(name, Path(name)) for name in names]
-    assert output_names(inputs) == ["a", "b.wav", "b.mp3", "c.wav", "c.wav-2"]
+    assert output_names(inputs) == ["a", "b.wav", "b.mp3", "c.wav", "c.wav-2", "c.wav-3"]
 
 
 # backends, plugins, compile
