@@ -36,19 +36,26 @@ def state_of(slots: Sequence[int], windows: Sequence[int] = (0,)) -> DecoderStat
 def step_of(state: DecoderState, beams: int, ahead: Ahead | None = None, **asked: Any) -> Step:
     """A step of a request, with a token for each of its rows."""
     rows = len(state.windows)
-    return Step(
-        **{"state": state, "tokens": np.arange(rows, dtype=np.int32)},
-        **{"positions": np.full(rows, state.position, np.int32)},
-        **{"scores": np.zeros(rows, np.float32), "beams": beams, "candidates": 2},
-        **{"constraints": make_rules().constraints([[]] * rows, [0] * rows)},
-        **{"sampling": Sampling(), "ahead": ahead, "return_logits": False, "watch": -1, **asked},
+    plain = Step(
+        state=state,
+        tokens=np.arange(rows, dtype=np.int32),
+        positions=np.full(rows, state.position, np.int32),
+        scores=np.zeros(rows, np.float32),
+        constraints=make_rules().constraints([[]] * rows, [0] * rows),
+        beams=beams,
+        candidates=2,
+        sampling=Sampling(),
+        return_logits=False,
+        watch=-1,
+        ahead=ahead,
     )
+    return replace(plain, **asked)
 
 
 def numbered(items: int, first: int = 0) -> Candidates:
     """Two candidates for each item, all of them different."""
     numbers = first + np.arange(2 * items, dtype=np.int32).reshape(items, 2)
-    return Candidates(numbers, numbers + 100, numbers.astype(np.float32) / 4)
+    return Candidates(numbers, numbers + 100, (numbers / 4).astype(np.float32))
 
 
 def assert_items(found: Candidates, expected: Candidates, items: slice) -> None:

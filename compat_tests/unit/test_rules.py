@@ -189,7 +189,7 @@ def test_stamps_where_other_rules_have_no_say() -> None:
     assert plain is not None
     assert plain.tolist() == [[0, 0]]
     for options in ({"repetition_penalty": 1.1}, {"no_repeat_ngram_size": 1}):
-        assert make_rules(timestamps=TIMES, **options).stamps([[1]], [0]) is None  # type: ignore[arg-type]
+        assert make_rules(timestamps=TIMES, **options).stamps([[1]], [0]) is None
 
 
 @given(st.lists(histories_with_prefix(), min_size=2, max_size=4))
