@@ -1,0 +1,42 @@
+"""What the numbers of a model are kept in, by its file and the type that it computes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from max.dtype import DType
+
+from compat_tests.support.miniature import SPECK, make_model
+from whisper_max_backend.engine.checkpoint import dtypes
+from whisper_max_backend.engine.checkpoint.dtypes import device_types, storage_for
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize(
+    ("saved", "decoder"),
+    [
+        ("float32", "float32"),
+        ("float16", "float16"),
+        ("bfloat16", "bfloat16"),
+        ("int8", "float32"),
+        ("int16", "float32"),
+    ],
+)
+def test_the_file_s_smaller_floats_are_kept_for_steps(
+    saved: str, decoder: str, tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But no bfloat16 where there is a tile unit, which would compute in it."""
+    monkeypatch.setattr(dtypes, "has_tiles", lambda: tiles)
+    checkpoint = load_checkpoint(make_model(tmp_path, SPECK, quantization=saved))
+    kept = "float32" if tiles and decoder == "bfloat16" else decoder
+    assert storage_for(checkpoint, "float32").name == f"float32-{kept}-float32"
+    assert storage_for(checkpoint, "int8_float32").name == "int8-int8-int8"
+    assert storage_for(checkpoint, "bfloat16").name == "bfloat16-bfloat16-bfloat16"
+
+
+@pytest.mark.parametrize("floats", ["float32", "float16", "bfloat16"])
+def test_on_a_gpu_int8_is_of_the_matrices_of_steps_only(floats: str) -> None:
+    assert device_types(floats) == (DType[floats], DType[floats])
+    assert device_types(f"int8_{floats}") == (DType[floats], DType.int8)
