@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from max.driver import Buffer
 
-from whisper_max_backend.engine.search.protocol import Ahead, Candidates, Sampling
-from whisper_max_backend.engine.search.rules import make_rules
+from whisper_max_backend.engine.search.protocol import Ahead, Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 from whisper_max_backend.engine.state.decoder_state import (
     DecoderState,
     Foreseen,
@@ -25,31 +25,29 @@ from whisper_max_backend.engine.state.kv_cache import Part, Room
 
 CONTEXT = 10
 VOCABULARY = 7
+RULES = make_rules()
 
 
 def state_of(slots: Sequence[int], windows: Sequence[int] = (0,)) -> DecoderState:
     """A request with these slots, and a row for each window."""
     part = Part(Room(), np.array(windows, np.int32), np.array(slots, np.int32))
-    return DecoderState(part, frames=50, n_text_ctx=CONTEXT)
+    return DecoderState(part, frames=50, n_text_ctx=CONTEXT, rules=FixedRules())
 
 
 def step_of(state: DecoderState, beams: int, ahead: Ahead | None = None, **asked: Any) -> Step:
     """A step of a request, with a token for each of its rows."""
     rows = len(state.windows)
-    plain = Step(
-        state=state,
+    request = StepRequest(
         tokens=np.arange(rows, dtype=np.int32),
-        positions=np.full(rows, state.position, np.int32),
         scores=np.zeros(rows, np.float32),
-        constraints=make_rules().constraints([[]] * rows, [0] * rows),
+        constraints=RULES.constraints([[]] * rows, [0] * rows),
         beams=beams,
         candidates=2,
         sampling=Sampling(),
-        return_logits=False,
-        watch=-1,
         ahead=ahead,
     )
-    return replace(plain, **asked)
+    positions = np.full(rows, state.position, np.int32)
+    return Step(state, positions, replace(request, **asked))
 
 
 def numbered(items: int, first: int = 0) -> Candidates:
