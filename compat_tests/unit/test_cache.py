@@ -280,6 +280,22 @@ def test_what_a_process_works_on_stays(folder: Path) -> None:
     os.close(held)
 
 
+def test_command_tells_size_age_and_fate_of_each_file(folder: Path) -> None:
+    days = 24 * 3600
+    for name, size, age in ((NAME, 1, cache.UNUSED_DAYS + 1), (OTHER, 2, 2)):
+        cache.keep(name, bytes(size << 20))
+        last = time.time() - age * days
+        os.utime(folder / name, (last, last))
+    assert whisper_max("cache").output.splitlines() == [
+        str(folder),
+        f"     2.0 MB     2 days  {OTHER}",
+        f"     1.0 MB    91 days  {NAME}  goes at the next start",
+        "     3.0 MB in all",
+    ]
+    assert whisper_max("cache", "--clear").output.count("  removed\n") == 2
+    assert whisper_max("cache").output == f"{folder}\n     0.0 MB in all\n"
+
+
 def test_long_unused_files_go_and_used_ones_do_not(folder: Path) -> None:
     long_ago = time.time() - (cache.UNUSED_DAYS + 1) * 24 * 3600
     cache.keep(NAME, b"content")
