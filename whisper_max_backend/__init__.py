@@ -29,7 +29,7 @@ __all__ = [
     "uninstall",
 ]
 
-# Imported when they are first asked for: a process that is swapped in (swap.py) may never do so,
+# Imported when they are first asked for: a process that is swapped in (swap/) may never do so,
 # or may be in the middle of importing faster-whisper.
 _HOMES = {
     "BatchedInferencePipeline": "whisper_max_backend.model",

@@ -15,8 +15,9 @@ import pytest
 
 import whisper_max_backend
 from compat_tests.support.models import model_directory
-from whisper_max_backend import install, load_model, plugins, swap
+from whisper_max_backend import install, load_model, plugins
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.swap import installation
 from whisper_max_backend.system import cpu_features
 
 V2 = frozenset({"sse4_2", "ssse3", "popcnt", "cx16", "aes"})
@@ -27,7 +28,7 @@ V3 = V2 | cpu_features.X86_64_V3
 def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(cpu_features, "processor_features", lambda: V3 - {"avx2"})
-    for told in (swap._told, plugins._tell_passed_over):
+    for told in (installation._told, plugins._tell_passed_over):
         told.clear() if isinstance(told, set) else told.cache_clear()
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from compat_tests.support.miniature import make_model
 from compat_tests.support.models import model_directory
-from whisper_max_backend import install, stock_calls
+from whisper_max_backend import install
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.swap import stock_calls
 
 STOCK = ctranslate2.models.Whisper
 PROMPTS = [["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]]

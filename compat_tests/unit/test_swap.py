@@ -18,8 +18,9 @@ import pytest
 
 import whisper_max_backend
 from compat_tests.support.models import model_directory
-from whisper_max_backend import install, swap, uninstall
+from whisper_max_backend import install, uninstall
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.swap import installation
 
 STOCK = ctranslate2.models.Whisper
 
@@ -146,7 +147,7 @@ def test_what_the_engine_cannot_load_is_loaded_by_the_reference(
         raise NotImplementedError("an instruction is missing")
 
     monkeypatch.setattr(Whisper, "__init__", refuse)
-    monkeypatch.setattr(swap, "_told", set())
+    monkeypatch.setattr(installation, "_told", set())
     with caplog.at_level(logging.WARNING, "whisper_max_backend"), install(compute_type="int8"):
         assert type(engine_of()) is STOCK
         assert engine_of().compute_type == "int8_float32", "defaults are the stand-in's too"

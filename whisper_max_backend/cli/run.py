@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-SITE = Path(__file__).parents[1] / "swapped_site"
+SITE = Path(__file__).parents[1] / "swap" / "site"
 VARIABLE = "WHISPER_MAX_SWAP"
 """Its value is read there."""
 

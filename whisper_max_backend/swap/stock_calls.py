@@ -120,7 +120,7 @@ def _native(value: Any) -> Any:
     import numpy as np
     from ctranslate2 import StorageView
 
-    from .engine.api.arrays import ArrayView
+    from ..engine.api.arrays import ArrayView
 
     if not isinstance(value, ArrayView):
         return value

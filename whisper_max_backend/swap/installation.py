@@ -212,7 +212,7 @@ def _models() -> Any:
     """The module with the attribute.
 
     To be called without the lock: another thread may hold that of the import, and be about to swap
-    at its end (swapped_site).
+    at its end (site/sitecustomize.py).
     """
     importlib.import_module("ctranslate2")  # which imports it when it is ready to
     return importlib.import_module("ctranslate2.models")

@@ -95,7 +95,7 @@ def log_to_stderr(level: str) -> None:
 def tell_if_unswapped() -> None:
     """Say so where the program's `ctranslate2.models.Whisper` is not the swapped one at its end."""
     there = getattr(sys.modules.get(MODULE), "Whisper", None)
-    if there is not None and type(there).__module__ != "whisper_max_backend.swap":
+    if there is not None and type(there).__module__ != "whisper_max_backend.swap.installation":
         print(
             f"whisper-max run: the swap did not hold in process {os.getpid()} "
             f"({' '.join(sys.orig_argv)}): at its end {MODULE}.Whisper is CTranslate2's own, so "

@@ -1,0 +1,5 @@
+"""The engine in the place of CTranslate2's, in programs that know nothing of it."""
+
+from .installation import hold, install, stock_models, uninstall
+
+__all__ = ["hold", "install", "stock_models", "uninstall"]
