@@ -22,9 +22,10 @@ from faster_whisper.transcribe import Segment
 
 import whisper_max_backend
 from whisper_max_backend import hookimpl, plugins
+from whisper_max_backend.assets import SAMPLE
 from whisper_max_backend.backends import Availability
 from whisper_max_backend.cli import main
-from whisper_max_backend.cli.inputs import SAMPLE, Input, expand, output_names
+from whisper_max_backend.cli.inputs import Input, expand, output_names
 
 # The package has the command of the same name as an attribute.
 transcribe_module = sys.modules["whisper_max_backend.cli.transcribe"]

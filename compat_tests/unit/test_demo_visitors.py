@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from whisper_max_backend.assets import SAMPLE
 from whisper_max_backend.cli import main
-from whisper_max_backend.cli.inputs import SAMPLE
 from whisper_max_backend.demo.addresses import Addresses
 from whisper_max_backend.demo.recording import RefusedRecording
 from whisper_max_backend.demo.sessions import Sessions

@@ -23,7 +23,7 @@ def compile_model(model: str, device: str, compute_type: str, local_files_only: 
     Models of the same dimensions share them. What is compiled already is left as it is.
     """
     from .. import WhisperModel
-    from .inputs import SAMPLE
+    from ..assets import SAMPLE
 
     start = time.perf_counter()
     try:

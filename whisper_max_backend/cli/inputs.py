@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLE = Path(__file__).parent.parent / "assets" / "jfk.flac"
+from ..assets import SAMPLE
+
 SUFFIXES = frozenset(
     (
         *(".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2"),

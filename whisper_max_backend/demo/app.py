@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from ..cli.inputs import SAMPLE
+from ..assets import SAMPLE
 from ..comparison.choices import Choice, first_selection
 from . import plots, rendering
 from .decoding import SAMPLING_RATE

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..cli.inputs import SAMPLE
+from ..assets import SAMPLE
 from ..comparison.choices import Choice
 from .folder import private_folder
 from .recording import Limits

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import gradio as gr
 
-from ..cli.inputs import SAMPLE
+from ..assets import SAMPLE
 from .recording import RefusedRecording
 from .runs import Run
 from .uploads import Uploads
