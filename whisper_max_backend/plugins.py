@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from typing import Any
 
@@ -16,10 +17,16 @@ import pluggy
 from faster_whisper import download_model
 
 from . import hookspecs, resolvers
-from .backends import Backend, Transcriber
+from .hookspecs import Backend, Transcriber
 
 GROUP = "whisper_max_backend"
 ALLOWED = "WHISPER_MAX_PLUGINS"
+BACKENDS = {
+    "max": "whisper_max_backend.backends.max_backend",
+    "ctranslate2": "whisper_max_backend.backends.ctranslate2_backend",
+    "openai-whisper": "whisper_max_backend.backends.openai_whisper_backend",
+}
+"""The built-in ones' modules, imported when plugins are loaded: they import this module."""
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -36,13 +43,10 @@ def manager() -> pluggy.PluginManager:
         PluginError: A plugin cannot be loaded, implements a hook that does not exist, or is named
             in ``WHISPER_MAX_PLUGINS`` and not installed.
     """
-    from .backends import ctranslate2_backend, max_backend, openai_whisper_backend
-
     plugins = pluggy.PluginManager(GROUP)
     plugins.add_hookspecs(hookspecs)
-    plugins.register(max_backend, "max")
-    plugins.register(ctranslate2_backend, "ctranslate2")
-    plugins.register(openai_whisper_backend, "openai-whisper")
+    for name, module in BACKENDS.items():
+        plugins.register(import_module(module), name)
     for resolver in (
         resolvers.HubResolver(),
         resolvers.PackageResolver(),

@@ -189,8 +189,7 @@ def test_probes() -> None:
 
 
 def test_max_without_max(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "whisper_max_backend.engine.api.devices", raising=False)
-    monkeypatch.setitem(sys.modules, "whisper_max_backend.engine", None)
+    monkeypatch.setitem(sys.modules, "whisper_max_backend.engine.api", None)
     availability = plugins.backends()["max"].probe()
     assert not availability.usable
     assert "reinstall" in availability.reason

@@ -8,9 +8,8 @@ from typing import Any
 import ctranslate2
 import faster_whisper
 
-from ..hookspecs import hookimpl
+from ..hookspecs import Availability, Backend, Transcriber, hookimpl
 from ..swap import stock_models
-from . import Availability, Backend, Transcriber
 
 
 class CTranslate2Backend:

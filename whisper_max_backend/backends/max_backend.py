@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..hookspecs import hookimpl
+from ..hookspecs import Availability, Backend, Transcriber, hookimpl
 from ..model import WhisperModel
-from . import Availability, Backend, Transcriber
 
 _COMPUTE_TYPES = (
     "bfloat16",

@@ -15,8 +15,7 @@ from faster_whisper.transcribe import Segment, TranscriptionInfo, TranscriptionO
 from ..audio import checked_audio
 from ..engine.checkpoint import name_tables
 from ..engine.checkpoint.load import dense, load_checkpoint
-from ..hookspecs import hookimpl
-from . import Availability, Backend, Transcriber
+from ..hookspecs import Availability, Backend, Transcriber, hookimpl
 
 _DEFAULTS = {
     name: parameter.default
