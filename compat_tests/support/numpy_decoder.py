@@ -79,7 +79,7 @@ class NumpyState:
     rules: FixedRules
     last_logits: Array  # [rows, time, n_vocab] of the last prefill
 
-    def foreseen(self, tokens: Sequence[int]) -> None:
+    def take_ahead(self, tokens: Sequence[int]) -> None:
         """Nothing: every step is made when it is asked for."""
 
     def reorder(self, rows: Int32Array) -> None:

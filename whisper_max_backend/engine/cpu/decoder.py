@@ -16,8 +16,9 @@ from ..search.protocol import Candidates, Float32Array, Int32Array
 from ..search.rules import Constraints
 from ..state.alignment import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
-from ..state.decoder_state import DecoderState, Step, foresee, joined, joined_ahead, shared_out
-from ..state.kv_cache import Layout
+from ..state.decoder_state import DecoderState
+from ..state.kv_cache import KVLayout
+from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead, split_candidates
 from .weights import PackedWeights, cache_shape, memory_shape
 
 
@@ -36,13 +37,13 @@ class CPUDecoder(Decoder):
         device: Device,
         threads: int,
     ) -> None:
-        layout = Layout(
+        layout = KVLayout(
             device,
-            memory=lambda frames, windows: (
+            cross_kv=lambda frames, windows: (
                 DType.uint8,
                 memory_shape(dimensions, storage.memory, frames, windows),
             ),
-            cache=lambda slots: (DType.float32, cache_shape(dimensions, slots)),
+            kv_cache=lambda slots: (DType.float32, cache_shape(dimensions, slots)),
             slot_axis=0,
         )
         super().__init__(graphs, dimensions, device, layout)
@@ -56,7 +57,7 @@ class CPUDecoder(Decoder):
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
         history = self._history([state], [tokens], [state.advance(tokens.shape[1])], 1)
-        (state.states,) = self._graphs["prefill"].execute(*history, self._threads)
+        (state.prefill_states,) = self._graphs["prefill"].execute(*history, self._threads)
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together."""
@@ -75,12 +76,12 @@ class CPUDecoder(Decoder):
         )
 
     def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
-        """Executes the steps of one or several requests, of one kind and in the same room."""
+        """Executes the steps of one or several requests, of one kind and with the same buffers."""
         state, first = steps[0].state, steps[0].request
         rules, sampling = state.rules, first.sampling
         requests = [step.request for step in steps]
         constraints = Constraints.joined([request.constraints for request in requests])
-        ahead = joined_ahead(steps)
+        ahead = joined_lookahead(steps)
         ids, origins, values, fed, made, watched, ruled = self._graphs["step"].execute(
             *self._history(
                 [step.state for step in steps],
@@ -103,7 +104,7 @@ class CPUDecoder(Decoder):
             _integers(*[0] * ahead.steps),
             _integers(ahead.eot, ahead.timed, ahead.summed),
             self._buffer(ahead.remaining),
-            self._buffer(ahead.stamps),
+            self._buffer(ahead.last_timestamps),
             self._threads,
         )
         proposed = [
@@ -111,8 +112,8 @@ class CPUDecoder(Decoder):
             for of_step in zip(ids.to_numpy(), origins.to_numpy(), values.to_numpy(), strict=True)
         ][: int(made.to_numpy()[0])]
         if len(proposed) > 1:
-            foresee(steps, fed.to_numpy(), proposed[1:])
-        return shared_out(steps, proposed[0], watched, ruled)
+            keep_steps_ahead(steps, fed.to_numpy(), proposed[1:])
+        return split_candidates(steps, proposed[0], watched, ruled)
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`."""
@@ -148,15 +149,15 @@ class CPUDecoder(Decoder):
         """Inputs of a pass over new tokens of each state, ``[rows, length]`` or one a row."""
         first = states[0]
         new = joined(tokens)
-        room = first.part.room
+        buffers = first.allocation.buffers
         return [
             self._buffer(new.reshape(len(new) // beams, -1)),
             self._buffer(joined(positions)),
-            self._buffer(joined([state.origins for state in states])),
+            self._buffer(joined([state.slot_table for state in states])),
             self._buffer(np.ascontiguousarray(joined([s.windows[::beams] for s in states]))),
             _integers(first.frames),
-            room.memory,
-            room.cache,
+            buffers.cross_kv,
+            buffers.kv_cache,
             self._embeddings,
             self._weights,
         ]
@@ -164,9 +165,9 @@ class CPUDecoder(Decoder):
     def _probabilities(
         self, state: DecoderState, position: int, ids: Int32Array, limit: int
     ) -> Float32Array:
-        assert state.states is not None
+        assert state.prefill_states is not None
         (result,) = self._graphs["probabilities"].execute(
-            state.states,
+            state.prefill_states,
             _integers(position),
             self._buffer(np.ascontiguousarray(ids)),
             _integers(limit),

@@ -14,8 +14,9 @@ from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import stacked
 from ..state.alignment import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
-from ..state.decoder_state import DecoderState, Step, joined, shared_out
-from ..state.kv_cache import Layout
+from ..state.decoder_state import DecoderState
+from ..state.kv_cache import KVLayout
+from ..state.step_batch import Step, joined, split_candidates
 from .captured_graphs import Replays
 from .graphs.layers import FEW_ROWS
 from .upload import parts, staged
@@ -37,13 +38,13 @@ class GPUDecoder(Decoder):
         dtype: DType,
     ) -> None:
         d = dimensions
-        layout = Layout(
+        layout = KVLayout(
             device,
-            memory=lambda frames, windows: (
+            cross_kv=lambda frames, windows: (
                 dtype,
                 (d.n_text_layer, windows, frames, 2 * d.n_text_state),
             ),
-            cache=lambda slots: (
+            kv_cache=lambda slots: (
                 dtype,
                 (d.n_text_layer, 2, slots, d.n_text_ctx, d.n_text_state),
             ),
@@ -60,7 +61,7 @@ class GPUDecoder(Decoder):
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
         positions = state.advance(tokens.shape[1])
         history = self._upload(*self._arrays([state], [tokens], [positions], 1))
-        (state.states,) = self._graphs["prefill"].execute(*self._pass(state, history))
+        (state.prefill_states,) = self._graphs["prefill"].execute(*self._pass(state, history))
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""
@@ -68,7 +69,7 @@ class GPUDecoder(Decoder):
         return step.state.frames, request.beams, request.candidates, self._capacity(request)
 
     def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
-        """Executes the steps of one or several requests, of one kind and in the same room."""
+        """Executes the steps of one or several requests, of one kind and with the same buffers."""
         state, first = steps[0].state, steps[0].request
         requests = [step.request for step in steps]
         constraints = [request.constraints for request in requests]
@@ -90,17 +91,17 @@ class GPUDecoder(Decoder):
         ]
         lengths = [self._length(first.candidates), self._length(self._capacity(first))]
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
-        room = state.part.room
+        buffers = state.allocation.buffers
         proposals, watched, ruled = self.replays.execute(
             self._graphs[name],
             (name, self.kind(steps[0])),
             arrays,
-            (room.memory, room.cache),
+            (buffers.cross_kv, buffers.kv_cache),
             lambda uploaded: [*self._pass(state, uploaded[:4]), *uploaded[4:], *lengths],
         )
         ids, origins, bits = proposals.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
-        return shared_out(steps, Candidates(ids, origins, scores), watched, ruled)
+        return split_candidates(steps, Candidates(ids, origins, scores), watched, ruled)
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`.
@@ -157,23 +158,24 @@ class GPUDecoder(Decoder):
         return [
             new.reshape(len(new) // beams, -1),
             joined(positions),
-            joined([state.origins for state in states]),
+            joined([state.slot_table for state in states]),
             joined([state.windows[::beams] for state in states]),
         ]
 
     def _pass(self, state: DecoderState, uploaded: Sequence[Buffer]) -> list[Buffer]:
         """Inputs that every pass begins with."""
-        return [*uploaded, state.part.room.memory, state.part.room.cache, *self._weights]
+        buffers = state.allocation.buffers
+        return [*uploaded, buffers.cross_kv, buffers.kv_cache, *self._weights]
 
     def _probabilities(
         self, state: DecoderState, position: int, ids: Int32Array, limit: int
     ) -> Float32Array:
-        assert state.states is not None
+        assert state.prefill_states is not None
         index, chosen, among = self._upload(
             np.array([position], np.int32), ids, np.array([limit], np.int32)
         )
         (result,) = self._graphs["probabilities"].execute(
-            state.states, index, chosen, among, *self._embeddings
+            state.prefill_states, index, chosen, among, *self._embeddings
         )
         values: Float32Array = result.to_numpy()[:, 0]
         return values

@@ -11,9 +11,9 @@ import numpy as np
 
 from .options import DecodingOptions
 from .protocol import (
-    Ahead,
     Candidates,
     Float32Array,
+    Lookahead,
     Sampling,
     State,
     StepDecoder,
@@ -97,9 +97,9 @@ class Search(Generic[State]):
         return_logits: bool = False,
     ) -> Candidates:
         """One step of the decoder; `items` are those that still live, `histories` one a row."""
-        foreseen = self.state.foreseen(tokens)
-        if foreseen is not None:
-            return foreseen
+        made_ahead = self.state.take_ahead(tokens)
+        if made_ahead is not None:
+            return made_ahead
         begins = [len(self.prefixes[item]) for item in items for _ in range(beams)]
         options = self.options
         sampling = Sampling()
@@ -117,27 +117,27 @@ class Search(Generic[State]):
             sampling,
             return_logits=return_logits,
             watch=self.watch if first else -1,
-            ahead=None if return_logits else self._ahead(histories, begins, items),
+            lookahead=None if return_logits else self._lookahead(histories, begins, items),
         )
         proposed = self.decoder.step(self.state, request)
         if first and self.watch >= 0 and proposed.watched is not None:
             self._record_watched(proposed.watched)
         return proposed
 
-    def _ahead(
+    def _lookahead(
         self, histories: Sequence[Sequence[int]], begins: Sequence[int], items: Sequence[int]
-    ) -> Ahead | None:
+    ) -> Lookahead | None:
         """How far the decoder may go on without asking, as `BeamSearch` and `GreedySearch` do."""
         steps = min(self.decoder.steps_ahead, self.options.max_length - len(histories[0]))
         if steps < 2 or self.options.samples:
             return None
-        stamps = self.rules.stamps(histories, begins)
-        if stamps is None:
+        last_timestamps = self.rules.last_timestamps(histories, begins)
+        if last_timestamps is None:
             return None
-        return Ahead(
+        return Lookahead(
             steps,
             np.array([self._remaining(item) for item in items], np.int32),
-            stamps,
+            last_timestamps,
             self.eot,
             timed=self.rules.timestamps is not None,
             summed=self.options.beam_size > 1,

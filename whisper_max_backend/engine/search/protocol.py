@@ -39,7 +39,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Ahead:
+class Lookahead:
     """What a decoder has to know to make steps before a search asks for them.
 
     Only where every row has left its prefix, best candidates are taken, and no rule but that of
@@ -48,7 +48,7 @@ class Ahead:
 
     steps: int  # at most so many, the one that is asked for included
     remaining: Int32Array  # [items]: hypotheses that may end before the item is finished
-    stamps: Int32Array  # [rows, 2]: last timestamp of the history or -1, 1 where it is at the end
+    last_timestamps: Int32Array  # [rows, 2]: id or -1, and 1 where it ends the history
     eot: int
     timed: bool  # whether the timestamp rule holds
     summed: bool  # whether scores are those of whole histories, or of the last token alone
@@ -66,7 +66,7 @@ class StepRequest:
     sampling: Sampling
     return_logits: bool = False
     watch: int = -1  # an id whose probability before the rules is wanted
-    ahead: Ahead | None = None
+    lookahead: Lookahead | None = None
 
     @property
     def rows(self) -> int:
@@ -77,7 +77,7 @@ class StepRequest:
 class SearchState(Protocol):
     """Caches of a decoding in progress."""
 
-    def foreseen(self, tokens: Sequence[int]) -> Candidates | None:
+    def take_ahead(self, tokens: Sequence[int]) -> Candidates | None:
         """The step with these tokens, one a row, if it has been made ahead."""
 
     def reorder(self, rows: Int32Array) -> None:

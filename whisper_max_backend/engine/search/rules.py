@@ -167,10 +167,10 @@ class Rules:
         self.timestamps = next((r for r in self.rules if isinstance(r, Timestamps)), None)
         self._idle: dict[int, Constraints] = {}
 
-    def stamps(
+    def last_timestamps(
         self, histories: Sequence[Sequence[int]], begins: Sequence[int]
     ) -> Int32Array | None:
-        """What `protocol.Ahead.stamps` are, or None where steps cannot be made ahead.
+        """What `protocol.Lookahead.last_timestamps` are, or None where steps cannot be made ahead.
 
         A history has to be longer than its prefix: then the first token's rules are behind it.
         """
@@ -178,14 +178,14 @@ class Rules:
             return None
         if any(len(history) <= begin for history, begin in zip(histories, begins, strict=True)):
             return None
-        stamps = np.zeros((len(histories), 2), np.int32)
+        found = np.zeros((len(histories), 2), np.int32)
         if self.timestamps is not None:
             first = self.timestamps.first
             for row, (history, begin) in enumerate(zip(histories, begins, strict=True)):
                 text = reversed(history[begin:])
                 latest = next((token for token in text if token >= first), -1)
-                stamps[row] = latest, history[-1] >= first
-        return stamps
+                found[row] = latest, history[-1] >= first
+        return found
 
     def constraints(self, histories: Sequence[Sequence[int]], begins: Sequence[int]) -> Constraints:
         """Constraints on the next token of every row.

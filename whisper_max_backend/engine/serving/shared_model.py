@@ -16,8 +16,9 @@ from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
 from ..state.alignment import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
-from ..state.decoder_state import DecoderState, Step
-from ..state.kv_cache import SharedCaches
+from ..state.decoder_state import DecoderState
+from ..state.kv_cache import SharedKVAllocator
+from ..state.step_batch import Step
 from .batching import Gathering
 from .model import DeviceModel
 
@@ -66,12 +67,12 @@ class SharedDecoder:
         """Share a decoder.
 
         Args:
-            decoder: It gets caches that requests have in common.
+            decoder: It gets buffers that requests have in common.
             turn: Held while the device is used: one execution at a time.
         """
         self._decoder = decoder
         self._turn = turn
-        decoder.caches = SharedCaches(decoder.layout, turn)
+        decoder.allocator = SharedKVAllocator(decoder.layout, turn)
         self._steps: Gathering[Step, Candidates] = Gathering(self._step_together, decoder.kind)
         self._joined: set[DecoderState] = set()
 
@@ -86,7 +87,7 @@ class SharedDecoder:
         return self._decoder.steps_ahead
 
     def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
-        """See `Decoder.start`. Waits while the caches are full."""
+        """See `Decoder.start`. Waits while there is no room for it."""
         with self._turn:
             return self._decoder.start(encoded, rules, rows_per_item)
 

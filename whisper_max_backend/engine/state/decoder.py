@@ -16,8 +16,9 @@ from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
 from .alignment import AlignmentRequest, Alignments
-from .decoder_state import DecoderState, Step
-from .kv_cache import Caches, Layout, PrivateCaches
+from .decoder_state import DecoderState
+from .kv_cache import KVAllocator, KVLayout, PrivateKVAllocator
+from .step_batch import Step
 
 
 class Decoder(ABC):
@@ -30,7 +31,7 @@ class Decoder(ABC):
         graphs: Mapping[str, LoadedGraph],
         dimensions: Dimensions,
         device: Device,
-        layout: Layout,
+        layout: KVLayout,
     ) -> None:
         """Decode with graphs that are loaded.
 
@@ -44,8 +45,8 @@ class Decoder(ABC):
         self._dimensions = dimensions
         self._device = device
         self.layout = layout
-        self._private = PrivateCaches(layout)
-        self.caches: Caches = self._private
+        self._private = PrivateKVAllocator(layout)
+        self.allocator: KVAllocator = self._private
 
     @property
     def n_vocab(self) -> int:
@@ -61,24 +62,24 @@ class Decoder(ABC):
             rows_per_item: Most hypotheses that an item will have at once.
         """
         items, frames, _ = encoded.shape
-        part = self.caches.take(frames, items, items * rows_per_item)
-        state = DecoderState(part, frames, self._dimensions.n_text_ctx, rules)
+        allocation = self.allocator.allocate(frames, items, items * rows_per_item)
+        state = DecoderState(allocation, frames, self._dimensions.n_text_ctx, rules)
         try:
-            if part.has_all_windows:
-                self._fill_cross_kv(part.room.memory, encoded)
+            if allocation.has_all_windows:
+                self._fill_cross_kv(allocation.buffers.cross_kv, encoded)
                 return state
             for index in range(items):
-                window = self.layout.new_memory(frames, 1)
+                window = self.layout.new_cross_kv(frames, 1)
                 self._fill_cross_kv(window, encoded[index : index + 1, :, :])
-                part.keep(index, window)
+                allocation.store_window(index, window)
         except BaseException:
             self.finish(state)
             raise
         return state
 
     def finish(self, state: DecoderState) -> None:
-        """The request is done: what it had of the caches is for others."""
-        self.caches.give(state.part)
+        """The request is done: its windows and slots are for others."""
+        self.allocator.free(state.allocation)
 
     def step(self, state: DecoderState, request: StepRequest) -> Candidates:
         """Appends a token to every row and proposes continuations of every item."""
@@ -102,7 +103,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
-        """Executes the steps of one or several requests, of one kind and in the same room."""
+        """Executes the steps of one or several requests, of one kind and with the same buffers."""
 
     def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
         """Probability of `token` at a position of the last prefill, before any rule: ``[rows]``."""
@@ -142,8 +143,8 @@ class Decoder(ABC):
         """
 
     def _alone(self, encoded: Buffer) -> DecoderState:
-        """A state for one pass, in a room of its own: alignment reads all of the memory."""
+        """A state for one pass, in buffers of its own: alignment reads all of the cross KV."""
         items, frames, _ = encoded.shape
-        part = self._private.take(frames, items, items)
-        self._fill_cross_kv(part.room.memory, encoded)
-        return DecoderState(part, frames, self._dimensions.n_text_ctx, FixedRules())
+        allocation = self._private.allocate(frames, items, items)
+        self._fill_cross_kv(allocation.buffers.cross_kv, encoded)
+        return DecoderState(allocation, frames, self._dimensions.n_text_ctx, FixedRules())

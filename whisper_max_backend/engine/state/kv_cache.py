@@ -1,4 +1,4 @@
-"""Where requests keep keys and values: those of their windows, and of what was said of them."""
+"""Where requests keep keys and values: those of cross-attention, and the self-attention's cache."""
 
 from __future__ import annotations
 
@@ -21,179 +21,184 @@ BufferType = tuple[DType, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class KVLayout:
     """Types and shapes of the buffers, on a device.
 
     Attributes:
         device: Where they are.
-        memory: Of frames and windows: cross-attention keys and values, ``[layers, windows, ...]``.
-        cache: Of slots, one for each hypothesis: layers, 2 for keys and values, slots,
+        cross_kv: Of frames and windows: cross-attention keys and values,
+            ``[layers, windows, ...]``.
+        kv_cache: Of slots, one for each hypothesis: layers, 2 for keys and values, slots,
             n_text_ctx and width, in an order of the device's.
         slot_axis: Where the slots stand in that order.
     """
 
     device: Device
-    memory: Callable[[int, int], BufferType]
-    cache: Callable[[int], BufferType]
+    cross_kv: Callable[[int, int], BufferType]
+    kv_cache: Callable[[int], BufferType]
     slot_axis: int
 
-    def new_memory(self, frames: int, windows: int) -> Buffer:
+    def new_cross_kv(self, frames: int, windows: int) -> Buffer:
         """A buffer of undefined content for windows of so many frames."""
-        dtype, shape = self.memory(frames, windows)
+        dtype, shape = self.cross_kv(frames, windows)
         return Buffer(dtype, shape, self.device)
 
-    def new_cache(self, slots: int) -> Buffer:
+    def new_kv_cache(self, slots: int) -> Buffer:
         """A buffer of undefined content for hypotheses."""
-        dtype, shape = self.cache(slots)
+        dtype, shape = self.kv_cache(slots)
         return Buffer(dtype, shape, self.device)
 
 
-class Room:
+class KVBuffers:
     """Buffers for the windows and hypotheses of one or several requests."""
 
-    memory: Buffer
-    cache: Buffer
+    cross_kv: Buffer
+    kv_cache: Buffer
 
 
 @dataclass(eq=False)
-class Part:
-    """What a request has of a room: the numbers of its windows and of its slots."""
+class KVAllocation:
+    """What a request has of the buffers: the numbers of its windows and of its slots."""
 
-    room: Room
+    buffers: KVBuffers
     windows: Int32Array
     slots: Int32Array
 
     @property
     def has_all_windows(self) -> bool:
-        """Whether the room's memory is this request's alone."""
-        return len(self.windows) == int(self.room.memory.shape[1])
+        """Whether all windows of the buffers are this request's."""
+        return len(self.windows) == int(self.buffers.cross_kv.shape[1])
 
-    def keep(self, index: int, window: Buffer) -> None:
-        """Copies the memory of one window, ``[layers, 1, ...]``, to where it belongs."""
-        memory, place = self.room.memory, int(self.windows[index])
-        for layer in range(memory.shape[0]):
-            memory[layer, place, :, :].inplace_copy_from(window[layer, 0, :, :])
-        memory.device.synchronize()  # a copy within the CPU's memory is not done when it returns
-
-
-class Caches(Protocol):
-    """Gives requests their parts."""
-
-    def take(self, frames: int, windows: int, slots: int) -> Part:
-        """A part for so many windows of `frames` encoder states, and so many hypotheses."""
-
-    def give(self, part: Part) -> None:
-        """Takes a part back."""
+    def store_window(self, index: int, window: Buffer) -> None:
+        """Copies the cross KV of one window, ``[layers, 1, ...]``, to where it belongs."""
+        cross_kv, place = self.buffers.cross_kv, int(self.windows[index])
+        for layer in range(cross_kv.shape[0]):
+            cross_kv[layer, place, :, :].inplace_copy_from(window[layer, 0, :, :])
+        cross_kv.device.synchronize()  # a copy within the CPU's memory is not done at its return
 
 
-class PrivateCaches:
-    """A room for each request, from buffers that earlier ones have left."""
+class KVAllocator(Protocol):
+    """Gives requests their windows and slots."""
 
-    def __init__(self, layout: Layout) -> None:
+    def allocate(self, frames: int, windows: int, slots: int) -> KVAllocation:
+        """So many windows of `frames` encoder states, and slots for so many hypotheses."""
+
+    def free(self, allocation: KVAllocation) -> None:
+        """Takes them back."""
+
+
+class PrivateKVAllocator:
+    """Buffers for each request, from memory that earlier ones have left."""
+
+    def __init__(self, layout: KVLayout) -> None:
         self._layout = layout
-        self._memories = BufferPool(layout.device)
-        self._caches = BufferPool(layout.device)
+        self._cross_kv_pool = BufferPool(layout.device)
+        self._kv_cache_pool = BufferPool(layout.device)
 
-    def take(self, frames: int, windows: int, slots: int) -> Part:
-        """A room of its own; its memory is lent again when it is collected."""
-        room = Room()
-        room.memory = self._memories.lend(room, *self._layout.memory(frames, windows))
-        room.cache = self._caches.lend(room, *self._layout.cache(slots))
-        return Part(room, np.arange(windows, dtype=np.int32), np.arange(slots, dtype=np.int32))
+    def allocate(self, frames: int, windows: int, slots: int) -> KVAllocation:
+        """Buffers of its own; their memory is lent again when they are collected."""
+        buffers = KVBuffers()
+        cross_kv, kv_cache = self._layout.cross_kv(frames, windows), self._layout.kv_cache(slots)
+        buffers.cross_kv = self._cross_kv_pool.lend(buffers, *cross_kv)
+        buffers.kv_cache = self._kv_cache_pool.lend(buffers, *kv_cache)
+        return KVAllocation(
+            buffers, np.arange(windows, dtype=np.int32), np.arange(slots, dtype=np.int32)
+        )
 
-    def give(self, part: Part) -> None:
-        """Nothing to do: see `take`."""
+    def free(self, allocation: KVAllocation) -> None:
+        """Nothing to do: see `allocate`."""
 
 
-class _SharedRoom(Room):
-    """A room whose places are given out one by one."""
+class _SharedKVBuffers(KVBuffers):
+    """Buffers whose windows and slots are given out one by one."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Lets go of the buffers."""
-        self.__dict__.pop("memory", None)
-        self.__dict__.pop("cache", None)
+        """Lets go of the memory."""
+        self.__dict__.pop("cross_kv", None)
+        self.__dict__.pop("kv_cache", None)
         self.free_windows = np.zeros(0, bool)
         self.free_slots = np.zeros(0, bool)
 
     @property
     def empty(self) -> bool:
-        """Whether nobody has a part of it."""
+        """Whether nobody has a window or slot."""
         return bool(self.free_windows.all() and self.free_slots.all())
 
 
-class SharedCaches:
-    """One room for all requests with windows of the same length, so that a step can serve them.
+class SharedKVAllocator:
+    """The same buffers for all requests with windows of one length: a step can serve all of them.
 
-    It is as large as one request needs, until several are there at once: then it doubles. Where
-    the device has no memory for that, requests wait until others are done.
+    They are as large as one request needs, until several are there at once: then they double.
+    Where the device has no memory for that, requests wait until others are done.
     """
 
-    def __init__(self, layout: Layout, turn: Condition) -> None:
-        """Start without any room.
+    def __init__(self, layout: KVLayout, turn: Condition) -> None:
+        """Start without any buffers.
 
         Args:
             layout: Of the buffers.
-            turn: Held by whoever uses the device, and by the callers of `take` and `give`. A
-                request that waits for room lets go of it.
+            turn: Held by whoever uses the device, and by the callers of `allocate` and `free`. A
+                request that waits lets go of it.
         """
         self._layout = layout
         self._turn = turn
-        self._rooms: dict[int, _SharedRoom] = {}
+        self._by_frames: dict[int, _SharedKVBuffers] = {}
 
-    def take(self, frames: int, windows: int, slots: int) -> Part:
-        """A part of the room; waits while it is full and cannot grow.
+    def allocate(self, frames: int, windows: int, slots: int) -> KVAllocation:
+        """Windows and slots; waits while there are too few and the buffers cannot grow.
 
         Raises:
-            Exception: As the device raised it, where nobody else has a part that could be waited
-                for.
+            Exception: As the device raised it, where nobody else has any that could be waited for.
         """
         while True:
-            room = self._rooms.setdefault(frames, _SharedRoom())
-            oversized = room.empty and len(room.free_windows) > 2 * windows
-            fits = windows <= room.free_windows.sum() and slots <= room.free_slots.sum()
+            buffers = self._by_frames.setdefault(frames, _SharedKVBuffers())
+            free_windows, free_slots = buffers.free_windows, buffers.free_slots
+            oversized = buffers.empty and len(free_windows) > 2 * windows
+            fits = windows <= free_windows.sum() and slots <= free_slots.sum()
             if fits and not oversized:
-                return Part(
-                    room, _taken(room.free_windows, windows), _taken(room.free_slots, slots)
+                return KVAllocation(
+                    buffers, _taken(free_windows, windows), _taken(free_slots, slots)
                 )
             try:
-                self._make_room(room, frames, windows, slots)
+                self._enlarge(buffers, frames, windows, slots)
             except Exception as error:  # MAX has no error of its own for a lack of memory
-                if all(other.empty for other in self._rooms.values()):
+                if all(other.empty for other in self._by_frames.values()):
                     raise
                 _log.info("a request waits until others are done: no memory for more (%s)", error)
                 self._turn.wait()
 
-    def give(self, part: Part) -> None:
-        """Takes a part back, for those that wait."""
-        room = part.room
-        assert isinstance(room, _SharedRoom)
-        room.free_windows[part.windows] = True
-        room.free_slots[part.slots] = True
+    def free(self, allocation: KVAllocation) -> None:
+        """Takes windows and slots back, for those that wait."""
+        buffers = allocation.buffers
+        assert isinstance(buffers, _SharedKVBuffers)
+        buffers.free_windows[allocation.windows] = True
+        buffers.free_slots[allocation.slots] = True
         self._turn.notify_all()
 
-    def _make_room(self, room: _SharedRoom, frames: int, windows: int, slots: int) -> None:
-        self._rooms = {k: r for k, r in self._rooms.items() if not r.empty}
-        self._rooms[frames] = room
-        if room.empty:
-            room.clear()  # what it had makes room for what follows
-            room.memory = self._layout.new_memory(frames, windows)
-            room.cache = self._layout.new_cache(slots)
-            room.free_windows, room.free_slots = np.ones(windows, bool), np.ones(slots, bool)
+    def _enlarge(self, buffers: _SharedKVBuffers, frames: int, windows: int, slots: int) -> None:
+        """Makes the buffers anew where nobody uses them, else longer, where they are too short."""
+        self._by_frames = {k: b for k, b in self._by_frames.items() if not b.empty}
+        self._by_frames[frames] = buffers
+        if buffers.empty:
+            buffers.clear()  # the old memory may be needed for the new
+            buffers.cross_kv = self._layout.new_cross_kv(frames, windows)
+            buffers.kv_cache = self._layout.new_kv_cache(slots)
+            buffers.free_windows, buffers.free_slots = np.ones(windows, bool), np.ones(slots, bool)
             return
-        if windows > room.free_windows.sum():
-            free = _grown(room.free_windows, windows)
-            memory = self._layout.new_memory(frames, len(free))
-            _copy_beginning(room.memory, memory, 1)
-            room.memory, room.free_windows = memory, free
-        if slots > room.free_slots.sum():
-            free = _grown(room.free_slots, slots)
-            cache = self._layout.new_cache(len(free))
-            _copy_beginning(room.cache, cache, self._layout.slot_axis)
-            room.cache, room.free_slots = cache, free
-        self._layout.device.synchronize()  # see `Part.keep`
+        if windows > buffers.free_windows.sum():
+            free = _grown(buffers.free_windows, windows)
+            cross_kv = self._layout.new_cross_kv(frames, len(free))
+            _copy_beginning(buffers.cross_kv, cross_kv, 1)
+            buffers.cross_kv, buffers.free_windows = cross_kv, free
+        if slots > buffers.free_slots.sum():
+            free = _grown(buffers.free_slots, slots)
+            kv_cache = self._layout.new_kv_cache(len(free))
+            _copy_beginning(buffers.kv_cache, kv_cache, self._layout.slot_axis)
+            buffers.kv_cache, buffers.free_slots = kv_cache, free
+        self._layout.device.synchronize()  # see `KVAllocation.store_window`
 
 
 def _taken(free: np.ndarray, count: int) -> Int32Array:

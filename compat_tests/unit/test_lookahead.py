@@ -46,25 +46,25 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executed = self.made_ahead = self.taken = 0
         next_step = CPUDecoder.next_step
-        foresee, foreseen = DecoderState.foresee, DecoderState.foreseen
+        keep_ahead, take_ahead = DecoderState.keep_ahead, DecoderState.take_ahead
 
         def counted_step(*args: Any, **kwargs: Any) -> Any:
             self.executed += 1
             return next_step(*args, **kwargs)
 
-        def counted_foresee(state: DecoderState, steps: Any) -> None:
+        def counted_keep(state: DecoderState, steps: Any) -> None:
             steps = list(steps)
             self.made_ahead += len(steps)
-            foresee(state, steps)
+            keep_ahead(state, steps)
 
-        def counted_foreseen(state: DecoderState, tokens: Any) -> Any:
-            found = foreseen(state, tokens)
+        def counted_take(state: DecoderState, tokens: Any) -> Any:
+            found = take_ahead(state, tokens)
             self.taken += found is not None
             return found
 
         monkeypatch.setattr(CPUDecoder, "next_step", counted_step)
-        monkeypatch.setattr(DecoderState, "foresee", counted_foresee)
-        monkeypatch.setattr(DecoderState, "foreseen", counted_foreseen)
+        monkeypatch.setattr(DecoderState, "keep_ahead", counted_keep)
+        monkeypatch.setattr(DecoderState, "take_ahead", counted_take)
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
@@ -114,7 +114,7 @@ def test_steps_ahead_are_those_that_are_asked_for(
     ],
     ids=str,
 )
-def test_what_cannot_be_foreseen(
+def test_what_cannot_be_made_ahead(
     model: Whisper, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     watched = Watched(monkeypatch)
@@ -123,7 +123,7 @@ def test_what_cannot_be_foreseen(
     assert watched.made_ahead == 0
 
 
-def test_another_step_than_the_foreseen_one(
+def test_another_step_than_the_one_made_ahead(
     model: Whisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search that goes elsewhere is answered as if nothing had been made ahead."""

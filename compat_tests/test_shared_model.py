@@ -22,7 +22,7 @@ from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import GenerationOptions, Replica
 from whisper_max_backend.engine.serving.shared_model import SharedModel
-from whisper_max_backend.engine.state.decoder_state import Step
+from whisper_max_backend.engine.state.step_batch import Step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may have to be compiled
 
@@ -202,13 +202,14 @@ def executed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(pair: Pair) -> Iterator[None]:
-    """After each test, nobody has a part of the caches, and nobody is waited for."""
+    """After each test, nobody has windows or slots, and nobody is waited for."""
     yield
     decoder = pair.model.decoder
+    allocator: Any = decoder._decoder.allocator
     assert decoder._joined == set()
     assert decoder._steps._joined == 0
     assert decoder._steps._waiting == []
-    assert all(room.empty for room in decoder._decoder.caches._rooms.values())  # type: ignore[attr-defined]
+    assert all(buffers.empty for buffers in allocator._by_frames.values())
 
 
 def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:

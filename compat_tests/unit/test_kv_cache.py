@@ -1,0 +1,217 @@
+"""Buffers for keys and values, which requests share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from max.driver import CPU, Buffer
+from max.dtype import DType
+
+from whisper_max_backend.engine.state.kv_cache import (
+    KVAllocation,
+    KVLayout,
+    PrivateKVAllocator,
+    SharedKVAllocator,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+FRAMES = 3
+LAYERS, CONTEXT, WIDTH = 3, 4, 5
+
+
+class Memory:
+    """What a device has: so many windows and slots at once, by the sizes that were asked for."""
+
+    def __init__(self, slot_axis: int) -> None:
+        self.slot_axis = slot_axis
+        self.most_windows = self.most_slots = 1000
+        self.asked: list[tuple[str, int]] = []
+
+    def cross_kv(self, frames: int, windows: int) -> tuple[DType, tuple[int, ...]]:
+        self.asked.append(("windows", windows))
+        if windows > self.most_windows:
+            raise RuntimeError("out of memory")
+        return DType.int32, (LAYERS, windows, frames, WIDTH)
+
+    def kv_cache(self, slots: int) -> tuple[DType, tuple[int, ...]]:
+        self.asked.append(("slots", slots))
+        if slots > self.most_slots:
+            raise RuntimeError("out of memory")
+        shape = [LAYERS, 2, CONTEXT, WIDTH]
+        shape.insert(self.slot_axis, slots)
+        return DType.float32, tuple(shape)
+
+
+@pytest.fixture(params=[0, 2])
+def memory(request: pytest.FixtureRequest) -> Memory:
+    return Memory(request.param)
+
+
+@pytest.fixture
+def layout(memory: Memory) -> KVLayout:
+    return KVLayout(CPU(), memory.cross_kv, memory.kv_cache, memory.slot_axis)
+
+
+@pytest.fixture
+def turn() -> Iterator[threading.Condition]:
+    condition = threading.Condition()
+    with condition:
+        yield condition
+
+
+@pytest.fixture
+def allocator(layout: KVLayout, turn: threading.Condition) -> SharedKVAllocator:
+    return SharedKVAllocator(layout, turn)  # type: ignore[arg-type]  # it does what is asked of one
+
+
+def by_slot(kv_cache: Buffer) -> np.ndarray:
+    """The cache, slots first."""
+    return np.moveaxis(kv_cache.to_numpy(), 0 if kv_cache.shape[1] == LAYERS else 2, 0)
+
+
+def fill(allocation: KVAllocation, value: float) -> None:
+    allocation.buffers.cross_kv.to_numpy()[:, allocation.windows] = value
+    by_slot(allocation.buffers.kv_cache)[allocation.slots] = value
+
+
+def address(buffer: Buffer) -> int:
+    return int(buffer.to_numpy().ctypes.data)
+
+
+def holds(allocation: KVAllocation, value: float) -> bool:
+    windows = allocation.buffers.cross_kv.to_numpy()[:, allocation.windows]
+    slots = by_slot(allocation.buffers.kv_cache)[allocation.slots]
+    return bool((windows == value).all() and (slots == value).all())
+
+
+def test_one_request_gets_what_it_needs(memory: Memory, allocator: SharedKVAllocator) -> None:
+    """The next one of the same size gets the same buffers."""
+    first = allocator.allocate(FRAMES, 2, 10)
+    assert first.has_all_windows
+    assert first.windows.tolist() == [0, 1]
+    assert first.slots.tolist() == list(range(10))
+    buffers = first.buffers.cross_kv, first.buffers.kv_cache
+    allocator.free(first)
+    second = allocator.allocate(FRAMES, 2, 10)
+    assert (second.buffers.cross_kv, second.buffers.kv_cache) == buffers
+    assert memory.asked == [("windows", 2), ("slots", 10)]
+
+
+def test_buffers_grow_and_keep_what_they_hold(memory: Memory, allocator: SharedKVAllocator) -> None:
+    allocations = []
+    for value in range(9):
+        allocations.append(allocator.allocate(FRAMES, 1, 5))
+        fill(allocations[-1], value)
+    assert all(allocation.buffers is allocations[0].buffers for allocation in allocations)
+    assert all(holds(allocation, value) for value, allocation in enumerate(allocations))
+    assert not allocations[0].has_all_windows
+    assert len({int(slot) for allocation in allocations for slot in allocation.slots}) == 45
+    assert [count for kind, count in memory.asked if kind == "windows"] == [1, 2, 4, 8, 16]
+
+
+def test_what_was_given_back_is_given_again(allocator: SharedKVAllocator) -> None:
+    allocations = [allocator.allocate(FRAMES, 1, 5) for _ in range(4)]
+    allocator.free(allocations[1])
+    allocator.free(allocations[2])
+    again = allocator.allocate(FRAMES, 2, 10)
+    assert again.windows.tolist() == [1, 2]
+    assert again.slots.tolist() == list(range(5, 15))
+
+
+def test_one_that_needs_more_than_double(allocator: SharedKVAllocator) -> None:
+    first = allocator.allocate(FRAMES, 1, 5)
+    fill(first, 1)
+    second = allocator.allocate(FRAMES, 7, 35)
+    assert first.buffers.cross_kv.shape[1] == 8
+    assert len(by_slot(first.buffers.kv_cache)) == 40
+    fill(second, 2)
+    assert holds(first, 1)
+
+
+def test_oversized_buffers_are_made_anew_when_they_are_empty(allocator: SharedKVAllocator) -> None:
+    allocations = [allocator.allocate(FRAMES, 1, 5) for _ in range(8)]
+    for allocation in allocations[:-1]:
+        allocator.free(allocation)
+    late = allocator.allocate(FRAMES, 1, 5)
+    assert late.buffers.cross_kv.shape[1] == 8
+    for allocation in (late, allocations[-1]):
+        allocator.free(allocation)
+    assert allocator.allocate(FRAMES, 1, 5).buffers.cross_kv.shape[1] == 1
+
+
+def test_windows_of_another_length_have_their_buffers(allocator: SharedKVAllocator) -> None:
+    """They are let go of when they are empty and others are made."""
+    long, short = allocator.allocate(FRAMES, 1, 5), allocator.allocate(2, 1, 5)
+    assert long.buffers is not short.buffers
+    assert short.buffers.cross_kv.shape[2] == 2
+    allocator.free(short)
+    allocator.allocate(FRAMES, 1, 5)  # grows
+    assert set(allocator._by_frames) == {FRAMES}
+
+
+def test_without_memory_a_request_waits(
+    memory: Memory, allocator: SharedKVAllocator, turn: threading.Condition
+) -> None:
+    """Until another is done; who needs less than is free need not wait."""
+    memory.most_windows = 2
+    allocations = [allocator.allocate(FRAMES, 1, 5) for _ in range(2)]
+    waiting, found = threading.Event(), []
+
+    def take() -> None:
+        with turn:
+            waiting.set()
+            found.append(allocator.allocate(FRAMES, 1, 5))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    turn.wait_for(waiting.is_set, timeout=0.1)  # lets go of the turn, so that it can begin
+    turn.wait(0.05)
+    assert found == []
+    fill(allocations[0], 7)
+    allocator.free(allocations[1])
+    turn.release()
+    thread.join(20)
+    turn.acquire()
+    assert found[0].windows.tolist() == allocations[1].windows.tolist()
+    assert holds(allocations[0], 7)
+
+
+def test_without_memory_and_nobody_to_wait_for(
+    memory: Memory, allocator: SharedKVAllocator
+) -> None:
+    memory.most_slots = 4
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            allocator.allocate(FRAMES, 1, 5)
+    assert allocator.allocate(FRAMES, 1, 4).has_all_windows
+
+
+def test_a_window_is_put_in_its_place(allocator: SharedKVAllocator, layout: KVLayout) -> None:
+    others = allocator.allocate(FRAMES, 2, 2)
+    fill(others, -1)
+    allocation = allocator.allocate(FRAMES, 2, 2)
+    for index in range(2):
+        window = layout.new_cross_kv(FRAMES, 1)
+        window.to_numpy()[:] = np.arange(LAYERS * FRAMES * WIDTH).reshape(window.shape) + index
+        allocation.store_window(index, window)
+        kept = allocation.buffers.cross_kv.to_numpy()[:, allocation.windows[index]]
+        np.testing.assert_array_equal(kept, window.to_numpy()[:, 0])
+    assert holds(others, -1)
+
+
+def test_private_buffers(layout: KVLayout) -> None:
+    """Each request has its own; the next gets the buffers that one leaves."""
+    allocator = PrivateKVAllocator(layout)
+    first, second = allocator.allocate(FRAMES, 1, 5), allocator.allocate(FRAMES, 1, 5)
+    assert first.buffers is not second.buffers
+    assert first.has_all_windows
+    cross_kv, kv_cache = address(first.buffers.cross_kv), address(first.buffers.kv_cache)
+    allocator.free(first)
+    del first
+    third = allocator.allocate(FRAMES, 1, 5)
+    assert address(third.buffers.cross_kv) == cross_kv
+    assert address(third.buffers.kv_cache) == kv_cache
