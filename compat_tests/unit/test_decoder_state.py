@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 from max.driver import Buffer
 
-from whisper_max_backend.engine.search.protocol import Ahead, Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
-from whisper_max_backend.engine.state.decoder_state import (
-    DecoderState,
-    Foreseen,
+from whisper_max_backend.engine.state.decoder_state import DecoderState, StepAhead
+from whisper_max_backend.engine.state.kv_cache import KVAllocation, KVBuffers
+from whisper_max_backend.engine.state.step_batch import (
     Step,
-    foresee,
     joined,
-    joined_ahead,
-    shared_out,
+    joined_lookahead,
+    keep_steps_ahead,
+    split_candidates,
 )
-from whisper_max_backend.engine.state.kv_cache import Part, Room
 
 CONTEXT = 10
 VOCABULARY = 7
@@ -30,11 +29,11 @@ RULES = make_rules()
 
 def state_of(slots: Sequence[int], windows: Sequence[int] = (0,)) -> DecoderState:
     """A request with these slots, and a row for each window."""
-    part = Part(Room(), np.array(windows, np.int32), np.array(slots, np.int32))
+    part = KVAllocation(KVBuffers(), np.array(windows, np.int32), np.array(slots, np.int32))
     return DecoderState(part, frames=50, n_text_ctx=CONTEXT, rules=FixedRules())
 
 
-def step_of(state: DecoderState, beams: int, ahead: Ahead | None = None, **asked: Any) -> Step:
+def step_of(state: DecoderState, beams: int, ahead: Lookahead | None = None, **asked: Any) -> Step:
     """A step of a request, with a token for each of its rows."""
     rows = len(state.windows)
     request = StepRequest(
@@ -44,7 +43,7 @@ def step_of(state: DecoderState, beams: int, ahead: Ahead | None = None, **asked
         beams=beams,
         candidates=2,
         sampling=Sampling(),
-        ahead=ahead,
+        lookahead=ahead,
     )
     positions = np.full(rows, state.position, np.int32)
     return Step(state, positions, replace(request, **asked))
@@ -68,15 +67,15 @@ def test_rows_write_to_their_own_slots_and_read_their_ancestors() -> None:
     """Three tokens of two windows, whose second then has three hypotheses."""
     state = state_of(slots=[4, 6, 5], windows=[2, 3])
     assert state.advance(3).tolist() == [0, 0]
-    assert state.origins[:, :3].tolist() == [[4] * 3, [6] * 3]
+    assert state.slot_table[:, :3].tolist() == [[4] * 3, [6] * 3]
     assert (state.position, state.left) == (3, CONTEXT - 3)
     state.reorder(np.array([1, 1, 1], np.int32))
     assert state.windows.tolist() == [3, 3, 3]
     assert state.advance(1).tolist() == [3, 3, 3]
-    assert state.origins[:, :4].tolist() == [[6, 6, 6, 4], [6, 6, 6, 6], [6, 6, 6, 5]]
+    assert state.slot_table[:, :4].tolist() == [[6, 6, 6, 4], [6, 6, 6, 6], [6, 6, 6, 5]]
     state.reorder(np.array([2], np.int32))
     assert state.advance(2).tolist() == [4]
-    assert state.origins[:, :6].tolist() == [[6, 6, 6, 5, 4, 4]]
+    assert state.slot_table[:, :6].tolist() == [[6, 6, 6, 5, 4, 4]]
 
 
 def test_a_context_can_be_filled_and_not_more() -> None:
@@ -91,13 +90,13 @@ def test_a_context_can_be_filled_and_not_more() -> None:
 def test_foreseen_steps_are_handed_out_in_their_order() -> None:
     state = state_of([0, 1], [0, 0])
     first, second = numbered(1), numbered(1, 50)
-    state.foresee([Foreseen([7, 8], [0, 1], first), Foreseen([9, 9], [1, 0], second)])
-    assert state.foreseen([7, 8]) is first
+    state.keep_ahead([StepAhead([7, 8], [0, 1], first), StepAhead([9, 9], [1, 0], second)])
+    assert state.take_ahead([7, 8]) is first
     assert state.position == 1
     state.reorder(np.array([1, 0], np.int32))
-    assert state.foreseen([9, 9]) is second
+    assert state.take_ahead([9, 9]) is second
     assert state.position == 2
-    assert state.foreseen([9, 9]) is None
+    assert state.take_ahead([9, 9]) is None
     assert state.position == 2
 
 
@@ -108,12 +107,12 @@ def test_another_step_than_the_foreseen_one_forgets_all(
     tokens: list[int], rows: list[int] | None
 ) -> None:
     state = state_of([0, 1], [0, 0])
-    state.foresee([Foreseen([7, 8], [0, 1], numbered(1))] * 2)
+    state.keep_ahead([StepAhead([7, 8], [0, 1], numbered(1))] * 2)
     if rows is not None:
         state.reorder(np.array(rows, np.int32))
-    assert state.foreseen(tokens) is None
+    assert state.take_ahead(tokens) is None
     assert state.position == 0
-    assert state.foreseen([7, 8]) is None
+    assert state.take_ahead([7, 8]) is None
 
 
 def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
@@ -121,8 +120,8 @@ def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
     state.reorder(np.array([1, 0], np.int32))
     state.advance(1)
     found = numbered(1)
-    state.foresee([Foreseen([7, 8], [0, 1], found)])
-    assert state.foreseen([7, 8]) is found
+    state.keep_ahead([StepAhead([7, 8], [0, 1], found)])
+    assert state.take_ahead([7, 8]) is found
 
 
 # Several requests
@@ -134,21 +133,21 @@ def test_arrays_are_joined_one_below_the_other() -> None:
     assert joined([one, two]).tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
-def ahead_of(rows: int, items: int, steps: int, first: int = 0, **other: Any) -> Ahead:
+def ahead_of(rows: int, items: int, steps: int, first: int = 0, **other: Any) -> Lookahead:
     numbers = first + np.arange(2 * rows, dtype=np.int32).reshape(rows, 2)
-    told = Ahead(steps, numbers[:items, 0], numbers, eot=3, timed=True, summed=True)
+    told = Lookahead(steps, numbers[:items, 0], numbers, eot=3, timed=True, summed=True)
     return replace(told, **other)
 
 
 def test_requests_go_on_together_as_far_as_each_may() -> None:
     one, two = state_of([0, 1], [0, 0]), state_of([2, 3], [1, 1])
     steps = [step_of(one, 2, ahead_of(2, 1, 8)), step_of(two, 2, ahead_of(2, 1, 5, first=30))]
-    found = joined_ahead(steps)
+    found = joined_lookahead(steps)
     assert (found.steps, found.eot, found.timed, found.summed) == (5, 3, True, True)
     assert found.remaining.tolist() == [0, 30]
-    assert found.stamps.tolist() == [[0, 1], [2, 3], [30, 31], [32, 33]]
+    assert found.last_timestamps.tolist() == [[0, 1], [2, 3], [30, 31], [32, 33]]
     two.advance(CONTEXT - 2)  # two positions are left after that of the step itself
-    assert joined_ahead(steps).steps == 3
+    assert joined_lookahead(steps).steps == 3
 
 
 @pytest.mark.parametrize("other", [None, {"timed": False}, {"summed": False}])
@@ -157,12 +156,12 @@ def test_requests_that_differ_are_asked_at_every_step(other: dict[str, Any] | No
     told = None if other is None else ahead_of(4, 2, 8, **other)
     steps = [step_of(states[0], 2, ahead_of(2, 1, 8)), step_of(states[1], 2, told)]
     for ordered in (steps, steps[::-1]):
-        found = joined_ahead(ordered)
+        found = joined_lookahead(ordered)
         assert (found.steps, found.eot) == (1, -1)
         assert not found.timed
         assert not found.summed
         assert found.remaining.tolist() == [0] * 3
-        assert found.stamps.tolist() == [[0, 0]] * 6
+        assert found.last_timestamps.tolist() == [[0, 0]] * 6
 
 
 def test_each_request_foresees_its_own_part() -> None:
@@ -178,14 +177,14 @@ def test_each_request_foresees_its_own_part() -> None:
         np.int32,
     )
     later = [numbered(3), numbered(3, 60)]
-    foresee(steps, fed, later)
+    keep_steps_ahead(steps, fed, later)
     one.reorder(np.array([1, 0], np.int32))
     two.reorder(np.array([1, 0, 2, 3], np.int32))
     for state, items, tokens in (
         (one, slice(0, 1), [10, 11]),
         (two, slice(1, 3), [12, 13, 14, 15]),
     ):
-        found = state.foreseen(tokens)
+        found = state.take_ahead(tokens)
         assert found is not None
         assert_items(found, later[0], items)
     two.reorder(np.array([0, 1, 3, 2], np.int32))
@@ -193,10 +192,10 @@ def test_each_request_foresees_its_own_part() -> None:
         (one, slice(0, 1), [20, 21]),
         (two, slice(1, 3), [22, 23, 24, 25]),
     ):
-        found = state.foreseen(tokens)
+        found = state.take_ahead(tokens)
         assert found is not None
         assert_items(found, later[1], items)
-        assert state.foreseen(tokens) is None
+        assert state.take_ahead(tokens) is None
 
 
 @pytest.mark.parametrize("logits", [(False, False), (True, False), (False, True)])
@@ -212,7 +211,7 @@ def test_each_request_gets_what_it_asked_for(
     candidates = numbered(3)
     probabilities = np.linspace(0, 1, 6, dtype=np.float32)
     ruled = np.arange(6 * VOCABULARY, dtype=np.float32).reshape(3, 2, VOCABULARY)
-    found = shared_out(
+    found = split_candidates(
         steps, candidates, Buffer.from_numpy(probabilities), Buffer.from_numpy(ruled)
     )
     rows = (slice(0, 2), slice(2, 6))

@@ -174,7 +174,7 @@ def test_stamps_are_the_last_timestamps_and_where_they_are(
     rows: list[tuple[list[int], int]],
 ) -> None:
     rules = make_rules(suppress_begin=[3, 4], timestamps=TIMES)
-    stamps = rules.stamps([history for history, _ in rows], [begin for _, begin in rows])
+    stamps = rules.last_timestamps([history for history, _ in rows], [begin for _, begin in rows])
     if any(len(history) <= begin for history, begin in rows):
         assert stamps is None
         return
@@ -185,11 +185,11 @@ def test_stamps_are_the_last_timestamps_and_where_they_are(
 
 
 def test_stamps_where_other_rules_have_no_say() -> None:
-    plain = make_rules().stamps([[1, 20]], [0])
+    plain = make_rules().last_timestamps([[1, 20]], [0])
     assert plain is not None
     assert plain.tolist() == [[0, 0]]
     for options in ({"repetition_penalty": 1.1}, {"no_repeat_ngram_size": 1}):
-        assert make_rules(timestamps=TIMES, **options).stamps([[1]], [0]) is None
+        assert make_rules(timestamps=TIMES, **options).last_timestamps([[1]], [0]) is None
 
 
 @given(st.lists(histories_with_prefix(), min_size=2, max_size=4))

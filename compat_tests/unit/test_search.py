@@ -16,7 +16,7 @@ from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
 from whisper_max_backend.engine.search.decode import decode
 from whisper_max_backend.engine.search.options import DecodingOptions
-from whisper_max_backend.engine.search.protocol import Ahead, Candidates, Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 
 
@@ -393,10 +393,10 @@ class Eager(NumpyDecoder):
 
     def __init__(self, model: DecodingCase) -> None:
         super().__init__(model.decoder.weights, model.ids["<|endoftext|>"], model.ids["<|0.00|>"])
-        self.asked: list[Ahead | None] = []
+        self.asked: list[Lookahead | None] = []
 
     def step(self, state: NumpyState, *args: Any, **kwargs: Any) -> Candidates:
-        self.asked.append(kwargs["ahead"])
+        self.asked.append(kwargs["lookahead"])
         return super().step(state, *args, **kwargs)
 
 
@@ -428,7 +428,7 @@ def test_how_far_a_decoder_may_go_on(
         assert ahead.remaining.tolist() == [remaining] * 2
         assert (ahead.eot, ahead.timed) == (eot, False)
         assert ahead.summed == (options["beam_size"] > 1)
-        assert len(ahead.stamps) == 2 * options["beam_size"]
+        assert len(ahead.last_timestamps) == 2 * options["beam_size"]
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_a_decoder_that_goes_on_is_told_the_timestamps(one_model: DecodingCase) 
     told = [ahead for ahead in eager.asked if ahead is not None]
     assert told
     assert all(ahead.timed for ahead in told)
-    assert all((ahead.stamps[:, 0] >= one_model.first_timestamp).all() for ahead in told)
+    assert all((ahead.last_timestamps[:, 0] >= one_model.first_timestamp).all() for ahead in told)
 
 
 @pytest.mark.parametrize(
