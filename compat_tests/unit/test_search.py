@@ -395,9 +395,9 @@ class Eager(NumpyDecoder):
         super().__init__(model.decoder.weights, model.ids["<|endoftext|>"], model.ids["<|0.00|>"])
         self.asked: list[Lookahead | None] = []
 
-    def step(self, state: NumpyState, *args: Any, **kwargs: Any) -> Candidates:
-        self.asked.append(kwargs["lookahead"])
-        return super().step(state, *args, **kwargs)
+    def step(self, state: NumpyState, request: StepRequest) -> Candidates:
+        self.asked.append(request.lookahead)
+        return super().step(state, request)
 
 
 @pytest.mark.parametrize(
