@@ -20,6 +20,7 @@ from max.graph import DeviceRef, Module, TensorType
 from compat_tests.support.device_engine import DeviceWhisper
 from compat_tests.support.miniature import make_model
 from compat_tests.support.models import model_directory, subject
+from compat_tests.support.randomness import rng
 from compat_tests.support.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
@@ -120,10 +121,9 @@ def test_rows_without_a_largest_number(tmp_path: Path) -> None:
 
 def test_dequantised_on_the_way_to_a_product() -> None:
     """Products of many rows are MAX's: of what the scales make of the weights."""
-    rng = np.random.default_rng()
-    x = rng.normal(size=(2, 9, 48)).astype(np.float32)
-    weight = rng.integers(-128, 128, (40, 48)).astype(np.int8)
-    scales, bias = (rng.normal(size=40).astype(np.float32) for _ in range(2))
+    x = rng().normal(size=(2, 9, 48)).astype(np.float32)
+    weight = rng().integers(-128, 128, (40, 48)).astype(np.int8)
+    scales, bias = (rng().normal(size=40).astype(np.float32) for _ in range(2))
     session = Session([CPU()])
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     build = partial(_products, 40, 48)

@@ -19,6 +19,7 @@ from compat_tests.support.miniature import (
     vocabulary_tokens,
 )
 from compat_tests.support.models import engine_class
+from compat_tests.support.randomness import rng
 
 ENCODER_ERROR = 2e-5  # relative to the largest value
 LOGITS_ERROR = 1e-4
@@ -162,7 +163,7 @@ def test_encoded_once_or_twice(engines: Engines) -> None:
 def test_encoder_outputs_longer_than_a_window(engines: Engines) -> None:
     """What a caller brings may be longer than the model's encoder makes it."""
     shape = (2, 4 * engines.architecture.n_audio_ctx, engines.architecture.n_state)
-    states = storage(np.random.default_rng().normal(0, 1, shape).astype(np.float32))
+    states = storage(rng().normal(0, 1, shape).astype(np.float32))
     prompts = [engines.prompt()] * 2
     for _ in range(3):  # another request would find what this one has overwritten
         expected, actual = (

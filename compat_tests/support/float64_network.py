@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions, expected_shapes
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 
@@ -16,10 +17,9 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 def random_checkpoint(dimensions: Dimensions, dtype: str = "float32") -> Checkpoint:
     """A model whose matrices are of the type `dtype`; layers neither swell nor vanish."""
-    rng = np.random.default_rng()
     weights = {}
     for name, shape in expected_shapes(dimensions).items():
-        values = rng.normal(0, 1 if "embeddings" in name else 0.1, shape)
+        values = rng().normal(0, 1 if "embeddings" in name else 0.1, shape)
         if name.endswith("/weight") and "embeddings" not in name:
             values *= 12 / math.sqrt(np.prod(shape[1:]))
         if name.endswith("gamma"):

@@ -11,6 +11,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
+from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
 from whisper_max_backend.engine.compile.session import LoadedGraph, Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
@@ -167,7 +168,7 @@ class _Checks:
         self.models = models
         self.device = device
         self.dtype = dtype
-        self.rng = np.random.default_rng()
+        self.rng = rng()
 
     def all(self) -> Iterator[Check]:
         for queries in (1, 5, 33):

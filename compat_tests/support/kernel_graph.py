@@ -14,6 +14,7 @@ from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from max.graph.dim import DimLike
 
+from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.compile.session import LoadedGraph, Session
@@ -209,7 +210,7 @@ def _array(value: Any) -> Any:
 
 def normal(*shape: int, scale: float = 1, mean: float = 0) -> np.ndarray:
     """Normal numbers, new in every run: float64, and exact in float32."""
-    numbers = np.random.default_rng().normal(mean, scale, shape)
+    numbers = rng().normal(mean, scale, shape)
     return numbers.astype(np.float32).astype(np.float64)
 
 

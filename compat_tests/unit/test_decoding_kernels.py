@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from compat_tests.support.kernel_graph import Kernels, normal, packed
+from compat_tests.support.randomness import rng
 
 LOWEST = float(np.finfo(np.float32).min)
 WORST_Z = 5.0
@@ -79,7 +80,7 @@ def test_take_token(kernels: Kernels, index: int) -> None:
 @pytest.mark.parametrize(("items", "rows", "count"), [(1, 1, 1), (2, 5, 1), (3, 1, 99)])
 def test_probabilities(kernels: Kernels, items: int, rows: int, count: int, limit: int) -> None:
     logits = normal(items, rows, 1003, scale=5, mean=30)
-    ids = np.random.default_rng().integers(0, limit or 1003, (items, rows, count))
+    ids = rng().integers(0, limit or 1003, (items, rows, count))
     chosen = np.take_along_axis(logits, ids, axis=-1)
     among = logits[..., :limit] if limit else chosen
     top = among.max(axis=-1, keepdims=True)
@@ -102,15 +103,14 @@ def test_small_probabilities_add_up(kernels: Kernels) -> None:
 @pytest.mark.parametrize(("items", "beams"), [(1, 1), (2, 3)])
 def test_rules(kernels: Kernels, items: int, beams: int, watch: int, penalty: float) -> None:
     vocabulary, first_timestamp, rows = 203, 150, items * beams
-    rng = np.random.default_rng()
     logits = normal(items, beams, vocabulary, scale=2)
     # Text wins by far, loses by far, or is as likely as the timestamps together.
-    logits[..., first_timestamp:] += rng.choice([-10, 0, 10], (items, beams, 1))
-    suppressed = rng.choice(vocabulary, 9, replace=False)
+    logits[..., first_timestamp:] += rng().choice([-10, 0, 10], (items, beams, 1))
+    suppressed = rng().choice(vocabulary, 9, replace=False)
     ranges = np.array([[5, 9, 0, 0], [0, 0, 160, 203], [0, 150, 180, 190]])[np.arange(rows) % 3]
-    banned = rng.integers(-1, vocabulary, (rows, 6))
+    banned = rng().integers(-1, vocabulary, (rows, 6))
     # Distinct ids, and padding.
-    penalized = np.stack([rng.permutation(vocabulary)[:8] for _ in range(rows)])
+    penalized = np.stack([rng().permutation(vocabulary)[:8] for _ in range(rows)])
     penalized[:, 5] = -1
     checks = np.arange(rows) % 2 == (rows > 1)
     original = logits.reshape(rows, vocabulary).astype(np.float32)
@@ -241,7 +241,7 @@ def test_sampled_tokens(kernels: Kernels, topk: int, temperature: float, by_item
     order = np.argsort(-row)[: topk or None]
     weights = np.exp(log_softmax(row[order] / temperature))
     items, seeds = (4000, 2) if by_item else (1, 3000)
-    logits, first = np.tile(row, (items, 1, 1)), 2 * np.random.default_rng().integers(1 << 29)
+    logits, first = np.tile(row, (items, 1, 1)), 2 * rng().integers(1 << 29)
     draws: list[int] = []
     for seed in range(first, first + seeds):
         ids, origins, values, *_ = choose(

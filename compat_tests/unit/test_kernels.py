@@ -15,6 +15,7 @@ from max.dtype import DType
 
 from compat_tests.support.kernel_graph import Kernels, normal, packed, packed_bfloat16
 from compat_tests.support.miniature import to_bfloat16
+from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu import weight_packer
 from whisper_max_backend.engine.cpu.graphs.packing import CONVERSIONS
@@ -137,10 +138,9 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
 def test_int8_is_exact(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
     """Of rows that are whole numbers from 0 to 255, and of int8 weights, nothing is lost."""
-    rng = np.random.default_rng()
-    x = rng.integers(0, 256, (batch, rows, inputs)).astype(np.float64)
+    x = rng().integers(0, 256, (batch, rows, inputs)).astype(np.float64)
     x[..., :2] = 0, 255
-    weight = rng.integers(-128, 128, (outputs, inputs)).astype(np.int8)
+    weight = rng().integers(-128, 128, (outputs, inputs)).astype(np.int8)
     scale = normal(outputs).astype(np.float32)
     panels = pack([weight], "int8", [scale])[0]
     (y,) = kernels("project_int8", x, panels, shapes=[outputs])
@@ -151,8 +151,7 @@ def test_int8_is_exact(kernels: Kernels, batch: int, rows: int, inputs: int, out
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 def test_int8_of_floats(kernels: Kernels, kind: str, inputs: int, outputs: int) -> None:
     """Weights are rounded as the reference rounds them: 127 stands for a row's largest."""
-    rng = np.random.default_rng()
-    x = rng.integers(0, 256, (1, 9, inputs)).astype(np.float64)
+    x = rng().integers(0, 256, (1, 9, inputs)).astype(np.float64)
     x[..., :2] = 0, 255
     weight = normal(outputs, inputs).astype(kind)
     weight[0] = 0

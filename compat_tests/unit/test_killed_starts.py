@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 
 import pytest
 
 from compat_tests.fuzz.starts import ALL, Start, kill_and_start
+from compat_tests.support.randomness import rng
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def test_next_start_after_a_kill_works_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     start = Start([sys.executable, "-c", COMPILE], "2.0 4.0 6.0", tmp_path)
-    result = kill_and_start(start, random.uniform(0.5, 5))
+    result = kill_and_start(start, rng().uniform(0.5, 5))
     assert result["killed"], result
     assert not result["faults"], result
     assert len(list(start.cache.iterdir())) == 2

@@ -12,6 +12,7 @@ import pytest
 
 from compat_tests.support.float64_network import Network, random_checkpoint
 from compat_tests.support.miniature import ARCHITECTURES, make_model
+from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu.model import CPUModel
@@ -87,7 +88,7 @@ def test_encode(shape: Dimensions, storage: str, threads: int) -> None:
     """Batches, and any number of frames up to the longest."""
     model, network = loaded(shape, storage, threads)
     for batch, frames in [(1, 2 * shape.n_audio_ctx), (3, 17), (2, 2 * shape.n_audio_ctx - 1)]:
-        features = np.random.default_rng().normal(0, 0.5, (batch, shape.n_mels, frames))
+        features = rng().normal(0, 0.5, (batch, shape.n_mels, frames))
         features = features.astype(np.float32)
         output = model.encode(features).to_numpy()
         assert error(output, network.encode(features.astype(float))) < TOLERANCES[storage]
@@ -115,22 +116,21 @@ def all_logits(model: CPUModel, state: DecoderState, tokens: np.ndarray, beams: 
 def test_decode(shape: Dimensions, storage: str, threads: int, frames: int, items: int) -> None:
     """A prompt of several tokens, then steps of beams that continue each other's histories."""
     model, network = loaded(shape, storage, threads)
-    rng = np.random.default_rng()
-    states = rng.normal(0, 1, (items, frames, shape.n_audio_state)).astype(np.float32)
+    states = rng().normal(0, 1, (items, frames, shape.n_audio_state)).astype(np.float32)
     beams = 3
     state = model.decoder.start(model.to_device(states), FixedRules(), rows_per_item=beams)
-    history = rng.integers(0, shape.n_vocab, (items, 6)).astype(np.int32)
+    history = rng().integers(0, shape.n_vocab, (items, 6)).astype(np.int32)
     model.decoder.prefill(state, history)
     items_of = np.repeat(np.arange(items), beams)
     state.reorder(items_of.astype(np.int32))
     history = history[items_of]
     for _ in range(4):
-        tokens = rng.integers(0, shape.n_vocab, items * beams).astype(np.int32)
+        tokens = rng().integers(0, shape.n_vocab, items * beams).astype(np.int32)
         history = np.concatenate([history, tokens[:, None]], axis=1)
         logits = all_logits(model, state, tokens, beams)
         expected = network.decode(history, states[items_of].astype(float))[:, -1]
         assert error(logits, expected) < TOLERANCES[storage]
-        order = (items_of * beams + rng.integers(0, beams, items * beams)).astype(np.int32)
+        order = (items_of * beams + rng().integers(0, beams, items * beams)).astype(np.int32)
         state.reorder(order)
         history = history[order]
 
@@ -139,13 +139,12 @@ def test_long_prompts_of_many_items(storage: str) -> None:
     """More rows than go through the layers together."""
     shape = SHAPES["whisper's heads"]
     model, network = loaded(shape, storage)
-    rng = np.random.default_rng()
     items, length = 11, 37
-    states = rng.normal(0, 1, (items, 20, shape.n_audio_state)).astype(np.float32)
-    history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
+    states = rng().normal(0, 1, (items, 20, shape.n_audio_state)).astype(np.float32)
+    history = rng().integers(0, shape.n_vocab, (items, length)).astype(np.int32)
     state = model.decoder.start(model.to_device(states), FixedRules())
     model.decoder.prefill(state, history)
-    tokens = rng.integers(0, shape.n_vocab, items).astype(np.int32)
+    tokens = rng().integers(0, shape.n_vocab, items).astype(np.int32)
     history = np.concatenate([history, tokens[:, None]], axis=1)
     logits = all_logits(model, state, tokens, 1)
     expected = network.decode(history, states.astype(float))[:, -1]
@@ -158,12 +157,11 @@ def test_a_frame_outweighs_all_others(storage: str, frame: int) -> None:
     for which it is near the balance amplify all errors: the median counts."""
     shape = SHAPES["whisper's heads"]
     model, network = loaded(shape, storage)
-    rng = np.random.default_rng()
     items, length = 11, 25
-    states = rng.normal(0, 1, (items, 100, shape.n_audio_state)).astype(np.float32)
+    states = rng().normal(0, 1, (items, 100, shape.n_audio_state)).astype(np.float32)
     states[:, frame] *= 100
     state = model.decoder.start(model.to_device(states), FixedRules())
-    history = rng.integers(0, shape.n_vocab, (items, length)).astype(np.int32)
+    history = rng().integers(0, shape.n_vocab, (items, length)).astype(np.int32)
     model.decoder.prefill(state, history[:, :-1])
     logits = all_logits(model, state, history[:, -1], 1)
     expected = network.decode(history, states.astype(float))[:, -1]
