@@ -12,6 +12,8 @@ import pytest
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = ARCHITECTURES["one-head"]
 
 # A truncated file ends a process that reads its mapping, so another one does it.

@@ -21,6 +21,8 @@ from compat_tests.support.miniature import (
 from compat_tests.support.models import engine_class
 from compat_tests.support.randomness import rng
 
+pytestmark = pytest.mark.slow
+
 ENCODER_ERROR = 2e-5  # relative to the largest value
 LOGITS_ERROR = 1e-4
 PROBABILITY = 1e-4

@@ -345,7 +345,8 @@ def test_a_program_without_options(started: list[Any], monkeypatch: pytest.Monke
     assert environment["WHISPER_MAX_SWAP_LOG"] == "DEBUG"
 
 
-def test_a_script_that_is_absent_is_no_script(started: list[Any]) -> None:
-    done = invoke("run", "absent.py")
+@pytest.mark.parametrize("program", ["absent.py", "--absent"])
+def test_what_is_no_program(started: list[Any], program: str) -> None:
+    done = invoke("run", program, "python")
     assert (done.exit_code, started) == (127, [])
-    assert "there is no program 'absent.py'" in done.stderr
+    assert f"there is no program '{program}'" in done.stderr

@@ -14,6 +14,8 @@ import pytest
 from compat_tests.support.models import model_directory
 from whisper_max_backend.cli.run import SITE, VARIABLE
 
+pytestmark = pytest.mark.slow
+
 MAIN = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "run"]
 TELL = """
     import sys
