@@ -17,10 +17,13 @@ from max.driver import CPU, Buffer
 
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import random_features
+from whisper_max_backend.engine.api.alignment import AlignmentCall
+from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
 from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.gpu.model import GPUModel
-from whisper_max_backend.engine.replica import GenerationOptions, Replica
+from whisper_max_backend.engine.replica import Replica
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.serving.shared_model import SharedModel
 from whisper_max_backend.engine.state.step_batch import Step
 
@@ -85,7 +88,7 @@ MODELS: dict[str, Callable[[Checkpoint], CPUModel | GPUModel]] = {
     "cpu": lambda checkpoint: CPUModel(checkpoint, compute_type="float32"),
     "cpu, int8": lambda checkpoint: CPUModel(checkpoint, compute_type="int8_float32"),
 }
-PLAIN = GenerationOptions(max_length=60, return_scores=True, return_no_speech_prob=True)
+PLAIN = SearchOptions(max_length=60, return_scores=True, return_no_speech_prob=True)
 OPTIONS: dict[str, dict[str, Any]] = {
     "beam 5": {},
     "beam 2": {"beam_size": 2},
@@ -110,13 +113,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 class Request:
     """What one caller asks."""
 
-    options: GenerationOptions
+    options: SearchOptions
     prompts: list[list[int]]
     features: np.ndarray
 
     def answer(self, replica: Replica) -> list[tuple[Any, ...]]:
         """Tokens, scores, probability and logits of every item."""
-        results = replica.generate(self.features, self.prompts, self.options)
+        results = replica.generate(GenerationCall(self.features, self.prompts, self.options))
         return [
             (
                 result.sequences_ids,
@@ -305,7 +308,8 @@ def test_other_work_between(pair: Pair) -> None:
         return replica.detect_language(features)
 
     def alignment(replica: Replica) -> Any:
-        results = replica.align(features, [v.sot], [[40, 41, 42], [50]], [200, 150], 7)
+        call = AlignmentCall(features, [v.sot], [[40, 41, 42], [50]], [200, 150], 7)
+        results = replica.align(call)
         return [(result.alignments, result.text_token_probs) for result in results]
 
     def encoding(replica: Replica) -> Any:

@@ -22,9 +22,11 @@ from benchmarks.gpu.machine import Watch, median_seconds
 from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features, random_model
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.speech import RATE
+from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions
 from whisper_max_backend.engine.gpu.model import GPUModel
-from whisper_max_backend.engine.replica import GenerationOptions, Replica
+from whisper_max_backend.engine.replica import Replica
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, Rules
 from whisper_max_backend.engine.serving.shared_model import SharedModel
@@ -67,14 +69,14 @@ class RandomModel:
         """Encodes and decodes; returns how many tokens were said."""
         if features is None:
             features = random_features(self.dimensions, windows)
-        options = GenerationOptions(
+        options = SearchOptions(
             beam_size=beams,
             max_length=2 * tokens,
             suppress_blank=False,
             suppress_tokens=[self.vocabulary.eot],
         )
         prompts = [prompt_of(self.vocabulary)] * windows
-        results = self.replica.generate(features, prompts, options)
+        results = self.replica.generate(GenerationCall(features, prompts, options))
         said = [len(result.sequences_ids[0]) for result in results]
         assert said == [tokens] * windows, said
         return sum(said)
@@ -231,7 +233,7 @@ def parity(checkpoint: Checkpoint, name: str, compute_type: str, device: Device)
         found = []
         for runtime in runtimes:
             replica = Replica(runtime, v, checkpoint.config)
-            options = GenerationOptions(
+            options = SearchOptions(
                 beam_size=beams,
                 repetition_penalty=1.1,
                 no_repeat_ngram_size=3,
@@ -239,7 +241,7 @@ def parity(checkpoint: Checkpoint, name: str, compute_type: str, device: Device)
                 return_scores=True,
                 return_no_speech_prob=True,
             )
-            results = replica.generate(features, [[v.sot]] * 3, options)
+            results = replica.generate(GenerationCall(features, [[v.sot]] * 3, options))
             found.append([result.sequences_ids for result in results])
         yield {"case": f"{name}, {compute_type}, beam {beams}", "same_tokens": found[0] == found[1]}
 

@@ -14,9 +14,9 @@ import pytest
 from compat_tests.support import miniature
 from compat_tests.support.numpy_decoder import NumpyDecoder, read_variables
 from whisper_max_backend.engine.search.base import Hypotheses
-from whisper_max_backend.engine.search.decode import decode
-from whisper_max_backend.engine.search.options import DecodingOptions
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.search.rules import FixedRules, Timestamps, fixed_bans, make_rules
+from whisper_max_backend.engine.search.run import run_search
 
 BATCH = 3
 
@@ -85,12 +85,12 @@ class DecodingCase:
             if timestamps
             else None,
         )
-        return decode(
+        return run_search(
             self.decoder,
             state,
             [list(p[cut - 1 :]) for p in prompts],
             self.ids["<|endoftext|>"],
-            DecodingOptions(
+            SearchOptions(
                 max_length=min(max_length // 2, max_length - (cut - 1)), seed=seed, **settings
             ),
             rules,

@@ -20,7 +20,7 @@ from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import both, random_features, storage
 from whisper_max_backend.engine.api.results import EncoderOutput, WhisperGenerationResult
 from whisper_max_backend.engine.api.seed import request_seed, set_random_seed
-from whisper_max_backend.engine.replica import GenerationOptions
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.whisper import Whisper
 
 BATCH, FRAMES = 2, 60
@@ -90,10 +90,9 @@ def test_signatures_are_the_reference_signatures(method: str):
 
 def test_options_have_the_defaults_of_generate():
     parameters = inspect.signature(Whisper.generate).parameters
-    options = dataclasses.asdict(GenerationOptions())
+    options = dataclasses.asdict(SearchOptions())
     assert options.pop("seed") == 0
     expected = {name: parameters[name].default for name in options}
-    expected["suppress_tokens"] = tuple(expected["suppress_tokens"])
     assert options == expected
 
 

@@ -17,7 +17,7 @@ from whisper_max_backend.engine.api.results import (
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
-from whisper_max_backend.engine.serving.workers import Posted
+from whisper_max_backend.engine.serving.workers import RequestFuture
 
 REFERENCE = {
     WhisperGenerationResult: ctranslate2._ext.WhisperGenerationResult,
@@ -56,7 +56,7 @@ def test_results_are_read_only_and_hashable():
 
 
 def test_asynchronous_results_wait_and_share_their_batch():
-    batch: Posted[list[WhisperGenerationResult]] = Posted()
+    batch: RequestFuture[list[WhisperGenerationResult]] = RequestFuture()
     results = [WhisperGenerationResult([], [[i]], [], [], 0.0) for i in range(2)]
     waiting = [WhisperGenerationResultAsync(batch, i) for i in range(2)]
     assert not waiting[0].done()
@@ -71,7 +71,7 @@ def test_asynchronous_results_wait_and_share_their_batch():
 
 
 def test_asynchronous_results_raise_at_every_call():
-    batch: Posted[list[WhisperGenerationResult]] = Posted()
+    batch: RequestFuture[list[WhisperGenerationResult]] = RequestFuture()
 
     def fail(_model: None) -> list[WhisperGenerationResult]:
         raise ValueError("no")

@@ -14,10 +14,10 @@ import pytest
 
 from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
-from whisper_max_backend.engine.search.decode import decode
-from whisper_max_backend.engine.search.options import DecodingOptions
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
+from whisper_max_backend.engine.search.run import run_search
 
 
 @pytest.fixture(scope="module", params=[0, 5])
@@ -328,8 +328,8 @@ def test_forced_tokens_take_no_steps(one_model: DecodingCase) -> None:
         one_model.decoder.weights, one_model.ids["<|endoftext|>"], one_model.first_timestamp
     )
     state = counting.start(one_model.encoded[:2], FixedRules())
-    options = DecodingOptions(beam_size=3, max_length=6)
-    decode(counting, state, [[7, 40, 50, 60], [7, 41, 51, 61]], -1, options, make_rules())
+    options = SearchOptions(beam_size=3, max_length=6)
+    run_search(counting, state, [[7, 40, 50, 60], [7, 41, 51, 61]], -1, options, make_rules())
     assert rows == [(3, 2), (4, 6), (5, 6)]
 
 
@@ -374,12 +374,12 @@ def test_bad_options(one_model: DecodingCase, options: dict[str, Any], named: st
     ids=str,
 )
 def test_options_at_the_limit(options: dict[str, Any]) -> None:
-    DecodingOptions(**options).validate(10)
+    SearchOptions(**options).validate(10)
 
 
 def test_defaults_are_those_of_generate() -> None:
     signature = str(ctranslate2.models.Whisper.generate.__doc__).splitlines()[0]
-    for name, default in vars(DecodingOptions()).items():
+    for name, default in vars(SearchOptions()).items():
         if name not in ("max_length", "seed"):
             stated = re.search(rf"\b{name}: [^=]*= ([^,)]*)", signature)
             assert stated is not None
@@ -465,7 +465,7 @@ def test_a_decoder_that_goes_on_is_told_the_timestamps(one_model: DecodingCase) 
 def test_patience_rounds_half_away_from_zero(
     beam_size: int, patience: float, expected: int
 ) -> None:
-    options = DecodingOptions(beam_size=beam_size, patience=patience)
+    options = SearchOptions(beam_size=beam_size, patience=patience)
     assert options.max_candidates == expected
 
 
@@ -490,7 +490,7 @@ def test_start_tokens_are_needed(one_model: DecodingCase) -> None:
     batches: list[list[list[int]]] = [[], [[]]]
     for start_tokens in batches:
         with pytest.raises(ValueError, match="decoder start token"):
-            decode(one_model.decoder, state, start_tokens, 0, DecodingOptions(), make_rules())
+            run_search(one_model.decoder, state, start_tokens, 0, SearchOptions(), make_rules())
 
 
 def test_dropped_items_leave_the_others_alone(model: DecodingCase) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from whisper_max_backend.engine.serving.workers import Posted, Workers
+from whisper_max_backend.engine.serving.workers import RequestFuture, Workers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,7 +44,7 @@ def test_a_worker_runs_several_requests(at_once: int) -> None:
     """Those that run are active, not queued; the next one waits."""
     workers = Workers(["model"], requests_at_once=at_once)
     held = Held()
-    pending: list[Posted[str]] = [workers.post(held) for _ in range(at_once)]
+    pending: list[RequestFuture[str]] = [workers.post(held) for _ in range(at_once)]
     until(lambda: len(held.models) == at_once)
     assert (workers.count, workers.active, workers.queued) == (1, at_once, 0)
     pending.append(workers.post(held))

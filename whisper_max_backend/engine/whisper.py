@@ -7,23 +7,23 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..system.cpu_features import require_processor
 from ..system.process import check_not_forked, inside_max
 from .api import arguments
+from .api.alignment import AlignmentCall
 from .api.arrays import EncoderOutput
 from .api.compute_types import requested_for, select
 from .api.devices import device_indices, open_gpu, resolve_device
+from .api.features import as_features, batch_size
+from .api.generation import GenerationCall, takes_search_options
 from .api.results import (
     WhisperAlignmentResult,
     WhisperGenerationResult,
     WhisperGenerationResultAsync,
 )
-from .api.seed import request_seed
 from .checkpoint.files import file_contents
 from .checkpoint.load import Checkpoint, load_checkpoint
-from .replica import GenerationOptions, Replica
+from .replica import Replica
 from .serving.workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
@@ -176,30 +176,17 @@ class Whisper:
             TypeError, ValueError: Not an array, or not of this shape.
             RuntimeError: The model is unloaded.
         """
-        array = arguments.as_features(features)
+        array = as_features(features)
         return self._workers.run(lambda replica: replica.encode(array, to_cpu))
 
+    @takes_search_options
     def generate(
         self,
         features: Any,
         prompts: Sequence[Sequence[str]] | Sequence[Sequence[int]],
         *,
         asynchronous: bool = False,
-        beam_size: int = 5,
-        patience: float = 1,
-        num_hypotheses: int = 1,
-        length_penalty: float = 1,
-        repetition_penalty: float = 1,
-        no_repeat_ngram_size: int = 0,
-        max_length: int = 448,
-        return_scores: bool = False,
-        return_logits_vocab: bool = False,
-        return_no_speech_prob: bool = False,
-        max_initial_timestamp_index: int = 50,
-        suppress_blank: bool = True,
-        suppress_tokens: Sequence[int] | None = [-1],
-        sampling_topk: int = 1,
-        sampling_temperature: float = 1,
+        **options: Any,
     ) -> list[WhisperGenerationResult] | list[WhisperGenerationResultAsync]:
         """Encode the input features and generate from the given prompts.
 
@@ -207,23 +194,8 @@ class Whisper:
             features: Mel spectrogram ``[batch, n_mels, frames]``, or what `encode` returned.
             prompts: Batch of initial string tokens or token IDs.
             asynchronous: Return at once, with objects that have ``result()`` and ``done()``.
-            beam_size: Beam size (1 for greedy search).
-            patience: Beam search patience factor (https://arxiv.org/abs/2204.05424): decoding
-                continues until ``beam_size * patience`` hypotheses are finished.
-            num_hypotheses: Number of hypotheses to return.
-            length_penalty: Exponential penalty applied to the length during beam search.
-            repetition_penalty: Penalty applied to the score of previously generated tokens
-                (> 1 to penalize).
-            no_repeat_ngram_size: Prevent repetitions of ngrams with this size (0 to disable).
-            max_length: Maximum generation length, prompt included; half of it is for the text.
-            return_scores: Include the scores in the output.
-            return_logits_vocab: Include the logits in the output (greedy search).
-            return_no_speech_prob: Include the probability of the no speech token in the result.
-            max_initial_timestamp_index: Maximum index of the first predicted timestamp.
-            suppress_blank: Suppress blank outputs at the beginning of the sampling.
-            suppress_tokens: Token IDs to suppress; -1 stands for the default set of the model.
-            sampling_topk: Randomly sample from the top K candidates (0 for all).
-            sampling_temperature: Sampling temperature.
+            options: See `SearchOptions`, which names and explains them: ``beam_size``,
+                ``patience``, ``sampling_temperature`` and so on, with the reference's defaults.
 
         Returns:
             One result, or one asynchronous result, for each item of the batch.
@@ -233,41 +205,12 @@ class Whisper:
             ValueError: Prompts, options or features that do not work or do not belong together.
             RuntimeError: The model is unloaded, or a prompt is longer than the text context.
         """
-        batch = arguments.prompt_ids(prompts, self._vocabulary)
-        suppressed = () if suppress_tokens is None else suppress_tokens
-        options = GenerationOptions(
-            beam_size=arguments.count("beam_size", beam_size),
-            patience=arguments.real("patience", patience),
-            num_hypotheses=arguments.count("num_hypotheses", num_hypotheses),
-            length_penalty=arguments.real("length_penalty", length_penalty),
-            repetition_penalty=arguments.real("repetition_penalty", repetition_penalty),
-            no_repeat_ngram_size=arguments.count("no_repeat_ngram_size", no_repeat_ngram_size),
-            max_length=arguments.count("max_length", max_length),
-            return_scores=bool(return_scores),
-            return_logits_vocab=bool(return_logits_vocab),
-            return_no_speech_prob=bool(return_no_speech_prob),
-            max_initial_timestamp_index=arguments.count(
-                "max_initial_timestamp_index", max_initial_timestamp_index
-            ),
-            suppress_blank=bool(suppress_blank),
-            suppress_tokens=arguments.integers("suppress_tokens", suppressed),
-            sampling_topk=arguments.count("sampling_topk", sampling_topk),
-            sampling_temperature=arguments.real("sampling_temperature", sampling_temperature),
-            seed=request_seed(),
-        )
-        array = arguments.as_features(features)
-        if asynchronous and isinstance(array, np.ndarray):
-            array = array.copy()  # the caller may change its memory while the request waits
-
-        def request(replica: Replica) -> list[WhisperGenerationResult]:
-            return replica.generate(array, batch, options)
-
-        if asynchronous:
-            posted = self._workers.post(request)
-            return [
-                WhisperGenerationResultAsync(posted, i) for i in range(arguments.batch_size(array))
-            ]
-        return self._workers.run(request)
+        call = GenerationCall.of(features, prompts, self._vocabulary, options)
+        if not asynchronous:
+            return self._workers.run(lambda replica: replica.generate(call))
+        own = call.with_own_features()
+        future = self._workers.post(lambda replica: replica.generate(own))
+        return [WhisperGenerationResultAsync(future, i) for i in range(batch_size(own.features))]
 
     def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
         """Return the probability of each language.
@@ -282,7 +225,7 @@ class Whisper:
             TypeError, ValueError: Not an array, or not of this shape.
             RuntimeError: The model is not multilingual, or unloaded.
         """
-        array = arguments.as_features(features)
+        array = as_features(features)
         return self._workers.run(lambda replica: replica.detect_language(array))
 
     def align(
@@ -312,15 +255,10 @@ class Whisper:
             RuntimeError: The model names no alignment heads, or is unloaded, or a text is longer
                 than the text context.
         """
-        start = arguments.counts("start_sequence", start_sequence)
-        texts = arguments.batch_of_ids("text_tokens", text_tokens)
-        if hasattr(num_frames, "__len__"):
-            frames = arguments.counts("num_frames", num_frames)
-        else:
-            frames = [arguments.count("num_frames", num_frames)] * len(texts)
-        width = arguments.count("median_filter_width", median_filter_width)
-        array = arguments.as_features(features)
-        return self._workers.run(lambda replica: replica.align(array, start, texts, frames, width))
+        call = AlignmentCall.of(
+            features, start_sequence, text_tokens, num_frames, median_filter_width
+        )
+        return self._workers.run(lambda replica: replica.align(call))
 
     def unload_model(self, to_cpu: bool = False) -> None:
         """Unload the model, but keep what is needed to load it again.

@@ -1,4 +1,4 @@
-"""What callers may pass to the engine: checked, and brought to one form.
+"""Arguments of callers: checked, and brought to one form.
 
 Types are judged as the reference's bindings do: an argument of a wrong type, or a negative number
 where a count is meant, is a TypeError at once; values that the model cannot work with are a
@@ -14,15 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-
-from ..checkpoint.load import Dimensions
-from ..checkpoint.vocabulary import Vocabulary
-from .arrays import ArrayView, read
 
 _log = logging.getLogger("whisper_max_backend")
-
-Features = ArrayView | npt.NDArray[np.float32]
 
 
 def count(name: str, value: Any) -> int:
@@ -66,7 +59,7 @@ def integers(name: str, values: Any) -> list[int]:
     Raises:
         TypeError: Not a sequence, or of something else.
     """
-    return [integer(f"{name}[{i}]", value) for i, value in enumerate(_sequence(name, values))]
+    return [integer(f"{name}[{i}]", value) for i, value in enumerate(sequence(name, values))]
 
 
 def counts(name: str, values: Any) -> list[int]:
@@ -75,7 +68,7 @@ def counts(name: str, values: Any) -> list[int]:
     Raises:
         TypeError: Not a sequence, or of something else.
     """
-    return [count(f"{name}[{i}]", value) for i, value in enumerate(_sequence(name, values))]
+    return [count(f"{name}[{i}]", value) for i, value in enumerate(sequence(name, values))]
 
 
 def batch_of_ids(name: str, batch: Any) -> list[list[int]]:
@@ -84,41 +77,7 @@ def batch_of_ids(name: str, batch: Any) -> list[list[int]]:
     Raises:
         TypeError: Anything else.
     """
-    return [counts(f"{name}[{i}]", ids) for i, ids in enumerate(_sequence(name, batch))]
-
-
-def prompt_ids(prompts: Any, vocabulary: Vocabulary) -> list[list[int]]:
-    """Prompts as token ids; a token that the vocabulary lacks becomes <|endoftext|>.
-
-    Args:
-        prompts: A batch of sequences, all of token strings or all of token ids.
-        vocabulary: Of the model.
-
-    Raises:
-        TypeError: Anything else.
-    """
-    batch = [_sequence(f"prompts[{i}]", p) for i, p in enumerate(_sequence("prompts", prompts))]
-    strings = [isinstance(token, str) for prompt in batch for token in prompt]
-    if strings and all(strings):
-        return [[vocabulary.to_id(token) for token in prompt] for prompt in batch]
-    if any(strings):
-        raise TypeError("prompts must be all token strings or all token ids, got both")
-    return batch_of_ids("prompts", batch)
-
-
-def check_ways(tensor_parallel: Any, flash_attention: Any) -> None:
-    """Ways to compute that are the engine's choice.
-
-    Raises:
-        ValueError: The model is to be split between devices.
-    """
-    if tensor_parallel:
-        raise ValueError(
-            "Tensor Parallel mode is not supported: load the model on each device instead, with a "
-            "list as device_index"
-        )
-    if flash_attention:
-        _tell_flash_attention()
+    return [counts(f"{name}[{i}]", ids) for i, ids in enumerate(sequence(name, batch))]
 
 
 def check_ids(name: str, batch: Iterable[Sequence[int]], n_vocab: int) -> None:
@@ -136,32 +95,6 @@ def check_ids(name: str, batch: Iterable[Sequence[int]], n_vocab: int) -> None:
             )
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[int, int]:
-    """Where the task tokens of a batch's prompts are (``check_prompts`` of whisper.cc).
-
-    Returns:
-        The position of <|startoftranscript|>, and the length of the prompt up to the last task
-        token (<|notimestamps|>, language and the like); what follows is a forced prefix.
-
-    Raises:
-        ValueError: A prompt lacks <|startoftranscript|>, or these differ between the items.
-    """
-    places = [_task_tokens(prompt, vocabulary) for prompt in prompts]
-    for start, end in places[1:]:
-        if start != places[0][0]:
-            raise ValueError(
-                "The generate method currently requires the <|startoftranscript|> token to be at "
-                "the same position in all batches. To work around this limitation, simply adapt "
-                "the number of previous text tokens in each batch."
-            )
-        if end != places[0][1]:
-            raise ValueError(
-                "The generate method currently requires each batch to have the same number of "
-                "task tokens after <|startoftranscript|>."
-            )
-    return places[0]
-
-
 def check_positions(length: int, n_text_ctx: int, what: str) -> None:
     """Refuse more tokens than the decoder has positions for.
 
@@ -175,84 +108,19 @@ def check_positions(length: int, n_text_ctx: int, what: str) -> None:
         )
 
 
-def check_rank(features: Features) -> None:
-    """Refuse features without batch, bands and frames.
+def check_ways(tensor_parallel: Any, flash_attention: Any) -> None:
+    """Ways to compute that are the engine's choice.
 
     Raises:
-        ValueError: Other than 3 dimensions.
+        ValueError: The model is to be split between devices.
     """
-    rank = len(features.shape)
-    if rank != 3:
+    if tensor_parallel:
         raise ValueError(
-            f"Expected input features to have 3 dimensions, but got {rank} dimension(s) instead"
+            "Tensor Parallel mode is not supported: load the model on each device instead, with a "
+            "list as device_index"
         )
-
-
-def check_batch(name: str, size: int, features: Features) -> None:
-    """Refuse an argument that has not one entry for each item of the features.
-
-    Raises:
-        ValueError: The sizes differ, or the features are no batch.
-    """
-    check_rank(features)
-    items = features.shape[0]
-    if size != items:
-        raise ValueError(
-            f"{name} has {size} entries, but the features have a batch of {items}: give one for "
-            "each item"
-        )
-
-
-def as_features(value: Any) -> Features:
-    """Features or encoder output of any kind of array, without a copy where that is possible.
-
-    Args:
-        value: An output of ``encode``, or what ``arrays.read`` takes, of any floating point type.
-
-    Raises:
-        TypeError: Not an array.
-        ValueError: Not of floating point, or not to be read.
-    """
-    if isinstance(value, ArrayView):
-        return value if value.dtype.name == "float32" else value.to("float32")
-    array = read(value)
-    if array.dtype.kind != "f":
-        raise ValueError(
-            f"features must be floating point numbers, got {array.dtype}: convert them to float32"
-        )
-    return np.asarray(array, dtype=np.float32, order="C")
-
-
-def batch_size(features: Features) -> int:
-    """How many windows these are: none of a scalar, which the encoder refuses later."""
-    return int(features.shape[0]) if len(features.shape) > 0 else 0
-
-
-def is_encoded(features: Features, dimensions: Dimensions) -> bool:
-    """Whether these are encoder outputs rather than features (``WhisperEncoder::is_encoded``)."""
-    shape = features.shape
-    return (
-        len(shape) == 3 and shape[2] == dimensions.n_audio_state and shape[1] != dimensions.n_mels
-    )
-
-
-def check_features(features: Features, dimensions: Dimensions) -> None:
-    """Refuse features that the encoder does not take: ``[batch, n_mels, frames]`` is wanted.
-
-    Raises:
-        ValueError: Another rank or number of mel bands, too many frames, or none.
-    """
-    check_rank(features)
-    batch, bands, frames = features.shape
-    longest = 2 * dimensions.n_audio_ctx  # the second convolution has a stride of 2
-    if bands != dimensions.n_mels or frames > longest:
-        raise ValueError(
-            "Invalid input features shape: expected an input with shape "
-            f"({batch}, {dimensions.n_mels}, {min(frames, longest)}), but got an input with shape "
-            f"({batch}, {bands}, {frames}) instead"
-        )
-    if frames == 0:
-        raise ValueError("Invalid input features shape: there are no frames to encode")
+    if flash_attention:
+        _tell_flash_attention()
 
 
 @functools.cache
@@ -260,17 +128,12 @@ def _tell_flash_attention() -> None:
     _log.info("flash_attention has no effect: this engine chooses its attention kernels itself")
 
 
-def _task_tokens(prompt: Sequence[int], vocabulary: Vocabulary) -> tuple[int, int]:
-    if vocabulary.sot not in prompt:
-        raise ValueError("<|startoftranscript|> token was not found in the prompt")
-    start = end = list(prompt).index(vocabulary.sot)
-    while end < len(prompt) and vocabulary.sot <= prompt[end] <= vocabulary.no_timestamps:
-        end += 1
-    return start, end
+def sequence(name: str, value: Any) -> Sequence[Any]:
+    """A sequence as the reference's bindings see it: sets and iterators are none, nor are strings.
 
-
-def _sequence(name: str, value: Any) -> Sequence[Any]:
-    # As the reference's bindings see it: sets and iterators are none, nor are strings.
+    Raises:
+        TypeError: Anything else.
+    """
     if isinstance(value, str | bytes) or not (
         hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, dict)
     ):

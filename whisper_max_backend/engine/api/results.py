@@ -6,12 +6,9 @@ The classes carry the names and attributes of those in ``ctranslate2.models``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from .arrays import ArrayView, EncoderOutput
-
-if TYPE_CHECKING:
-    from ..serving.workers import Posted
 
 __all__ = [
     "ArrayView",
@@ -20,6 +17,19 @@ __all__ = [
     "WhisperGenerationResult",
     "WhisperGenerationResultAsync",
 ]
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Future(Protocol[Result]):
+    """A result that is being computed."""
+
+    def result(self) -> Result:
+        """Block until it is there; raises the exception that there is instead."""
+
+    def done(self) -> bool:
+        """Whether there is a result or an exception."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +56,7 @@ class WhisperGenerationResult:
 class WhisperGenerationResultAsync:
     """Asynchronous wrapper around a result object."""
 
-    def __init__(self, batch: Posted[list[WhisperGenerationResult]], index: int) -> None:
+    def __init__(self, batch: Future[list[WhisperGenerationResult]], index: int) -> None:
         """Take the place of item ``index`` of a batch that is being computed."""
         self._batch = batch
         self._index = index

@@ -9,7 +9,7 @@ from typing import Generic
 
 import numpy as np
 
-from .options import DecodingOptions
+from .options import SearchOptions
 from .protocol import (
     Candidates,
     Float32Array,
@@ -43,7 +43,7 @@ class Search(Generic[State]):
         state: State,
         start_tokens: Sequence[Sequence[int]],
         eot: int,
-        options: DecodingOptions,
+        options: SearchOptions,
         rules: Rules,
         watch: int = -1,
     ) -> None:

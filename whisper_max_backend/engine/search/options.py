@@ -1,32 +1,57 @@
-"""The options of a decoding, and which of them cannot be honoured."""
+"""The options of a generation, and which of them a search cannot honour."""
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True)
-class DecodingOptions:
-    """Options of a decoding; names and defaults are those of the generate method's.
+class SearchOptions:
+    """Options of ``Whisper.generate``, with the reference's names, meaning and defaults.
 
-    `max_length` counts the tokens of a hypothesis, forced prefix included. A negative one (the
-    prompt filled the context) lets nothing be decoded, as in the reference.
+    Attributes:
+        beam_size: Beam size (1 for greedy search).
+        patience: Beam search patience factor (https://arxiv.org/abs/2204.05424): decoding
+            continues until ``beam_size * patience`` hypotheses are finished.
+        num_hypotheses: Number of hypotheses to return.
+        length_penalty: Exponential penalty applied to the length during beam search.
+        repetition_penalty: Penalty applied to the score of previously generated tokens
+            (> 1 to penalize).
+        no_repeat_ngram_size: Prevent repetitions of ngrams with this size (0 to disable).
+        max_length: Of a request: maximum generation length, prompt included; half of it is for
+            the text. Of a search: tokens of a hypothesis, forced prefix included; a negative one
+            (the prompt filled the context) lets nothing be decoded, as in the reference.
+        return_scores: Include the scores in the output.
+        return_logits_vocab: Include the logits in the output (greedy search).
+        return_no_speech_prob: Include the probability of the no speech token in the result.
+        max_initial_timestamp_index: Maximum index of the first predicted timestamp.
+        suppress_blank: Suppress blank outputs at the beginning of the sampling.
+        suppress_tokens: Token IDs to suppress; -1 stands for the default set of the model.
+        sampling_topk: Randomly sample from the top K candidates (0 for all).
+        sampling_temperature: Sampling temperature.
+        seed: Of the samples; no option of the caller's.
     """
 
     beam_size: int = 5
-    patience: float = 1.0
+    patience: float = 1
     num_hypotheses: int = 1
-    length_penalty: float = 1.0
-    repetition_penalty: float = 1.0
-    max_length: int = 224
-    sampling_topk: int = 1
-    sampling_temperature: float = 1.0
+    length_penalty: float = 1
+    repetition_penalty: float = 1
+    no_repeat_ngram_size: int = 0
+    max_length: int = 448
     return_scores: bool = False
     return_logits_vocab: bool = False
+    return_no_speech_prob: bool = False
+    max_initial_timestamp_index: int = 50
+    suppress_blank: bool = True
+    suppress_tokens: Sequence[int] | None = field(default_factory=lambda: [-1])
+    sampling_topk: int = 1
+    sampling_temperature: float = 1
     seed: int = 0
 
     @functools.cached_property
@@ -38,6 +63,11 @@ class DecodingOptions:
         with np.errstate(over="ignore"):
             product = float(np.float32(self.beam_size) * np.float32(self.patience))
         return math.floor(min(product + 0.5, np.iinfo(np.int32).max))
+
+    @property
+    def rows_per_item(self) -> int:
+        """Most hypotheses that an item has at once."""
+        return self.beam_size if self.beam_size > 1 else self.num_hypotheses
 
     @property
     def samples(self) -> bool:

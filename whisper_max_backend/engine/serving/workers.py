@@ -21,7 +21,7 @@ REQUESTS_AT_ONCE = 16
 has room for their keys and values."""
 
 
-class Posted(Generic[Result]):
+class RequestFuture(Generic[Result]):
     """A request on its way, and its result."""
 
     def __init__(self) -> None:
@@ -142,26 +142,26 @@ class Workers(Generic[Model]):
         Raises:
             RuntimeError: The models were taken away, or this is a fork of their process.
         """
-        posted = self.post(request)
+        future = self.post(request)
         try:
-            posted.wait()
+            future.wait()
         except BaseException:
-            self._drop(posted)
-            posted.wait()
+            self._drop(future)
+            future.wait()
             raise
         try:
-            return posted.result()
+            return future.result()
         finally:
-            del posted  # see `Posted.result`
+            del future  # see `RequestFuture.result`
 
-    def post(self, request: Callable[[Model], Result]) -> Posted[Result]:
+    def post(self, request: Callable[[Model], Result]) -> RequestFuture[Result]:
         """Have a request run by the next free worker; blocks while the queue is full.
 
         Raises:
             RuntimeError: The models were taken away, or this is a fork of their process.
         """
         check_not_forked()
-        posted: Posted[Result] = Posted()
+        future: RequestFuture[Result] = RequestFuture()
         with self._changed:
             free = self._free
             if free is None:
@@ -173,44 +173,44 @@ class Workers(Generic[Model]):
                 self._active -= 1
                 raise
             self._queued += 1
-        job = functools.partial(self._work, posted, request, free)
+        job = functools.partial(self._work, future, request, free)
         if self._threads > 0:
             self._jobs.put(job)
         else:
             job()
-        return posted
+        return future
 
     def _work(
         self,
-        posted: Posted[Result],
+        future: RequestFuture[Result],
         request: Callable[[Model], Result],
         free: SimpleQueue[Model],
     ) -> None:
         with self._changed:
-            if posted.dropped:
+            if future.dropped:
                 return
-            posted.begun = True
+            future.begun = True
             self._queued -= 1
             self._changed.notify_all()
         model = free.get()
         with inside_max:
-            posted.compute(request, model)
+            future.compute(request, model)
         free.put(model)
         with self._changed:
             self._active -= 1
-        posted.finish()
-        del posted  # see `Posted.result`
+        future.finish()
+        del future  # see `RequestFuture.result`
 
-    def _drop(self, posted: Posted[Result]) -> None:
+    def _drop(self, future: RequestFuture[Result]) -> None:
         """Take a request from the queue, if it is there still."""
         with self._changed:
-            if posted.begun:
+            if future.begun:
                 return
-            posted.dropped = True
+            future.dropped = True
             self._queued -= 1
             self._active -= 1
             self._changed.notify_all()
-        posted.finish()
+        future.finish()
 
 
 def _started(count: int, jobs: SimpleQueue[Callable[[], None] | None]) -> int:

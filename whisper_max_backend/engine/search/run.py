@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from .base import Hypotheses
 from .beam import BeamSearch
 from .greedy import GreedySearch
-from .options import DecodingOptions
+from .options import SearchOptions
 from .protocol import State, StepDecoder
 from .rules import Rules
 
 
-def decode(
+def run_search(
     decoder: StepDecoder[State],
     state: State,
     start_tokens: Sequence[Sequence[int]],
     eot: int,
-    options: DecodingOptions,
+    options: SearchOptions,
     rules: Rules,
     watch: int = -1,
 ) -> list[Hypotheses]:
