@@ -210,8 +210,8 @@ def nothing_is_left(pair: Pair) -> Iterator[None]:
     decoder = pair.model.decoder
     allocator: Any = decoder._decoder.allocator
     assert decoder._joined == set()
-    assert decoder._steps._joined == 0
-    assert decoder._steps._waiting == []
+    assert decoder._step_batcher._joined == 0
+    assert decoder._step_batcher._waiting == []
     assert all(buffers.empty for buffers in allocator._by_frames.values())
 
 

@@ -18,7 +18,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, Graph, Module, TensorType, Weight
 
 from compat_tests.support.double_graph import double_graph, run
-from whisper_max_backend.engine.compile import artifacts, cpu_target, progress, scratch
+from whisper_max_backend.engine.compile import artifacts, cpu_target, progress, scratch_folder
 from whisper_max_backend.engine.compile import cache as places
 from whisper_max_backend.engine.compile.session import Session
 
@@ -178,7 +178,7 @@ def test_full_cache_leaves_nothing_behind(
     result = artifacts.compiled("double", double_graph, key={}, session=session)
     assert run(session, result) == [2, 4, 6]
     assert "No space left" in caplog.text
-    assert [path for path in cache.iterdir() if path != scratch.scratch_folder()] == []
+    assert [path for path in cache.iterdir() if path != scratch_folder.scratch_folder()] == []
 
 
 @pytest.mark.slow

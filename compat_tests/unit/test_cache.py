@@ -231,7 +231,7 @@ def killed_while(work: str) -> None:
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from whisper_max_backend.engine.compile import cache, scratch\n"
+        "from whisper_max_backend.engine.compile import cache, scratch_folder\n"
         "def stop(*_):\n"
         "    print('there', flush=True)\n"
         "    time.sleep(600)\n"
@@ -248,7 +248,7 @@ def killed_while(work: str) -> None:
 KILLED = {
     "draft": f"os.replace = stop\ncache.keep({NAME!r}, b'content')",
     "lock": f"with cache.making({NAME!r}): stop()",
-    "folder": "(scratch.scratch_folder() / 'file').write_text('x'); stop()",
+    "folder": "(scratch_folder.scratch_folder() / 'file').write_text('x'); stop()",
 }
 
 

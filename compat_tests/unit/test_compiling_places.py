@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.models import model_directory
-from whisper_max_backend.engine.compile import artifacts, cache, scratch
+from whisper_max_backend.engine.compile import artifacts, cache, scratch_folder
 from whisper_max_backend.system.executable_memory import require_executable_memory
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(scratch, "_current", None)
+    monkeypatch.setattr(scratch_folder, "_current", None)
     for name in ("_unusable", "_complained", "_tidied"):
         monkeypatch.setattr(cache, name, set())
     return tmp_path
@@ -93,7 +93,7 @@ def test_disk_that_fills_up_while_mojo_translates(
         draft.write_bytes(PACKAGE)
         return subprocess.CompletedProcess(command, 0, b"", b"")
 
-    require_room = scratch._require_room
+    require_room = scratch_folder._require_room
 
     def room(folder: Path) -> None:
         if full:
@@ -101,7 +101,7 @@ def test_disk_that_fills_up_while_mojo_translates(
         require_room(folder)
 
     monkeypatch.setattr("mojo.run.subprocess_run_mojo", run_mojo)
-    monkeypatch.setattr(scratch, "_require_room", room)
+    monkeypatch.setattr(scratch_folder, "_require_room", room)
     package = artifacts.kernels_path()
     assert package.read_bytes() == PACKAGE
     assert below(place / "temporary", package)
@@ -117,7 +117,7 @@ def test_all_disks_are_full(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(28, "No space left on device", str(folder))
 
     monkeypatch.setattr("mojo.run.subprocess_run_mojo", run_mojo)
-    monkeypatch.setattr(scratch, "_require_room", no_room)
+    monkeypatch.setattr(scratch_folder, "_require_room", no_room)
     with pytest.raises(RuntimeError, match="no room to compile") as caught:
         artifacts.kernels_path()
     for part in ("No space left", str(place / "temporary"), cache.VARIABLE):
@@ -143,7 +143,7 @@ def test_kernels_that_do_not_compile_are_translated_once(
 def test_small_limit_on_files_is_as_a_full_disk(place: Path) -> None:
     program = (
         "import resource\n"
-        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch_folder import scratch_folder\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
         "print(scratch_folder())"
     )
@@ -175,7 +175,7 @@ def test_a_killed_process_leaves_nothing_among_the_temporary_files(
     monkeypatch.setenv(cache.VARIABLE, "/dev/null/cache")
     program = (
         "import os, signal\n"
-        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch_folder import scratch_folder\n"
         "print(scratch_folder(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -187,14 +187,14 @@ def test_a_killed_process_leaves_nothing_among_the_temporary_files(
     left = Path(child.stdout.strip())
     assert left.parent == place / "temporary"
     assert left.is_dir()
-    own = scratch.scratch_folder()
+    own = scratch_folder.scratch_folder()
     assert os.listdir(place / "temporary") == [own.name]
 
 
 def test_a_forked_process_has_a_folder_of_its_own(place: Path) -> None:
     program = (
         "import os, sys\n"
-        "from whisper_max_backend.engine.compile.scratch import scratch_folder\n"
+        "from whisper_max_backend.engine.compile.scratch_folder import scratch_folder\n"
         "mine = scratch_folder()\n"
         "child = os.fork()\n"
         "if not child:\n"

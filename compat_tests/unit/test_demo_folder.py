@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from whisper_max_backend.demo import folder as folders
+from whisper_max_backend.system import private_folder
 
 
 @pytest.fixture
@@ -51,5 +52,5 @@ def test_another_user_s_folder_is_left_alone(
     left = temporary / "whisper-max-demo-left"
     left.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
-    folders._remove_unless_in_use(left)
+    private_folder.remove_leftovers(temporary, "whisper-max-demo-")
     assert left.exists()

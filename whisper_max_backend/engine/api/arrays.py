@@ -219,7 +219,7 @@ class EncoderOutput(ArrayView):
         part = self._buffer[start : max(start, stop) : step, :, :]
         if isinstance(part, np.ndarray):
             return EncoderOutput(np.ascontiguousarray(part))
-        return EncoderOutput(part if part.is_contiguous else part.contiguous())
+        return EncoderOutput(_contiguous(part))
 
     __iter__ = None  # a batch item alone has no batch dimension, so it could not be given back
 
@@ -263,12 +263,35 @@ def _host_array(value: Any) -> npt.NDArray[Any] | None:
         if value.dtype == ctranslate2.DataType.bfloat16:
             value = value.to(ctranslate2.DataType.float32)
     if isinstance(value, _driver().Buffer):
-        return ArrayView(value if value.is_contiguous else value.contiguous()).__array__()
+        return ArrayView(_contiguous(value)).__array__()
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         return _from_dlpack(value)
     return np.asarray(value) if hasattr(value, "__array__") else None
+
+
+def _contiguous(buffer: Buffer) -> Buffer:
+    """The buffer, or a copy without gaps, made of its largest pieces that have none.
+
+    ``Buffer.contiguous`` copies number by number in Python.
+    """
+    if buffer.is_contiguous:
+        return buffer
+    copy: Buffer = _driver().Buffer(buffer.dtype, buffer.shape, buffer.device)
+    _copy_pieces(buffer, copy)
+    copy.device.synchronize()  # MAX's copies are not done when the call returns
+    return copy
+
+
+def _copy_pieces(source: Buffer, target: Buffer) -> None:
+    if source.is_contiguous:
+        target.inplace_copy_from(source)
+        return
+    whole = [slice(0, size) for size in source.shape[1:]]
+    for index in range(source.shape[0]):
+        piece = (index, *whole)
+        _copy_pieces(source[piece], target[piece])
 
 
 def _from_dlpack(value: Any) -> npt.NDArray[Any] | None:

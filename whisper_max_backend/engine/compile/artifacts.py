@@ -23,7 +23,7 @@ from max._core import __version__ as max_version
 from . import cache
 from .cpu_target import apply_cpu_target, describe_cpu_target
 from .progress import announced
-from .scratch import scratch_folder, with_room
+from .scratch_folder import scratch_folder, with_room
 from .session import Session, read
 
 if TYPE_CHECKING:

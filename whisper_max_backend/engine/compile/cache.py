@@ -26,7 +26,7 @@ from ...system.file_locks import LOCKLESS, is_leftover, locked, remove_leftover
 
 VARIABLE = "WHISPER_MAX_CACHE"
 SCRATCH_PREFIX = "whisper-max-backend-"
-"""How the names of folders begin that processes work in (`scratch`)."""
+"""How the names of folders begin that processes work in (`scratch_folder`)."""
 UNUSED_DAYS = 90
 """A file that no process has read for so long is removed."""
 

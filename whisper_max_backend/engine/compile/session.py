@@ -19,7 +19,7 @@ from max.driver import CPU, Buffer, Device
 
 from ...system.executable_memory import require_executable_memory
 from ...system.process import inside_max, max_starts
-from .scratch import scratch_folder
+from .scratch_folder import scratch_folder
 
 if TYPE_CHECKING:
     from max.engine.api import CompiledModel

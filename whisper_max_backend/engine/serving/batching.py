@@ -1,4 +1,4 @@
-"""Calls of several threads, run together."""
+"""Calls that several threads make at the same time, run as one batch."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Generic, TypeVar
 
 from ...system.os_threads import Condition
 
-Ask = TypeVar("Ask")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
-class _Call(Generic[Ask, Answer]):
+class _Call(Generic[Request, Result]):
     """One thread's call."""
 
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
+    def __init__(self, request: Request) -> None:
+        self.request = request
         self.done = False
-        self.answers: list[Answer] = []  # one, unless there is an error
+        self._results: list[Result] = []  # one, unless there is an error
         self.error: BaseException | None = None
 
-    def finish(self, answer: Answer) -> None:
-        self.answers = [answer]
+    def finish(self, result: Result) -> None:
+        self._results = [result]
         self.done = True
 
     def fail(self, error: BaseException) -> None:
         self.error = error
         self.done = True
 
-    def result(self) -> Answer:
+    def outcome(self) -> Result:
         if self.error is not None:
             raise self.error
-        return self.answers[0]
+        return self._results[0]
 
 
-class Gathering(Generic[Ask, Answer]):
-    """Runs what several threads ask for at the same time as one.
+class Batcher(Generic[Request, Result]):
+    """Runs what several threads ask for at the same time as one batch.
 
     There is no thread of its own and no timer: a call that finds nobody at work does the work at
     once, for itself and for all that wait. Threads that call again and again `join`; work begins
@@ -45,10 +45,10 @@ class Gathering(Generic[Ask, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Ask]], Sequence[Answer]],
-        kind: Callable[[Ask], Hashable],
+        run: Callable[[Sequence[Request]], Sequence[Result]],
+        kind: Callable[[Request], Hashable],
     ) -> None:
-        """Gather calls.
+        """Batch calls.
 
         Args:
             run: Answers several at once; of one kind, and by one thread at a time. After an error
@@ -58,7 +58,7 @@ class Gathering(Generic[Ask, Answer]):
         self._run = run
         self._kind = kind
         self._changed = Condition()
-        self._waiting: list[_Call[Ask, Answer]] = []
+        self._waiting: list[_Call[Request, Result]] = []
         self._joined = 0
         self._busy = False
 
@@ -73,13 +73,13 @@ class Gathering(Generic[Ask, Answer]):
             self._joined -= 1
             self._changed.notify_all()
 
-    def call(self, ask: Ask) -> Answer:
-        """The answer, which may have been made in another thread.
+    def call(self, request: Request) -> Result:
+        """The result, which may have been made in another thread.
 
         Raises:
             Exception: What `run` raised for this one alone.
         """
-        call: _Call[Ask, Answer] = _Call(ask)
+        call: _Call[Request, Result] = _Call(request)
         with self._changed:
             self._waiting.append(call)
             try:
@@ -89,11 +89,11 @@ class Gathering(Generic[Ask, Answer]):
                     self._waiting.remove(call)
                 raise
             if call.done:
-                return call.result()
+                return call.outcome()
             calls, self._waiting = self._waiting, []
             self._busy = True
         try:
-            self._work(calls)
+            self._run_kinds(calls)
         except BaseException:  # interrupted: nobody is to wait for ever
             for other in calls:
                 if not other.done:
@@ -103,30 +103,30 @@ class Gathering(Generic[Ask, Answer]):
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-        return call.result()
+        return call.outcome()
 
     def _ready(self) -> bool:
         return not self._busy and len(self._waiting) >= self._joined
 
-    def _work(self, calls: Sequence[_Call[Ask, Answer]]) -> None:
-        """Runs calls kind by kind; threads with an answer go on while other kinds are run."""
-        kinds: dict[Hashable, list[_Call[Ask, Answer]]] = {}
+    def _run_kinds(self, calls: Sequence[_Call[Request, Result]]) -> None:
+        """Runs calls kind by kind; threads with a result go on while other kinds are run."""
+        kinds: dict[Hashable, list[_Call[Request, Result]]] = {}
         for call in calls:
-            kinds.setdefault(self._kind(call.ask), []).append(call)
+            kinds.setdefault(self._kind(call.request), []).append(call)
         for alike in kinds.values():
-            self._answer(alike)
+            self._run_kind(alike)
             with self._changed:
                 self._changed.notify_all()
 
-    def _answer(self, calls: Sequence[_Call[Ask, Answer]]) -> None:
+    def _run_kind(self, calls: Sequence[_Call[Request, Result]]) -> None:
         try:
-            answers = self._run([call.ask for call in calls])
+            results = self._run([call.request for call in calls])
         except Exception as error:
             if len(calls) == 1:
                 calls[0].fail(error)
                 return
             for call in calls:
-                self._answer([call])
+                self._run_kind([call])
             return
-        for call, answer in zip(calls, answers, strict=True):
-            call.finish(answer)
+        for call, result in zip(calls, results, strict=True):
+            call.finish(result)

@@ -19,7 +19,7 @@ from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import SharedKVAllocator
 from ..state.step_batch import Step
-from .batching import Gathering
+from .batching import Batcher
 from .model import DeviceModel
 
 
@@ -32,12 +32,12 @@ class SharedModel:
         self.log_mel = model.log_mel
         self._model = model
         self._turn = Condition()
-        self._encodings = Gathering(self._encode_together, lambda features: features.shape[1:])
+        self._encode_batcher = Batcher(self._encode_together, lambda features: features.shape[1:])
         self.decoder = SharedDecoder(model.decoder, self._turn)
 
     def encode(self, features: np.ndarray) -> Buffer:
         """Encoder states of log-mel features; windows that wait at the same time go together."""
-        return self._encodings.call(features)
+        return self._encode_batcher.call(features)
 
     def to_device(self, array: object) -> Buffer:
         """The array on this device; without a copy if it is there already."""
@@ -73,7 +73,7 @@ class SharedDecoder:
         self._decoder = decoder
         self._turn = turn
         decoder.allocator = SharedKVAllocator(decoder.layout, turn)
-        self._steps: Gathering[Step, Candidates] = Gathering(self._step_together, decoder.kind)
+        self._step_batcher: Batcher[Step, Candidates] = Batcher(self._step_together, decoder.kind)
         self._joined: set[DecoderState] = set()
 
     @property
@@ -95,7 +95,7 @@ class SharedDecoder:
         """See `Decoder.finish`; others do not wait for this request any more."""
         if state in self._joined:
             self._joined.remove(state)
-            self._steps.leave()
+            self._step_batcher.leave()
         with self._turn:
             self._decoder.finish(state)
 
@@ -113,8 +113,8 @@ class SharedDecoder:
         """See `Decoder.step`; executed together with those of other threads."""
         if state not in self._joined:
             self._joined.add(state)
-            self._steps.join()
-        return self._steps.call(self._decoder.next_step(state, request))
+            self._step_batcher.join()
+        return self._step_batcher.call(self._decoder.next_step(state, request))
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]

@@ -10,13 +10,12 @@ import atexit
 import contextlib
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ...system.file_locks import LOCKLESS, lock, remove_leftover
+from ...system.private_folder import PrivateFolder, remove_leftovers
 from .cache import SCRATCH_PREFIX, VARIABLE, tell_unusable, trusted_folder
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ _ROOM = 32 << 20
 class _Scratch(NamedTuple):
     process: int
     """Which made it: after a fork, the parent of this one."""
-    folder: Path
+    folder: PrivateFolder
     temporary: bool
     """Whether it is outside the cache folder."""
 
@@ -43,9 +42,9 @@ def scratch_folder() -> Path:
         RuntimeError: There is no folder that can be written to.
     """
     global _current
-    if _current is None or _current.process != os.getpid() or not _current.folder.is_dir():
+    if _current is None or _current.process != os.getpid() or not _current.folder.path.is_dir():
         _current = _make()
-    return _current.folder
+    return _current.folder.path
 
 
 def with_room(work: Callable[[], T]) -> T:
@@ -64,7 +63,7 @@ def with_room(work: Callable[[], T]) -> T:
             if _current is None:
                 raise
             try:
-                _require_room(_current.folder)
+                _require_room(_current.folder.path)
             except OSError as full:
                 if _current.temporary:
                     raise RuntimeError(
@@ -82,14 +81,14 @@ def _make() -> _Scratch:
     except OSError as error:
         return _make_temporary(error)
     try:
-        _require_room(folder)
+        _require_room(folder.path)
     except OSError as error:
         return _instead_of(folder, error)
     return _Scratch(os.getpid(), folder, temporary=False)
 
 
-def _instead_of(folder: Path, full: OSError) -> _Scratch:
-    shutil.rmtree(folder, ignore_errors=True)
+def _instead_of(folder: PrivateFolder, full: OSError) -> _Scratch:
+    folder.remove()
     return _make_temporary(full)
 
 
@@ -98,10 +97,7 @@ def _make_temporary(reason: OSError) -> _Scratch:
     tell_unusable(reason)
     try:
         parent = Path(tempfile.gettempdir())
-        for path in parent.glob(f"{SCRATCH_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-                    remove_leftover(path)
+        remove_leftovers(parent, SCRATCH_PREFIX)
         return _Scratch(os.getpid(), _make_in(parent), temporary=True)
     except OSError as error:
         raise RuntimeError(
@@ -111,28 +107,16 @@ def _make_temporary(reason: OSError) -> _Scratch:
         ) from error
 
 
-def _make_in(parent: Path) -> Path:
-    """A locked folder with an unpredictable name."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
-        try:
-            held = lock(folder / "lock")
-        except FileNotFoundError:  # taken for a leftover before it was locked
-            continue
-        except OSError as error:
-            if error.errno not in LOCKLESS:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            held = -1  # nobody can take it for a leftover
-        if held is not None:
-            atexit.register(_remove, os.getpid(), folder)
-            return folder
+def _make_in(parent: Path) -> PrivateFolder:
+    folder = PrivateFolder(parent, SCRATCH_PREFIX)
+    atexit.register(_remove, os.getpid(), folder)
+    return folder
 
 
-def _remove(process: int, folder: Path) -> None:
+def _remove(process: int, folder: PrivateFolder) -> None:
     """At the exit of the process that made the folder, but not of one that was forked from it."""
     if process == os.getpid():
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
 
 
 def _require_room(folder: Path) -> None:
