@@ -15,7 +15,8 @@ from benchmarks.limits import cores
 from benchmarks.paired import Timed, fastest
 from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import load
-from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 MODELS = ("tiny.en", "base")
 COMPUTE_TYPES = ("float32", "int8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 
 
 def encoder_operations(d: Dimensions) -> float:

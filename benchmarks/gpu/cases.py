@@ -23,7 +23,8 @@ from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features,
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.speech import RATE
 from whisper_max_backend.engine.api.generation import GenerationCall
-from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
+from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions

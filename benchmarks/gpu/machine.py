@@ -16,7 +16,7 @@ from max.graph import DeviceRef, Graph, TensorType, ops
 
 from benchmarks.limits import multiply_limit
 from benchmarks.timing import times
-from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
+from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.weights import on_device
 
@@ -42,9 +42,7 @@ def median_seconds(call: Callable[[], Any], device: Device, rounds: int = 7) -> 
     return statistics.median(times(call, rounds, settle=device.synchronize))
 
 
-def product_artifact(
-    device: Device, dtype: DType, session: Session, side: int
-) -> CompiledArguments:
+def product_artifact(device: Device, dtype: DType, session: Session, side: int) -> ArtifactSpec:
     """A square product of matrices, which the matrix rate is measured with."""
 
     def build() -> Graph:

@@ -22,7 +22,7 @@ from benchmarks.dimensions import transformers_names
 from benchmarks.gpu import ROOT
 from benchmarks.gpu.models import SIZES, prompt_of, random_features, random_model, save_model
 from benchmarks.timing import times
-from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 
 SECONDS = 900
 """After which a peer is given up."""

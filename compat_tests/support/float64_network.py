@@ -9,7 +9,8 @@ from typing import cast
 import numpy as np
 
 from compat_tests.support.randomness import rng
-from whisper_max_backend.engine.checkpoint.load import Checkpoint, Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -12,7 +12,7 @@ from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
 from compat_tests.support.randomness import rng
-from whisper_max_backend.engine.compile.artifacts import CompiledArguments, compiled
+from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import LoadedGraph, Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weights import Weight
@@ -145,7 +145,7 @@ def _add_products(
         graph.output(few.embedded(*(v.tensor for v in graph.inputs)))
 
 
-def kernels_artifact(device: Device, dtype: DType, session: Session) -> CompiledArguments:
+def kernels_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile."""
     return {
         "name": f"kernels-{device.api}-{dtype.name}",

@@ -14,7 +14,7 @@ from max import driver
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.compile.artifacts import kernels_path
 from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.compile.session import Session

@@ -21,7 +21,8 @@ from compat_tests.support.miniature import (
     random_weights,
     vocabulary_tokens,
 )
-from whisper_max_backend.engine.checkpoint.load import dense, expected_shapes, load_checkpoint
+from whisper_max_backend.engine.checkpoint.dimensions import expected_shapes
+from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 QUANTIZATIONS = {
     None: "float32",

@@ -15,7 +15,7 @@ from compat_tests.support.miniature import make_model
 from whisper_max_backend.cli import main
 from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.api.compute_types import select
-from whisper_max_backend.engine.checkpoint.load import Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.gpu.model import memory_needed
 from whisper_max_backend.engine.gpu.weights import weight_bytes
 from whisper_max_backend.engine.whisper import Whisper

@@ -31,11 +31,8 @@ from compat_tests.support.hostile_files import (
 from compat_tests.support.miniature import SPECK, make_model, vocabulary_tokens
 from compat_tests.support.miniature_formats import make_hugging_face, make_openai
 from whisper_max_backend.engine.checkpoint import name_tables
-from whisper_max_backend.engine.checkpoint.load import (
-    Dimensions,
-    expected_shapes,
-    load_checkpoint,
-)
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 from whisper_max_backend.engine.checkpoint.pickle_reader import read_pickle
 
 ONE = storage(8)  # of eight numbers

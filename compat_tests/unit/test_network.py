@@ -13,7 +13,8 @@ import pytest
 from compat_tests.support.float64_network import Network, random_checkpoint
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.randomness import rng
-from whisper_max_backend.engine.checkpoint.load import Dimensions, load_checkpoint
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.cpu.prebuild import storages

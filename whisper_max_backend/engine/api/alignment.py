@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.vocabulary import Vocabulary
 from ..state.alignment import AlignmentRequest
 from . import arguments

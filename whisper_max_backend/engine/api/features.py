@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from .arrays import ArrayView, read
 
 Features = ArrayView | npt.NDArray[np.float32]

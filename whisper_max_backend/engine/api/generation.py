@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.vocabulary import Vocabulary
 from ..search.options import SearchOptions
 from ..search.rules import FixedRules, Rules, Timestamps, fixed_bans, make_rules

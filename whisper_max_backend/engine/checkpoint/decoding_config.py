@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .dimensions import Dimensions
 from .files import Contents
-
-if TYPE_CHECKING:
-    from .load import Dimensions
 
 
 def checked_config(contents: Contents, dimensions: Dimensions, n_tokens: int) -> dict[str, Any]:

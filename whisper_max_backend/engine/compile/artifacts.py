@@ -97,7 +97,7 @@ def _translate(sources: Path, package: Path) -> None:
         )
 
 
-class CompiledArguments(TypedDict):
+class ArtifactSpec(TypedDict):
     """The arguments of `compiled`."""
 
     name: str

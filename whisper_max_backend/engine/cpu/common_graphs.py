@@ -10,7 +10,7 @@ import numpy as np
 from max.driver import CPU
 
 from ...system.background_thread import background_thread_yields
-from ..compile.artifacts import CompiledArguments, compiled
+from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import LoadedGraph, Session
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def common_graphs() -> Mapping[str, LoadedGraph]:
     return models
 
 
-def common_artifact(session: Session) -> CompiledArguments:
+def common_artifact(session: Session) -> ArtifactSpec:
     """What `compiled` is to compile."""
     return {
         "name": "shared",

@@ -9,8 +9,8 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
+from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.dtypes import Storage
-from ..checkpoint.load import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array
 from ..search.rules import Constraints

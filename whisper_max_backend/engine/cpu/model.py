@@ -10,7 +10,7 @@ from max.driver import CPU, Buffer, Device
 
 from ..checkpoint.dtypes import Storage, storage_for
 from ..checkpoint.load import Checkpoint, dense
-from ..compile.artifacts import CompiledArguments, compiled
+from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from .decoder import CPUDecoder
 from .weights import packed_weights
@@ -85,7 +85,7 @@ class CPUModel:
         return Buffer.from_numpy(np.asarray(array)).to(self._device)
 
 
-def model_artifact(storage: Storage, device: Device, session: Session) -> CompiledArguments:
+def model_artifact(storage: Storage, device: Device, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile: it serves every model whose numbers are kept so."""
 
     def build() -> Module:

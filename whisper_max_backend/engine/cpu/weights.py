@@ -14,8 +14,9 @@ import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 
+from ..checkpoint.dimensions import Dimensions, expected_shapes
 from ..checkpoint.dtypes import EMBEDDINGS, FILE_TYPES, Storage
-from ..checkpoint.load import Checkpoint, Dimensions, dense, expected_shapes
+from ..checkpoint.load import Checkpoint, dense
 from .weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
 
 PANEL = 32

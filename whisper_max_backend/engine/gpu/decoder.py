@@ -8,7 +8,7 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import stacked

@@ -10,9 +10,10 @@ from max.dtype import DType
 from max.graph import DeviceRef
 
 from ..api.devices import check_memory
+from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.dtypes import device_types
-from ..checkpoint.load import Checkpoint, Dimensions
-from ..compile.artifacts import CompiledArguments, compiled
+from ..checkpoint.load import Checkpoint
+from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from ..cpu.common_graphs import common_graphs
 from .decoder import GPUDecoder
@@ -86,7 +87,7 @@ class GPUModel:
 
 def device_artifact(
     dimensions: Dimensions, compute_type: str, device: Device, session: Session
-) -> CompiledArguments:
+) -> ArtifactSpec:
     """What `compiled` is to compile: it serves every model of these dimensions."""
     types = device_types(compute_type)
     return {

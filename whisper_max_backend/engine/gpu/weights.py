@@ -12,7 +12,8 @@ from max.dtype import DType
 from max.graph import DeviceRef
 
 from ..checkpoint.bfloat16 import rounded
-from ..checkpoint.load import Checkpoint, Dimensions, dense
+from ..checkpoint.dimensions import Dimensions
+from ..checkpoint.load import Checkpoint, dense
 from .graphs import weights
 from .graphs.weights import Weight
 

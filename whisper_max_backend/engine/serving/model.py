@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from max.driver import Buffer
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from ..search.protocol import Float32Array, StepDecoder
 from ..search.rules import FixedRules
 from ..state.alignment import AlignmentRequest, Alignments

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from max.driver import Buffer, Device
 
-from ..checkpoint.load import Dimensions
+from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules

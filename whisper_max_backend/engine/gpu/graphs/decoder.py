@@ -12,7 +12,7 @@ from itertools import islice
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, Value, ops
 
-from ...checkpoint.load import Dimensions
+from ...checkpoint.dimensions import Dimensions
 from ...graphs.ops import new_graph
 from . import weights
 from .layers import FEW_ROWS, Layers, repeated

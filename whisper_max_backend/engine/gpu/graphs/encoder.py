@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, TensorValue, ops
 
-from ...checkpoint.load import Dimensions
+from ...checkpoint.dimensions import Dimensions
 from ...graphs.ops import new_graph
 from . import weights
 from .layers import Layers, repeated

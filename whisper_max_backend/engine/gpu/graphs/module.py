@@ -5,7 +5,7 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from ...checkpoint.load import Dimensions
+from ...checkpoint.dimensions import Dimensions
 from ...graphs.log_mel import add_log_mel
 from .decoder import DecoderGraphs
 from .encoder import add_encoder, add_memory

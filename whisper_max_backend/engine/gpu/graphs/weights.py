@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType
 
-from ...checkpoint.load import Dimensions
+from ...checkpoint.dimensions import Dimensions
 
 
 @dataclass(frozen=True)
