@@ -11,7 +11,7 @@ from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatur
 
 from .engine.cpu.common_graphs import common_graphs
 from .engine.graphs.mel_tables import BINS, HOP_LENGTH, N_FFT, tables
-from .system.process import inside_max, is_forked
+from .system.fork_and_exit import inside_max, is_forked
 
 if TYPE_CHECKING:
     from .engine.serving.model import LogMel

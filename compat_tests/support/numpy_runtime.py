@@ -17,7 +17,7 @@ import numpy.typing as npt
 from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense
 from whisper_max_backend.engine.search.rules import FixedRules
-from whisper_max_backend.engine.state.alignment import AlignmentRequest, Alignments
+from whisper_max_backend.engine.state.alignment_request import AlignmentRequest, Alignments
 from whisper_max_backend.engine.whisper import Whisper
 
 Array = npt.NDArray[Any]

@@ -14,7 +14,7 @@ from .api.generation import GenerationCall
 from .api.results import WhisperAlignmentResult, WhisperGenerationResult
 from .checkpoint.vocabulary import Vocabulary
 from .search.run import run_search
-from .state.alignment import Path
+from .state.alignment_request import Path
 
 if TYPE_CHECKING:
     from .serving.model import Model  # brings MAX, which is imported when a model is loaded

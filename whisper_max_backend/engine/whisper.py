@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..system.cpu_features import require_processor
-from ..system.process import check_not_forked, inside_max
+from ..system.fork_and_exit import check_not_forked, inside_max
 from .api import arguments
 from .api.alignment import AlignmentCall
 from .api.arrays import EncoderOutput

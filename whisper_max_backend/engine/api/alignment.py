@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.vocabulary import Vocabulary
-from ..state.alignment import AlignmentRequest
+from ..state.alignment_request import AlignmentRequest
 from . import arguments
 from .features import Features, as_features, check_batch, encoded_frames, is_encoded
 

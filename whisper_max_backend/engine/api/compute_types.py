@@ -4,7 +4,7 @@ Two questions are kept apart. `resolve` answers the reference's one: which type 
 stand for, given the file's own type and what the device is able to do (``resolve_compute_type`` in
 CTranslate2's ``src/types.cc``). `select` then says what this engine runs for it: the resolved type
 if kernels for it exist, otherwise float32, which is never less accurate. What int8 means differs:
-see `storage`.
+see `checkpoint.dtypes`.
 """
 
 from __future__ import annotations

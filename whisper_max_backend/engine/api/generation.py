@@ -120,7 +120,7 @@ class GenerationCall:
             return None
         arguments.check_ids("prompts", prompts, vocabulary.size)
         sot_index, prompt_length = check_prompts(prompts, vocabulary)
-        # The last task token starts the decoding; those before it only fill the caches.
+        # The last task token starts the decoding; those before it only fill the KV cache.
         start_step = prompt_length - 1
         max_length = min(options.max_length // 2, options.max_length - start_step)
         prefix = max(map(len, prompts)) - prompt_length

@@ -22,7 +22,7 @@ from .files import (
     array,
     parse_json,
 )
-from .tokens import read_tokens
+from .tokenizer_files import read_tokens
 
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"

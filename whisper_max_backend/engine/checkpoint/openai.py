@@ -1,7 +1,7 @@
 """openai-whisper's checkpoints: a .pt file of torch.save with `dims` and `model_state_dict`.
 
 torch is not needed: the file is a zip archive, not compressed, of a pickle and one entry per
-storage. `pickled.py` reads the pickle without running it.
+storage. `pickle_reader.py` reads the pickle without running it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from . import huggingface, name_tables
 from .files import Buffer, Contents, Files, array
 from .pickle_reader import read_pickle
-from .tokens import read_tokens_beside
+from .tokenizer_files import read_tokens_beside
 
 _LOCAL = struct.Struct("<4s22xHH")  # signature, and the sizes of name and extra field
 _ENCRYPTED = 1  # of a zip entry's flags

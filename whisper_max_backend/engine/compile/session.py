@@ -18,7 +18,7 @@ import numpy as np
 from max.driver import CPU, Buffer, Device
 
 from ...system.executable_memory import require_executable_memory
-from ...system.process import inside_max, max_starts
+from ...system.fork_and_exit import inside_max, max_starts
 from .scratch_folder import scratch_folder
 
 if TYPE_CHECKING:

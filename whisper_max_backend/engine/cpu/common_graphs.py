@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from max.driver import CPU
 
-from ...system.background_thread import background_thread_yields
+from ...system.max_background_thread import background_thread_yields
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import LoadedGraph, Session
 

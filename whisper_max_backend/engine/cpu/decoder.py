@@ -14,7 +14,7 @@ from ..checkpoint.dtypes import Storage
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array
 from ..search.rules import Constraints
-from ..state.alignment import AlignmentRequest, Alignments
+from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout

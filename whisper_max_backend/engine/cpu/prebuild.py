@@ -23,7 +23,7 @@ from .model import model_artifact
 
 
 def storages() -> tuple[Storage, ...]:
-    """Every way in which this processor keeps the numbers of a model (`storage.storage_for`)."""
+    """Every way in which this processor keeps the numbers of a model (`dtypes.storage_for`)."""
     halves = (
         Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
         if has_tiles()

@@ -12,7 +12,7 @@ from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import stacked
-from ..state.alignment import AlignmentRequest, Alignments
+from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout

@@ -64,7 +64,7 @@ class Search(Generic[State]):
         raise NotImplementedError
 
     def _feed_forced(self, limit: int) -> int:
-        """Fill the caches with what every item is forced to begin with, in one pass.
+        """Fill the KV cache with what every item is forced to begin with, in one pass.
 
         Nothing is chosen at those steps, so no candidates are asked for. Returns the number of
         forced tokens (at most `limit`): the step whose token is the first that may be free.

@@ -75,7 +75,7 @@ class StepRequest:
 
 
 class SearchState(Protocol):
-    """Caches of a decoding in progress."""
+    """The KV cache of a decoding in progress."""
 
     def take_ahead(self, tokens: Sequence[int]) -> Candidates | None:
         """The step with these tokens, one a row, if it has been made ahead."""
@@ -100,7 +100,7 @@ class StepDecoder(Protocol[StateArgument]):
         """Steps that it makes at once at most: 1 where it makes none ahead."""
 
     def prefill(self, state: StateArgument, tokens: Int32Array) -> None:
-        """Append `tokens` [rows, length] to the caches of all rows."""
+        """Append `tokens` [rows, length] to the KV cache of all rows."""
 
     def prefill_probability(self, state: StateArgument, position: int, token: int) -> Float32Array:
         """[rows]: probability of `token` at a position of the last prefill, before any rule."""

@@ -1,6 +1,6 @@
 """Beam search, greedy search and sampling over a decoder that proposes candidates.
 
-The decoder owns the device, the caches and the arithmetic on the vocabulary; a search owns what
+The decoder owns the device, the KV cache and the arithmetic on the vocabulary; a search owns what
 has been chosen: histories, scores, which beams live on and which items are done. Semantics are
 those of CTranslate2 (BeamSearch::search and GreedySearch::search in decoding.cc), float32 scores
 and order of ties included. Rows are item-major: row = item * beams + beam.

@@ -11,7 +11,7 @@ from max.driver import Buffer
 from ..checkpoint.dimensions import Dimensions
 from ..search.protocol import Float32Array, StepDecoder
 from ..search.rules import FixedRules
-from ..state.alignment import AlignmentRequest, Alignments
+from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 

@@ -14,7 +14,7 @@ from max.driver import Buffer
 from ...system.os_threads import Condition
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
-from ..state.alignment import AlignmentRequest, Alignments
+from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import SharedKVAllocator

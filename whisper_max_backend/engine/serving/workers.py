@@ -9,8 +9,8 @@ from _queue import SimpleQueue  # `queue` has another one where eventlet or geve
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from ...system.fork_and_exit import check_not_forked, inside_max
 from ...system.os_threads import Condition, new_lock, start_thread
-from ...system.process import check_not_forked, inside_max
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")

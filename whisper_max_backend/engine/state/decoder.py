@@ -1,4 +1,4 @@
-"""The decoder at work: caches of a request, prefill, steps, probabilities, alignment.
+"""The decoder at work: KV cache of a request, prefill, steps, probabilities, alignment.
 
 What is the same on every device is here; a device's own decoder runs the graphs.
 """
@@ -15,7 +15,7 @@ from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
-from .alignment import AlignmentRequest, Alignments
+from .alignment_request import AlignmentRequest, Alignments
 from .decoder_state import DecoderState
 from .kv_cache import KVAllocator, KVLayout, PrivateKVAllocator
 from .step_batch import Step
@@ -95,7 +95,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """Appends ``tokens [rows, length]`` to the caches of all rows."""
+        """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
 
     @abstractmethod
     def kind(self, step: Step) -> Hashable:
