@@ -59,7 +59,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
                 value.buffer if isinstance(kind, BufferType) else value.tensor
                 for value, kind in zip(graph.inputs, inputs, strict=False)
             ]
-            if name.startswith("attend"):
+            if name.endswith("_attention"):
                 values.append(ops.constant(1, DType.int32, DeviceRef.CPU()))
             graph.output(*few.kernel(name, values, results, **parameters))
 
@@ -72,7 +72,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     ) as graph:
         graph.output(many.norm(*(v.tensor for v in graph.inputs)))
     add(
-        "unfold",
+        "im2col",
         [few.floats("items", WIDTH, "frames")],
         [few.tensor("items", "states", 3 * WIDTH)],
         source=DType.float32,
@@ -82,7 +82,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     )
     cache = BufferType(dtype, [2, 2, "slots", CONTEXT, WIDTH], device)
     add(
-        "attend_history",
+        "self_attention",
         [
             cache,
             few.tensor("items", "queries", 3 * WIDTH),
@@ -93,10 +93,10 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
         head_size=HEAD,
         group=8,
     )
-    memory = few.tensor(2, "windows", "frames", 2 * WIDTH)
+    cross_kv = few.tensor(2, "windows", "frames", 2 * WIDTH)
     add(
-        "attend_window",
-        [states, memory, few.integers("items")],
+        "cross_attention",
+        [states, cross_kv, few.integers("items")],
         [states, few.floats(SPLITS, "items", "queries", HEADS, HEAD + 2)],
         head_size=HEAD,
         group=8,
@@ -150,7 +150,7 @@ def kernels_artifact(device: Device, dtype: DType, session: Session) -> Artifact
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
         "build": lambda: build(DeviceRef.from_device(device), device.api, dtype),
-        "key": {"dtype": dtype.name, "kernels": 3},
+        "key": {"dtype": dtype.name, "kernels": 4},
         "session": session,
         "about_seconds": 120,
     }
@@ -181,7 +181,7 @@ class _Checks:
         yield self._norm()
         for kept in (self.dtype, DType.int8):
             yield self._embed(kept)
-        yield self._unfold()
+        yield self._im2col()
         yield self._probabilities()
 
     def _products(self, items: int, queries: int, kept: DType) -> Iterator[Check]:
@@ -226,13 +226,13 @@ class _Checks:
     def _window(self, items: int, queries: int) -> Check:
         frames = 601
         q = self._half(items, queries, WIDTH, scale=1.5)
-        memory = self._half(2, items, frames, 2 * WIDTH)
+        cross_kv = self._half(2, items, frames, 2 * WIDTH)
         windows = self.rng.permutation(items).astype(np.int32)
         parts = self._poison(SPLITS, items, queries, HEADS, HEAD + 2)
-        found, _ = self._run("attend_window", q[0], memory[0], self._up(windows), q[0], parts)
+        found, _ = self._run("cross_attention", q[0], cross_kv[0], self._up(windows), q[0], parts)
         expected = np.empty_like(q[1])
         for item, window in enumerate(windows):
-            kept = memory[1][1, window]
+            kept = cross_kv[1][1, window]
             for head in range(HEADS):
                 part = slice(head * HEAD, (head + 1) * HEAD)
                 weights = _softmax(q[1][item][:, part] @ kept[:, part].T / math.sqrt(HEAD))
@@ -242,19 +242,19 @@ class _Checks:
     def _history(self, rows: int, tokens: int) -> Check:
         qkv = self._half(rows, tokens, 3 * WIDTH)
         cache = self._half(2, 2, rows, CONTEXT, WIDTH)
-        origins = self.rng.integers(0, rows, (rows, CONTEXT)).astype(np.int32)
+        slot_table = self.rng.integers(0, rows, (rows, CONTEXT)).astype(np.int32)
         # Rows advance together: what one writes, no other has in its history.
         positions = np.full(rows, self.rng.integers(1, CONTEXT - tokens), np.int32)
         for row, position in enumerate(positions):
-            origins[row, position:] = row
+            slot_table[row, position:] = row
         output = self._half(rows, tokens, WIDTH)[0]
         (found,) = self._run(
-            "attend_history", cache[0], qkv[0], self._up(origins), self._up(positions), output
+            "self_attention", cache[0], qkv[0], self._up(slot_table), self._up(positions), output
         )
         expected = np.empty((rows, tokens, WIDTH))
         for row, position in enumerate(positions):
             fresh = qkv[1][row]
-            past = cache[1][1][:, origins[row, :position], np.arange(position)]
+            past = cache[1][1][:, slot_table[row, :position], np.arange(position)]
             keys = np.concatenate([past[0], fresh[:, WIDTH : 2 * WIDTH]])
             values = np.concatenate([past[1], fresh[:, 2 * WIDTH :]])
             hidden = np.arange(len(keys)) > position + np.arange(tokens)[:, None]
@@ -280,10 +280,10 @@ class _Checks:
         places = (positions[:, None] + np.arange(2)).reshape(3, 10)
         return self._check(name, found, exact[tokens] + encodings[1][places])
 
-    def _unfold(self) -> Check:
+    def _im2col(self) -> Check:
         x = self._float(2, WIDTH, 37)
         like = self._half(2, 19, 3 * WIDTH)[0]
-        (found,) = self._run("unfold", x[0], like)
+        (found,) = self._run("im2col", x[0], like)
         padded = np.pad(x[1], ((0, 0), (0, 0), (1, 1)))
         rows = [padded[:, :, 2 * t : 2 * t + 3].swapaxes(1, 2) for t in range(19)]
         return self._check("unfold", found, np.stack(rows, 1).reshape(2, 19, 3 * WIDTH))

@@ -3,7 +3,7 @@
 from .cpu import AlignmentWeights, TimeWarping
 from .cpu import Choose, Decoder, Encoder, Pack, Probabilities, Project, Remember, Step, TakeToken
 from .cpu import LogMel, TileRate
-from .gpu import AttendHistory, AttendWindow, Embed, Linear, LinearAdded, Logits, Unfold
-from .gpu import DeviceAlignmentWeights, DeviceChoose, DeviceProbabilities
-from .gpu import EmbedInt8, LinearAddedInt8, LinearInt8, LogitsInt8
-from .gpu import Cast, Keep, LinearNormed, LinearNormedInt8, Norm, Place
+from .gpu import AddPositions, Cast, CrossAttention, Embed, EmbedInt8, Im2col, Norm, SelfAttention
+from .gpu import GpuAlignmentWeights, GpuChoose, GpuProbabilities, StoreCrossKV
+from .gpu import Linear, LinearAdded, LinearAddedInt8, LinearInt8, LinearNormed, LinearNormedInt8
+from .gpu import Logits, LogitsInt8

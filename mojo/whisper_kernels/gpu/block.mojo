@@ -1,23 +1,22 @@
 """A block of threads, written once for GPUs and CPUs.
 
-A kernel is a sequence of steps. In a step every thread works alone; the next step begins when all
-are done. What passes from step to step is in memory that the block shares. On a GPU a step is the
-threads' work and a barrier; on a CPU one thread does the work of all, one after another, so that
-the same source is tested where there is no GPU. Code between steps is done by every thread alike.
+A kernel is a sequence of phases. In a phase every thread works alone; the next one begins when all
+are done. What passes from phase to phase is in memory that the block shares. On a GPU a phase is
+the threads' work and a barrier; on a CPU one thread does the work of all, one after another, so that
+the same source is tested where there is no GPU. Code between phases is done by every thread alike.
 """
 
 from std.memory import unsafe_stack_allocation
 from std.sys import is_gpu, size_of
 
-from max.algorithm import sync_parallelize
 from max.gpu import barrier, thread_idx
 
-from ..common.views import Floats, Numbers
+from ..common.views import FloatView, View
 
 
 @always_inline
-def step[threads: Int, Task: def(Int) -> None](task: Task):
-    """Runs `task(thread)` for each thread of the block."""
+def each_thread[threads: Int, Task: def(Int) -> None](task: Task):
+    """A phase: runs `task(thread)` for each thread of the block, and waits for all."""
     comptime if is_gpu():
         task(Int(thread_idx.x))
         barrier()
@@ -27,103 +26,119 @@ def step[threads: Int, Task: def(Int) -> None](task: Task):
 
 
 @always_inline
-def fetch[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[dtype, count]:
+def each_element[threads: Int, Task: def(Int) -> None](block: Int, count: Int, task: Task):
+    """Runs `task(index)` for the block's share of `count` elements, of which a thread takes one."""
+    comptime if is_gpu():
+        var index = block * threads + Int(thread_idx.x)
+        if index < count:
+            task(index)
+    else:
+        for index in range(block * threads, min(count, (block + 1) * threads)):
+            task(index)
+
+
+@always_inline
+def thread_share[threads: Int](count: Int) -> type_of(range(0, 0, 1)):
+    """What the calling thread does of `count` independent things; all of them on a CPU."""
+    comptime if is_gpu():
+        return range(Int(thread_idx.x), count, threads)
+    else:
+        return range(0, count, 1)
+
+
+@always_inline
+def load[width: Int, dtype: DType](view: View[dtype], index: Int) -> SIMD[dtype, width]:
     """Neighbouring numbers from a multiple of 16 bytes, or of what they take if that is less.
 
     A GPU that is not told of the alignment reads each of them alone.
     """
-    comptime alignment = min(16, count * size_of[dtype]())
-    return place.unsafe_load[width=count, alignment=alignment]()
+    return view.load[width, alignment=min(16, width * size_of[dtype]())](index)
 
 
 @always_inline
-def load[count: Int, dtype: DType](place: Numbers[dtype]) -> SIMD[DType.float32, count]:
-    """As `fetch`, in float32."""
-    return fetch[count](place).cast[DType.float32]()
+def load_float[
+    width: Int, dtype: DType
+](view: View[dtype], index: Int) -> SIMD[DType.float32, width]:
+    """As `load`, in float32."""
+    return load[width](view, index).cast[DType.float32]()
 
 
 @always_inline
-def shared[count: Int, dtype: DType = DType.float32]() -> Numbers[dtype]:
+def shared[count: Int, dtype: DType = DType.float32]() -> View[dtype]:
     """Uninitialised memory of the block."""
     comptime if is_gpu():
-        return (
+        return View(
             unsafe_stack_allocation[
                 count, Scalar[dtype], alignment=16, address_space=AddressSpace.SHARED
             ]()
             .unsafe_address_space_cast[AddressSpace.GENERIC]()
-            .unsafe_origin_cast[MutUntrackedOrigin]()
+            .unsafe_origin_cast[MutUntrackedOrigin](),
+            count,
         )
     else:
-        return unsafe_stack_allocation[count, Scalar[dtype], alignment=64]().unsafe_origin_cast[
-            MutUntrackedOrigin
-        ]()
+        return View(
+            unsafe_stack_allocation[count, Scalar[dtype], alignment=64]().unsafe_origin_cast[
+                MutUntrackedOrigin
+            ](),
+            count,
+        )
 
 
-comptime FOLDS = 16
+comptime LAST_THREADS = 16
 """Threads of the second round of a reduction."""
 
 
 struct Reduction[threads: Int]:
     """Sums and maxima over a block."""
 
-    var parts: Floats
-    var folded: Floats
+    var parts: FloatView
+    var rest: FloatView
 
     @always_inline
     def __init__(out self):
         self.parts = shared[Self.threads]()
-        self.folded = shared[FOLDS]()
+        self.rest = shared[LAST_THREADS]()
 
     @always_inline
     def maximum[Part: def(Int) -> Float32](self, part: Part) -> Float32:
         """The largest of what the threads give; every thread gets it."""
 
         def first(thread: Int) {imm}:
-            self.parts[unsafe_offset=thread] = part(thread)
+            self.parts[thread] = part(thread)
 
-        step[Self.threads](first)
+        each_thread[Self.threads](first)
 
         def second(thread: Int) {imm}:
-            if thread < FOLDS:
-                var top = Float32.MIN_FINITE
-                comptime for k in range(Self.threads // FOLDS):
-                    var i = k * FOLDS + thread
-                    top = max(top, self.parts[unsafe_offset=i])
-                self.folded[unsafe_offset=thread] = top
+            if thread < LAST_THREADS:
+                var largest = Float32.MIN_FINITE
+                comptime for k in range(Self.threads // LAST_THREADS):
+                    largest = max(largest, self.parts[k * LAST_THREADS + thread])
+                self.rest[thread] = largest
 
-        step[Self.threads](second)
-        var top = Float32.MIN_FINITE
-        comptime for i in range(FOLDS):
-            top = max(top, self.folded[unsafe_offset=i])
-        return top
+        each_thread[Self.threads](second)
+        var largest = Float32.MIN_FINITE
+        comptime for i in range(LAST_THREADS):
+            largest = max(largest, self.rest[i])
+        return largest
 
     @always_inline
     def sum[Part: def(Int) -> Float32](self, part: Part) -> Float32:
         """The sum of what the threads give; every thread gets it."""
 
         def first(thread: Int) {imm}:
-            self.parts[unsafe_offset=thread] = part(thread)
+            self.parts[thread] = part(thread)
 
-        step[Self.threads](first)
+        each_thread[Self.threads](first)
 
         def second(thread: Int) {imm}:
-            if thread < FOLDS:
+            if thread < LAST_THREADS:
                 var total = Float32(0)
-                comptime for k in range(Self.threads // FOLDS):
-                    var i = k * FOLDS + thread
-                    total += self.parts[unsafe_offset=i]
-                self.folded[unsafe_offset=thread] = total
+                comptime for k in range(Self.threads // LAST_THREADS):
+                    total += self.parts[k * LAST_THREADS + thread]
+                self.rest[thread] = total
 
-        step[Self.threads](second)
+        each_thread[Self.threads](second)
         var total = Float32(0)
-        comptime for i in range(FOLDS):
-            total += self.folded[unsafe_offset=i]
+        comptime for i in range(LAST_THREADS):
+            total += self.rest[i]
         return total
-
-
-def blocks_on_cpu[Block: def(Int) -> None](count: Int, block: Block):
-    """Runs `block(0) ... block(count - 1)`, several at once."""
-    if count == 1:
-        block(0)
-    else:
-        sync_parallelize(block, count)

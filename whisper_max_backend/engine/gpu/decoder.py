@@ -51,7 +51,7 @@ class GPUDecoder(Decoder):
             slot_axis=2,
         )
         super().__init__(graphs, dimensions, device, layout)
-        self._memory_weights = weights.memory
+        self._cross_kv_weights = weights.cross_kv
         self._weights = weights.decoder
         self._embeddings = weights.decoder[: weights.embeddings]
         self._lengths: dict[int, Buffer] = {}
@@ -92,16 +92,16 @@ class GPUDecoder(Decoder):
         lengths = [self._length(first.candidates), self._length(self._capacity(first))]
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
         buffers = state.allocation.buffers
-        proposals, watched, ruled = self.replays.execute(
+        candidates, watched, ruled = self.replays.execute(
             self._graphs[name],
             (name, self.kind(steps[0])),
             arrays,
             (buffers.cross_kv, buffers.kv_cache),
             lambda uploaded: [*self._pass(state, uploaded[:4]), *uploaded[4:], *lengths],
         )
-        ids, origins, bits = proposals.to_numpy().swapaxes(0, 1)
+        ids, rows, bits = candidates.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
-        return split_candidates(steps, Candidates(ids, origins, scores), watched, ruled)
+        return split_candidates(steps, Candidates(ids, rows, scores), watched, ruled)
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`.
@@ -114,16 +114,16 @@ class GPUDecoder(Decoder):
         uploaded = self._upload(
             *self._arrays([state], [request.tokens], [positions], 1),
             request.weight_sizes,
-            np.array([state.frames, request.median_filter_width], np.int32),
+            np.array([request.median_filter_width], np.int32),
             request.sorted_heads,
             request.targets,
             np.array([request.eot], np.int32),
         )
-        history, (sizes, numbers, heads, targets, limit) = uploaded[:4], uploaded[4:]
+        history, (sizes, median_width, heads, targets, limit) = uploaded[:4], uploaded[4:]
         sums, probabilities = self._graphs["align"].execute(
             *self._pass(state, history),
             sizes,
-            numbers,
+            median_width,
             self._length(request.most_frames),
             heads,
             targets,
@@ -138,7 +138,7 @@ class GPUDecoder(Decoder):
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
     def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
-        self._graphs["remember"].execute(cross_kv, encoded, *self._memory_weights)
+        self._graphs["cross_kv"].execute(cross_kv, encoded, *self._cross_kv_weights)
 
     def _capacity(self, request: StepRequest) -> int:
         """How many continuations of each row are looked at."""

@@ -25,14 +25,14 @@ class DeviceWeights:
     Attributes:
         encodings: Position embeddings of the encoder, float32 ``[n_audio_ctx, n_audio_state]``.
         encoder: Of ``encode``.
-        memory: Of ``remember``.
+        cross_kv: Of ``cross_kv``.
         decoder: Of ``prefill``, ``step`` and ``align``; the first are those of ``probabilities``.
         embeddings: How many those are.
     """
 
     encodings: Buffer
     encoder: list[Buffer]
-    memory: list[Buffer]
+    cross_kv: list[Buffer]
     decoder: list[Buffer]
     embeddings: int
 
@@ -63,7 +63,7 @@ def device_weights(
     return DeviceWeights(
         encodings=placed([encodings], dtype)[0],
         encoder=placed(weights.encoder_weights(d), dtype),
-        memory=placed(weights.memory_weights(d), dtype),
+        cross_kv=placed(weights.cross_kv_weights(d), dtype),
         decoder=placed(weights.decoder_weights(d), kept),
         embeddings=len(weights.input_types([weights.embeddings(d)], kept, DeviceRef.CPU())),
     )
@@ -71,7 +71,7 @@ def device_weights(
 
 def weight_bytes(d: Dimensions, dtype: DType, kept: DType) -> int:
     """What the weights of a model take; types as in `device_weights`."""
-    once = [*weights.encoder_weights(d), *weights.memory_weights(d)]
+    once = [*weights.encoder_weights(d), *weights.cross_kv_weights(d)]
     types = [
         *weights.input_types(once, dtype, DeviceRef.CPU()),
         *weights.input_types(weights.decoder_weights(d), kept, DeviceRef.CPU()),

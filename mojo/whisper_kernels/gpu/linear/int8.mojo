@@ -5,11 +5,14 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from ...common.views import numbers
-from .few import linear
+from ...common.views import View
+from .epilogue import Epilogue
+from .layer import linear
+
+comptime INT8 = DType.int8
 
 
-@extensibility.register("whisper.device.linear_int8")
+@extensibility.register("whisper.gpu.linear_int8")
 struct LinearInt8:
     """`y = activation(scale * (x weight^T) + bias)`: x [items, queries, in], weight [out, in] int8,
     scale and bias [out]; y [items, queries, out]. `in` is a multiple of 16."""
@@ -20,26 +23,19 @@ struct LinearInt8:
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
-        weight: InputTensor[dtype=DType.int8, rank=2, ...],
+        weight: InputTensor[dtype=INT8, rank=2, ...],
         scale: InputTensor[dtype=DType.float32, rank=1, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, DType.int8, dtype, tensor_cores, activate=activate](
-            numbers(x),
-            numbers(weight),
-            numbers(scale),
-            numbers(bias),
-            numbers(bias),
-            numbers(y),
-            x.dim_size(0) * x.dim_size(1),
-            x.dim_size(2),
-            weight.dim_size(0),
-            ctx,
+        var unused = View(bias)
+        var epilogue = Epilogue[INT8, dtype, activate, biased=True, added=False](
+            View(scale), View(bias), unused, View(y), weight.dim_size(0)
         )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
 
 
-@extensibility.register("whisper.device.linear_added_int8")
+@extensibility.register("whisper.gpu.linear_added_int8")
 struct LinearAddedInt8:
     """`y = scale * (x weight^T) + bias + residual`, in float32."""
 
@@ -49,27 +45,19 @@ struct LinearAddedInt8:
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
-        weight: InputTensor[dtype=DType.int8, rank=2, ...],
+        weight: InputTensor[dtype=INT8, rank=2, ...],
         scale: InputTensor[dtype=DType.float32, rank=1, ...],
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         residual: InputTensor[dtype=DType.float32, rank=3, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, DType.int8, DType.float32, tensor_cores, added=True](
-            numbers(x),
-            numbers(weight),
-            numbers(scale),
-            numbers(bias),
-            numbers(residual),
-            numbers(y),
-            x.dim_size(0) * x.dim_size(1),
-            x.dim_size(2),
-            weight.dim_size(0),
-            ctx,
+        var epilogue = Epilogue[INT8, DType.float32, activate=False, biased=True, added=True](
+            View(scale), View(bias), View(residual), View(y), weight.dim_size(0)
         )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
 
 
-@extensibility.register("whisper.device.logits_int8")
+@extensibility.register("whisper.gpu.logits_int8")
 struct LogitsInt8:
     """Logits: `y = scale * (x weight^T)`, in float32."""
 
@@ -79,19 +67,12 @@ struct LogitsInt8:
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
-        weight: InputTensor[dtype=DType.int8, rank=2, ...],
+        weight: InputTensor[dtype=INT8, rank=2, ...],
         scale: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear[target, dtype, DType.int8, DType.float32, tensor_cores, biased=False](
-            numbers(x),
-            numbers(weight),
-            numbers(scale),
-            numbers(y),
-            numbers(y),
-            numbers(y),
-            x.dim_size(0) * x.dim_size(1),
-            x.dim_size(2),
-            weight.dim_size(0),
-            ctx,
+        var unused = View(scale)
+        var epilogue = Epilogue[INT8, DType.float32, activate=False, biased=False, added=False](
+            View(scale), unused, unused, View(y), weight.dim_size(0)
         )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)

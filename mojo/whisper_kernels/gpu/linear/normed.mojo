@@ -5,53 +5,37 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
-from ...common.views import Floats, Numbers, floats, numbers
-from .tensor import COLUMNS, ROWS, THREADS, tensor_kernel
+from ...common.views import FloatView, View
+from ..launch import launch
+from .epilogue import Epilogue
+from .tensor_cores import TensorCoresKernel
 
 
 def linear_normed[
-    dtype: DType, kept: DType, activate: Bool, width: Int
+    dtype: DType, kept: DType, activate: Bool, //, target: StaticString, width: Int
 ](
-    x: Floats,
-    gamma: Floats,
-    beta: Floats,
-    weight: Numbers[kept],
-    scale: Floats,
-    bias: Floats,
-    y: Numbers[dtype],
-    rows: Int,
-    columns: Int,
+    x: FloatView,
+    gamma: FloatView,
+    beta: FloatView,
+    weight: View[kept],
+    epilogue: Epilogue[kept, dtype, activate, True, False],
     ctx: DeviceContext,
 ) raises:
-    """`y [rows, columns] = activation(norm(x [rows, width]) weight [columns, width]^T + bias)`.
+    """The epilogue of `norm(x [rows, width]) weight [columns, width]^T`.
 
     The normalised rows are rounded to `dtype`, as where they are kept.
     """
-    if rows * columns == 0:
-        return
-    ctx.enqueue_function[
-        tensor_kernel[
-            dtype, kept, dtype, activate=activate, biased=True, added=False, normed=width
-        ]
-    ](
-        y,
-        x,
-        gamma,
-        beta,
-        weight,
-        scale,
-        bias,
-        bias,
-        y,
-        Int64(rows),
-        Int64(width),
-        Int64(columns),
-        grid_dim=ceildiv(columns, COLUMNS) * ceildiv(rows, ROWS),
-        block_dim=THREADS,
+    comptime K = TensorCoresKernel[dtype, kept, dtype, activate, True, False, normed=width]
+    var rows = x.count // width
+    var unused = epilogue.y
+    launch[target](
+        K(unused, x, gamma, beta, weight, epilogue, rows, width),
+        ceildiv(epilogue.columns, K.columns_per_block) * ceildiv(rows, K.rows_per_block),
+        ctx,
     )
 
 
-@extensibility.register("whisper.device.linear_normed")
+@extensibility.register("whisper.gpu.linear_normed")
 struct LinearNormed:
     """Of x [items, queries, width], gamma and beta [width], weight [out, width], bias [out]:
     y [items, queries, out]."""
@@ -68,23 +52,16 @@ struct LinearNormed:
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear_normed[dtype, dtype, activate, width](
-            floats(x),
-            floats(gamma),
-            floats(beta),
-            numbers(weight),
-            floats(bias),
-            floats(bias),
-            numbers(y),
-            x.dim_size(0) * x.dim_size(1),
-            weight.dim_size(0),
-            ctx,
+        var unused = View(bias)
+        var epilogue = Epilogue[dtype, dtype, activate, True, False](
+            unused, View(bias), unused, View(y), weight.dim_size(0)
         )
+        linear_normed[target, width](View(x), View(gamma), View(beta), View(weight), epilogue, ctx)
 
 
-@extensibility.register("whisper.device.linear_normed_int8")
+@extensibility.register("whisper.gpu.linear_normed_int8")
 struct LinearNormedInt8:
-    """As `whisper.device.linear_normed`, of a weight [out, width] int8 with scale [out]."""
+    """As `whisper.gpu.linear_normed`, of a weight [out, width] int8 with scale [out]."""
 
     @staticmethod
     def execute[
@@ -99,15 +76,8 @@ struct LinearNormedInt8:
         bias: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        linear_normed[dtype, DType.int8, activate, width](
-            floats(x),
-            floats(gamma),
-            floats(beta),
-            numbers(weight),
-            floats(scale),
-            floats(bias),
-            numbers(y),
-            x.dim_size(0) * x.dim_size(1),
-            weight.dim_size(0),
-            ctx,
+        var unused = View(bias)
+        var epilogue = Epilogue[DType.int8, dtype, activate, True, False](
+            View(scale), View(bias), unused, View(y), weight.dim_size(0)
         )
+        linear_normed[target, width](View(x), View(gamma), View(beta), View(weight), epilogue, ctx)

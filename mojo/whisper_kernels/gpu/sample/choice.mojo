@@ -2,348 +2,229 @@
 
 First the parts of every row find their best continuations (`top_k.mojo`). Then a block has an
 item: each continuation counts those that come before it, first in its row, then in the item, which
-is its place.
+is its rank.
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.gpu import block_idx
 from max.gpu.host import DeviceContext
-from max.gpu.host.info import is_cpu
 from std.memory import bitcast
 
 from ...common.gumbel import gumbel
-from ...common.views import Floats, Ints, floats, ints
-from .draw import Draw, before
-from ..softmax import THREADS
-from .top_k import LAST, PARTS, rule_block, rule_kernel, survey_block, survey_kernel
-from .top_k import THREADS as SURVEY_THREADS
-from ..block import blocks_on_cpu, step
+from ...common.views import FloatView, IntView, View
+from ..block import each_thread
+from ..launch import Kernel, launch
+from .sampling import Sampling, before
+from .top_k import BLOCKS_PER_ROW, NOTHING, RulesKernel, TopKKernel
 
 
-@always_inline
-def choose_block(
-    item: Int,
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    shifts: Floats,
-    part_keys: Floats,
-    part_places: Ints,
-    keys: Floats,
-    places: Ints,
-    drawn: Floats,
-    proposals: Ints,
-    vocabulary: Int,
-    beams: Int,
-    wanted: Int,
-    capacity: Int,
-):
+@fieldwise_init
+struct RankKernel(Kernel):
     """Puts the continuations of an item's rows in order.
 
-    proposals [3, wanted]: ids, rows within the item, and scores as the bits of float32; where
-    fewer are left than wanted, the last repeats.
+    candidates [items, 3, wanted]: ids, rows within the item, and scores as the bits of float32;
+    where fewer are left than wanted, the last repeats.
     """
-    var found = min(capacity, vocabulary)
-    var count = beams * found
-    var draw = Draw(draws, factors, item * beams)
-    var restricted = draw.restricted(beams * vocabulary)
-    var stream = draw.stream(draw.row // beams)
-    var left = min(draw.topk, count) if restricted else count
-    comptime parts = PARTS
-    var all_keys = part_keys.unsafe_offset(item * beams * parts * capacity)
-    var all_places = part_places.unsafe_offset(item * beams * parts * capacity)
-    var own_keys = keys.unsafe_offset(item * beams * capacity)
-    var own_places = places.unsafe_offset(item * beams * capacity)
-    var own_drawn = drawn.unsafe_offset(item * beams * capacity)
-    var own = proposals.unsafe_offset(item * 3 * wanted)
 
-    # Of a row's parts, the first are the row's own.
-    def gather(thread: Int) {imm}:
-        for cell in range(thread, beams * parts * capacity, THREADS):
-            var row = cell // (parts * capacity)
-            var row_keys = all_keys.unsafe_offset(row * parts * capacity)
-            var row_places = all_places.unsafe_offset(row * parts * capacity)
-            var key = all_keys[unsafe_offset=cell]
-            var place = all_places[unsafe_offset=cell]
-            var rank = 0
-            for first in range(0, parts * capacity, capacity):
-                var i = first
-                while i < first + capacity and rank < found and before(
-                    row_keys[unsafe_offset=i], row_places[unsafe_offset=i], key, place
-                ):
-                    rank += 1
-                    i += 1
-            if rank < found and place != LAST:
-                own_keys[unsafe_offset=row * capacity + rank] = key
-                own_places[unsafe_offset=row * capacity + rank] = place
+    comptime threads = 512
+    var sampling: IntView
+    var factors: FloatView
+    var ruled: FloatView
+    var shifts: FloatView
+    var part_keys: FloatView
+    var part_indices: IntView
+    var keys: FloatView
+    var indices: IntView
+    var noisy_keys: FloatView
+    var candidates: IntView
+    var vocabulary: Int
+    var beams: Int
+    var wanted: Int
+    var capacity: Int
 
-    step[THREADS](gather)
+    @always_inline
+    def __call__(self, block: Int):
+        comptime THREADS = Self.threads
+        var found = min(self.capacity, self.vocabulary)
+        var count = self.beams * found
+        var sampling = Sampling(self.sampling, self.factors, block * self.beams)
+        var restricted = sampling.restricted(self.beams * self.vocabulary)
+        var stream = sampling.stream(sampling.row // self.beams)
+        var left = min(sampling.topk, count) if restricted else count
+        var row_size = BLOCKS_PER_ROW * self.capacity
+        var part_keys = self.part_keys.slice(block * self.beams * row_size, self.beams * row_size)
+        var part_indices = self.part_indices.slice(
+            block * self.beams * row_size, self.beams * row_size
+        )
+        var item_size = self.beams * self.capacity
+        var keys = self.keys.slice(block * item_size, item_size)
+        var indices = self.indices.slice(block * item_size, item_size)
+        var noisy_keys = self.noisy_keys.slice(block * item_size, item_size)
+        var own = self.candidates.slice(block * 3 * self.wanted, 3 * self.wanted)
 
-    # Those that sampling is restricted to get their noise, by their order; the others fall out.
-    def perturb(thread: Int) {imm}:
-        for i in range(thread, count, THREADS):
-            var cell = i // found * capacity + i % found
-            var key = own_keys[unsafe_offset=cell]
-            if restricted:
-                var rank = rank_of(own_keys, own_places, cell, found, capacity, beams)
-                key = (
-                    key / draw.temperature + gumbel[1](stream, UInt32(rank)) if rank
-                    < draw.topk else Float32.MIN
-                )
-            own_drawn[unsafe_offset=cell] = key
+        # Of a row's parts, the first are the row's own.
+        def gather(thread: Int) {imm}:
+            for cell in range(thread, self.beams * row_size, THREADS):
+                var row = cell // row_size
+                var row_keys = part_keys.slice(row * row_size, row_size)
+                var row_indices = part_indices.slice(row * row_size, row_size)
+                var key = part_keys[cell]
+                var index = part_indices[cell]
+                var rank = 0
+                for first in range(0, row_size, self.capacity):
+                    var i = first
+                    while (
+                        i < first + self.capacity
+                        and rank < found
+                        and before(row_keys[i], row_indices[i], key, index)
+                    ):
+                        rank += 1
+                        i += 1
+                if rank < found and index != NOTHING:
+                    keys[row * self.capacity + rank] = key
+                    indices[row * self.capacity + rank] = index
 
-    step[THREADS](perturb)
+        each_thread[THREADS](gather)
 
-    def place(thread: Int) {imm}:
-        for i in range(thread, count, THREADS):
-            var cell = i // found * capacity + i % found
-            var rank = rank_of(own_drawn, own_places, cell, found, capacity, beams)
-            if rank < min(left, wanted):
-                var last = wanted if rank == min(left, wanted) - 1 else rank + 1
-                var choice = Int(own_places[unsafe_offset=cell])
-                var beam = choice // vocabulary
-                var value = (
-                    ruled[unsafe_offset=item * beams * vocabulary + choice]
-                    + shifts[unsafe_offset=item * beams + beam]
-                )
-                for k in range(rank, last):
-                    own[unsafe_offset=k] = Int32(choice % vocabulary)
-                    own[unsafe_offset=wanted + k] = Int32(beam)
-                    own[unsafe_offset=2 * wanted + k] = bitcast[DType.int32](value)
+        # Those that sampling is restricted to get their noise, by their order; the others fall out.
+        def perturb(thread: Int) {imm}:
+            for i in range(thread, count, THREADS):
+                var cell = i // found * self.capacity + i % found
+                var key = keys[cell]
+                if restricted:
+                    var rank = rank_of(keys, indices, cell, found, self.capacity, self.beams)
+                    key = (
+                        key / sampling.temperature + gumbel[1](stream, UInt32(rank)) if rank
+                        < sampling.topk else Float32.MIN
+                    )
+                noisy_keys[cell] = key
 
-    step[THREADS](place)
+        each_thread[THREADS](perturb)
+
+        def place(thread: Int) {imm}:
+            for i in range(thread, count, THREADS):
+                var cell = i // found * self.capacity + i % found
+                var rank = rank_of(noisy_keys, indices, cell, found, self.capacity, self.beams)
+                if rank < min(left, self.wanted):
+                    var last = self.wanted if rank == min(left, self.wanted) - 1 else rank + 1
+                    var choice = Int(indices[cell])
+                    var beam = choice // self.vocabulary
+                    var value = (
+                        self.ruled[block * self.beams * self.vocabulary + choice]
+                        + self.shifts[block * self.beams + beam]
+                    )
+                    for k in range(rank, last):
+                        own[k] = Int32(choice % self.vocabulary)
+                        own[self.wanted + k] = Int32(beam)
+                        own[2 * self.wanted + k] = bitcast[DType.int32](value)
+
+        each_thread[THREADS](place)
 
 
 @always_inline
-def rank_of(keys: Floats, places: Ints, cell: Int, found: Int, capacity: Int, rows: Int) -> Int:
+def rank_of(
+    keys: FloatView, indices: IntView, cell: Int, found: Int, capacity: Int, rows: Int
+) -> Int:
     """How many of the `rows` by `found` continuations come before the one in `cell`."""
-    var key = keys[unsafe_offset=cell]
-    var place = places[unsafe_offset=cell]
+    var key = keys[cell]
+    var index = indices[cell]
     var rank = 0
     for row in range(rows):
         for i in range(row * capacity, row * capacity + found):
-            if before(keys[unsafe_offset=i], places[unsafe_offset=i], key, place):
+            if before(keys[i], indices[i], key, index):
                 rank += 1
     return rank
 
 
-def choose_kernel(
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    shifts: Floats,
-    part_keys: Floats,
-    part_places: Ints,
-    keys: Floats,
-    places: Ints,
-    drawn: Floats,
-    proposals: Ints,
-    vocabulary: Int64,
-    beams: Int64,
-    wanted: Int64,
-    capacity: Int64,
-):
-    """One block of the grid."""
-    choose_block(
-        Int(block_idx.x),
-        draws,
-        factors,
-        ruled,
-        shifts,
-        part_keys,
-        part_places,
-        keys,
-        places,
-        drawn,
-        proposals,
-        Int(vocabulary),
-        Int(beams),
-        Int(wanted),
-        Int(capacity),
-    )
-
-
-@extensibility.register("whisper.device.choose")
+@extensibility.register("whisper.gpu.choose")
 struct Choose:
     """The end of a step, from logits [items, beams, vocabulary]; rows are items * beams.
 
     scores [rows] so far; ranges [rows, 4], banned and penalized [rows, ...] padded with -1, checks
-    [rows] as `Rules` has them; timestamps [1]: the id where they begin; draws [rows, 4] and factors
-    [rows, 2] as `Draw` has them. proposals [items, 3, candidates] int32: ids, rows within the
-    item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts [rows],
-    tallies [rows, KINDS * PARTS * 2], part_keys and part_places [rows, PARTS * capacity], keys,
-    places, drawn [rows, capacity] are room to work in: capacity is what is looked at of each row,
-    the candidates or, where sampling is restricted to more, those.
+    [rows] as `Rules` has them; first_timestamp [1]; sampling [rows, 4] and factors [rows, 2] as
+    `Sampling` has them. candidates [items, 3, wanted] int32: ids, rows within the item, and scores
+    as bits; watched [rows]; ruled: the logits after the rules; shifts [rows], partial_sums
+    [rows, KINDS * BLOCKS_PER_ROW * 2], part_keys and part_indices [rows, BLOCKS_PER_ROW * capacity],
+    keys, indices, noisy_keys [rows, capacity] are room to work in: capacity is what is looked at of
+    each row, as much as is wanted or, where sampling is restricted to more, that.
     """
 
     @staticmethod
     def execute[
         target: StaticString
     ](
-        proposals: OutputTensor[dtype=DType.int32, rank=3, ...],
+        candidates: OutputTensor[dtype=DType.int32, rank=3, ...],
         watched: OutputTensor[dtype=DType.float32, rank=1, ...],
         ruled: OutputTensor[dtype=DType.float32, rank=3, ...],
         shifts: OutputTensor[dtype=DType.float32, rank=1, ...],
-        tallies: OutputTensor[dtype=DType.float32, rank=2, ...],
+        partial_sums: OutputTensor[dtype=DType.float32, rank=2, ...],
         part_keys: OutputTensor[dtype=DType.float32, rank=2, ...],
-        part_places: OutputTensor[dtype=DType.int32, rank=2, ...],
+        part_indices: OutputTensor[dtype=DType.int32, rank=2, ...],
         keys: OutputTensor[dtype=DType.float32, rank=2, ...],
-        places: OutputTensor[dtype=DType.int32, rank=2, ...],
-        drawn: OutputTensor[dtype=DType.float32, rank=2, ...],
+        indices: OutputTensor[dtype=DType.int32, rank=2, ...],
+        noisy_keys: OutputTensor[dtype=DType.float32, rank=2, ...],
         logits: InputTensor[dtype=DType.float32, rank=3, ...],
         scores: InputTensor[dtype=DType.float32, rank=1, ...],
         ranges: InputTensor[dtype=DType.int32, rank=2, ...],
         banned: InputTensor[dtype=DType.int32, rank=2, ...],
         penalized: InputTensor[dtype=DType.int32, rank=2, ...],
         checks: InputTensor[dtype=DType.int32, rank=1, ...],
-        timestamps: InputTensor[dtype=DType.int32, rank=1, ...],
-        draws: InputTensor[dtype=DType.int32, rank=2, ...],
+        first_timestamp: InputTensor[dtype=DType.int32, rank=1, ...],
+        sampling: InputTensor[dtype=DType.int32, rank=2, ...],
         factors: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
         var items = logits.dim_size(0)
         var beams = logits.dim_size(1)
         var vocabulary = logits.dim_size(2)
-        var wanted = proposals.dim_size(2)
         var capacity = keys.dim_size(1)
-        var banned_count = banned.dim_size(1)
-        var penalized_count = penalized.dim_size(1)
-        if items == 0:
-            return
-        comptime if is_cpu[target]():
-            var raw_at = floats(logits)
-            var scores_at = floats(scores)
-            var ranges_at = ints(ranges)
-            var banned_at = ints(banned)
-            var penalized_at = ints(penalized)
-            var checks_at = ints(checks)
-            var timestamps_at = ints(timestamps)
-            var draws_at = ints(draws)
-            var factors_at = floats(factors)
-            var ruled_at = floats(ruled)
-            var tallies_at = floats(tallies)
-            var watched_at = floats(watched)
-            var shifts_at = floats(shifts)
-            var part_keys_at = floats(part_keys)
-            var part_places_at = ints(part_places)
-            var keys_at = floats(keys)
-            var places_at = ints(places)
-            var drawn_at = floats(drawn)
-            var proposals_at = ints(proposals)
-
-            def rule(block: Int) {imm}:
-                rule_block(
-                    block,
-                    raw_at,
-                    ranges_at,
-                    banned_at,
-                    penalized_at,
-                    timestamps_at,
-                    draws_at,
-                    factors_at,
-                    ruled_at,
-                    tallies_at,
-                    vocabulary,
-                    banned_count,
-                    penalized_count,
-                )
-
-            blocks_on_cpu(items * beams * PARTS, rule)
-
-            def survey(block: Int) {imm}:
-                survey_block(
-                    block,
-                    raw_at,
-                    scores_at,
-                    checks_at,
-                    timestamps_at,
-                    draws_at,
-                    factors_at,
-                    ruled_at,
-                    tallies_at,
-                    watched_at,
-                    shifts_at,
-                    part_keys_at,
-                    part_places_at,
-                    vocabulary,
-                    beams,
-                    capacity,
-                )
-
-            blocks_on_cpu(items * beams * PARTS, survey)
-
-            def choose(item: Int) {imm}:
-                choose_block(
-                    item,
-                    draws_at,
-                    factors_at,
-                    ruled_at,
-                    shifts_at,
-                    part_keys_at,
-                    part_places_at,
-                    keys_at,
-                    places_at,
-                    drawn_at,
-                    proposals_at,
-                    vocabulary,
-                    beams,
-                    wanted,
-                    capacity,
-                )
-
-            blocks_on_cpu(items, choose)
-        else:
-            ctx.enqueue_function[rule_kernel](
-                floats(logits),
-                ints(ranges),
-                ints(banned),
-                ints(penalized),
-                ints(timestamps),
-                ints(draws),
-                floats(factors),
-                floats(ruled),
-                floats(tallies),
-                Int64(vocabulary),
-                Int64(banned_count),
-                Int64(penalized_count),
-                grid_dim=items * beams * PARTS,
-                block_dim=SURVEY_THREADS,
-            )
-            ctx.enqueue_function[survey_kernel](
-                floats(logits),
-                floats(scores),
-                ints(checks),
-                ints(timestamps),
-                ints(draws),
-                floats(factors),
-                floats(ruled),
-                floats(tallies),
-                floats(watched),
-                floats(shifts),
-                floats(part_keys),
-                ints(part_places),
-                Int64(vocabulary),
-                Int64(beams),
-                Int64(capacity),
-                grid_dim=items * beams * PARTS,
-                block_dim=SURVEY_THREADS,
-            )
-            ctx.enqueue_function[choose_kernel](
-                ints(draws),
-                floats(factors),
-                floats(ruled),
-                floats(shifts),
-                floats(part_keys),
-                ints(part_places),
-                floats(keys),
-                ints(places),
-                floats(drawn),
-                ints(proposals),
-                Int64(vocabulary),
-                Int64(beams),
-                Int64(wanted),
-                Int64(capacity),
-                grid_dim=items,
-                block_dim=THREADS,
-            )
+        var apply_rules = RulesKernel(
+            View(logits),
+            View(ranges),
+            View(banned),
+            View(penalized),
+            View(first_timestamp),
+            View(sampling),
+            View(factors),
+            View(ruled),
+            View(partial_sums),
+            vocabulary,
+            banned.dim_size(1),
+            penalized.dim_size(1),
+        )
+        launch[target](apply_rules, items * beams * BLOCKS_PER_ROW, ctx)
+        var find_best = TopKKernel(
+            View(logits),
+            View(scores),
+            View(checks),
+            View(first_timestamp),
+            View(sampling),
+            View(factors),
+            View(ruled),
+            View(partial_sums),
+            View(watched),
+            View(shifts),
+            View(part_keys),
+            View(part_indices),
+            vocabulary,
+            beams,
+            capacity,
+        )
+        launch[target](find_best, items * beams * BLOCKS_PER_ROW, ctx)
+        var rank = RankKernel(
+            View(sampling),
+            View(factors),
+            View(ruled),
+            View(shifts),
+            View(part_keys),
+            View(part_indices),
+            View(keys),
+            View(indices),
+            View(noisy_keys),
+            View(candidates),
+            vocabulary,
+            beams,
+            candidates.dim_size(2),
+            capacity,
+        )
+        launch[target](rank, items, ctx)

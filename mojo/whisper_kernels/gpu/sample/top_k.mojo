@@ -1,28 +1,26 @@
 """The rules and the log-softmax of a step, and the best continuations of every row.
 
-A row is shared out among PARTS blocks, twice. First each applies the rules to its part and tallies
-what is left; then each knows the tallies of the whole row, and finds its part's best continuations.
-What the rules are is told in `rules.mojo`.
+The vocabulary of a row is shared out among BLOCKS_PER_ROW blocks, twice. First each applies the
+rules to its part, and makes the partial log-sum-exp of what is left; then each knows the partial sums
+of the whole row, and finds the top k of its part. What the rules are is told in `rules.mojo`.
 """
 
-from max.gpu import block_idx
 from std.math import ceildiv, exp
 
 from ...common.rules import BANNED
 from ...common.rules import KINDS, TEXT, TIMESTAMPS, UNRULED
-from ...common.views import Floats, Ints
-from .draw import Draw, before, noise
-from ..log_sum_exp import LogSum
-from ..block import FOLDS, shared, step
+from ...common.views import FloatView, IntView
+from ..block import LAST_THREADS, each_thread, shared
+from ..launch import Kernel
+from ..log_sum_exp import LogSumExp
+from .sampling import Sampling, before, key_of
 
-comptime PARTS = 16
-comptime THREADS = 256
-comptime LAST = Int32.MAX
-"""The place of no continuation."""
+comptime BLOCKS_PER_ROW = 16
+comptime NOTHING = Int32.MAX
+"""The index of no continuation."""
 
 
-@fieldwise_init
-struct Part(ImplicitlyCopyable):
+struct VocabularyPart(ImplicitlyCopyable):
     """The ids `[begin, end)` of a row."""
 
     var row: Int
@@ -32,9 +30,9 @@ struct Part(ImplicitlyCopyable):
 
     @always_inline
     def __init__(out self, block: Int, vocabulary: Int):
-        var size = ceildiv(vocabulary, PARTS)
-        self.row = block // PARTS
-        self.index = block % PARTS
+        var size = ceildiv(vocabulary, BLOCKS_PER_ROW)
+        self.row = block // BLOCKS_PER_ROW
+        self.index = block % BLOCKS_PER_ROW
         self.begin = min(vocabulary, self.index * size)
         self.end = min(vocabulary, self.begin + size)
 
@@ -44,287 +42,226 @@ struct Part(ImplicitlyCopyable):
         return self.begin <= id < self.end
 
 
-@always_inline
-def rule_block(
-    block: Int,
-    raw: Floats,
-    ranges: Ints,
-    banned: Ints,
-    penalized: Ints,
-    timestamps: Ints,
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    tallies: Floats,
-    vocabulary: Int,
-    banned_count: Int,
-    penalized_count: Int,
-):
-    """Applies the rules to a part, all but the one that needs the row's tallies, and tallies it.
+@fieldwise_init
+struct RulesKernel(Kernel):
+    """Applies the rules to a part, all but the one that needs the sums of the row.
 
-    tallies [rows, KINDS, PARTS, 2]: `LogSum` of text and timestamps, and, where a probability
-    before the rules is wanted, of all before them.
+    partial_sums [rows, KINDS, BLOCKS_PER_ROW, 2]: `LogSumExp` of text and timestamps, and, where a
+    probability before the rules is wanted, of all before them.
     """
-    var part = Part(block, vocabulary)
-    var row = part.row
-    var source = raw.unsafe_offset(row * vocabulary)
-    var line = ruled.unsafe_offset(row * vocabulary)
-    var draw = Draw(draws, factors, row)
 
-    def copy(thread: Int) {imm}:
-        for k in range(part.begin + thread, part.end, THREADS):
-            line[unsafe_offset=k] = source[unsafe_offset=k]
+    comptime threads = 256
+    var logits: FloatView
+    var ranges: IntView
+    var banned: IntView
+    var penalized: IntView
+    var first_timestamp: IntView
+    var sampling: IntView
+    var factors: FloatView
+    var ruled: FloatView
+    var partial_sums: FloatView
+    var vocabulary: Int
+    var banned_count: Int
+    var penalized_count: Int
 
-    step[THREADS](copy)
+    @always_inline
+    def __call__(self, block: Int):
+        comptime THREADS = Self.threads
+        var part = VocabularyPart(block, self.vocabulary)
+        var row = part.row
+        var source = self.logits.slice(row * self.vocabulary, self.vocabulary)
+        var line = self.ruled.slice(row * self.vocabulary, self.vocabulary)
+        var sampling = Sampling(self.sampling, self.factors, row)
 
-    def penalize(thread: Int) {imm}:
-        for i in range(thread, penalized_count, THREADS):
-            var id = Int(penalized[unsafe_offset=row * penalized_count + i])
-            if part.has(id):
-                var value = line[unsafe_offset=id]
-                line[unsafe_offset=id] = (
-                    value * draw.penalty if value < 0 else value / draw.penalty
-                )
+        def copy(thread: Int) {imm}:
+            for k in range(part.begin + thread, part.end, THREADS):
+                line[k] = source[k]
 
-    step[THREADS](penalize)
+        each_thread[THREADS](copy)
 
-    def ban(thread: Int) {imm}:
-        for i in range(thread, banned_count, THREADS):
-            var id = Int(banned[unsafe_offset=row * banned_count + i])
-            if part.has(id):
-                line[unsafe_offset=id] = BANNED
-        for i in range(2):
-            var bounds = ranges.unsafe_offset(4 * row + 2 * i)
-            var low = max(part.begin, Int(bounds[unsafe_offset=0]))
-            for k in range(low + thread, min(part.end, Int(bounds[unsafe_offset=1])), THREADS):
-                line[unsafe_offset=k] = BANNED
+        def penalize(thread: Int) {imm}:
+            for i in range(thread, self.penalized_count, THREADS):
+                var id = Int(self.penalized[row * self.penalized_count + i])
+                if part.has(id):
+                    var value = line[id]
+                    line[id] = value * sampling.penalty if value < 0 else value / sampling.penalty
 
-    step[THREADS](ban)
-    var own = shared[2 * KINDS * THREADS]()
-    var folded = shared[2 * KINDS * FOLDS]()
+        each_thread[THREADS](penalize)
 
-    def note(thread: Int) {imm}:
-        var start = Int(timestamps[unsafe_offset=0])
-        var text = LogSum()
-        var stamps = LogSum()
-        var unruled = LogSum()
-        for k in range(part.begin + thread, part.end, THREADS):
-            if k < start:
-                text.add(line[unsafe_offset=k])
-            else:
-                stamps.add(line[unsafe_offset=k])
-            if draw.watched >= 0:
-                unruled.add(source[unsafe_offset=k])
-        text.write(own, TEXT * THREADS + thread)
-        stamps.write(own, TIMESTAMPS * THREADS + thread)
-        unruled.write(own, UNRULED * THREADS + thread)
+        def ban(thread: Int) {imm}:
+            for i in range(thread, self.banned_count, THREADS):
+                var id = Int(self.banned[row * self.banned_count + i])
+                if part.has(id):
+                    line[id] = BANNED
+            for i in range(2):
+                var low = max(part.begin, Int(self.ranges[4 * row + 2 * i]))
+                var high = min(part.end, Int(self.ranges[4 * row + 2 * i + 1]))
+                for k in range(low + thread, high, THREADS):
+                    line[k] = BANNED
 
-    step[THREADS](note)
+        each_thread[THREADS](ban)
+        var own = shared[2 * KINDS * THREADS]()
+        var rest = shared[2 * KINDS * LAST_THREADS]()
 
-    def fold(thread: Int) {imm}:
-        if thread < KINDS * FOLDS:
-            var total = LogSum()
-            comptime for k in range(THREADS // FOLDS):
-                var i = k * FOLDS + thread % FOLDS
-                total.join(LogSum(own, thread // FOLDS * THREADS + i))
-            total.write(folded, thread)
+        def add_up(thread: Int) {imm}:
+            var start = Int(self.first_timestamp[0])
+            var text = LogSumExp()
+            var timestamps = LogSumExp()
+            var unruled = LogSumExp()
+            for k in range(part.begin + thread, part.end, THREADS):
+                if k < start:
+                    text.add(line[k])
+                else:
+                    timestamps.add(line[k])
+                if sampling.watched >= 0:
+                    unruled.add(source[k])
+            text.write(own, TEXT * THREADS + thread)
+            timestamps.write(own, TIMESTAMPS * THREADS + thread)
+            unruled.write(own, UNRULED * THREADS + thread)
 
-    step[THREADS](fold)
+        each_thread[THREADS](add_up)
 
-    def tell(thread: Int) {imm}:
-        if thread < KINDS:
-            var total = LogSum()
-            comptime for i in range(FOLDS):
-                total.join(LogSum(folded, thread * FOLDS + i))
-            total.write(tallies, (row * KINDS + thread) * PARTS + part.index)
+        def merge(thread: Int) {imm}:
+            if thread < KINDS * LAST_THREADS:
+                var total = LogSumExp()
+                comptime for k in range(THREADS // LAST_THREADS):
+                    var i = k * LAST_THREADS + thread % LAST_THREADS
+                    total.merge(LogSumExp(own, thread // LAST_THREADS * THREADS + i))
+                total.write(rest, thread)
 
-    step[THREADS](tell)
+        each_thread[THREADS](merge)
+
+        def write(thread: Int) {imm}:
+            if thread < KINDS:
+                var total = LogSumExp()
+                comptime for i in range(LAST_THREADS):
+                    total.merge(LogSumExp(rest, thread * LAST_THREADS + i))
+                var place = (row * KINDS + thread) * BLOCKS_PER_ROW + part.index
+                total.write(self.partial_sums, place)
+
+        each_thread[THREADS](write)
 
 
 @always_inline
-def tally_of(tallies: Floats, row: Int, kind: Int) -> LogSum:
-    """The tally of a whole row."""
-    var total = LogSum()
-    comptime for i in range(PARTS):
-        total.join(LogSum(tallies, (row * KINDS + kind) * PARTS + i))
+def merged(partial_sums: FloatView, row: Int, kind: Int) -> LogSumExp:
+    """Of a whole row."""
+    var total = LogSumExp()
+    comptime for i in range(BLOCKS_PER_ROW):
+        total.merge(LogSumExp(partial_sums, (row * KINDS + kind) * BLOCKS_PER_ROW + i))
     return total
 
 
-@always_inline
-def survey_block(
-    block: Int,
-    raw: Floats,
-    scores: Floats,
-    checks: Ints,
-    timestamps: Ints,
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    tallies: Floats,
-    watched: Floats,
-    shifts: Floats,
-    keys: Floats,
-    places: Ints,
-    vocabulary: Int,
-    beams: Int,
-    capacity: Int,
-):
+@fieldwise_init
+struct TopKKernel(Kernel):
     """Applies the last rule to a part, and finds its best continuations in falling order.
 
-    keys, places [rows, PARTS, capacity]: where a part has fewer ids, the rest are LAST.
+    keys, indices [rows, BLOCKS_PER_ROW, capacity]: an index is that among all continuations of the
+    item; where a part has fewer ids, the rest are NOTHING.
     """
-    var part = Part(block, vocabulary)
-    var row = part.row
-    var line = ruled.unsafe_offset(row * vocabulary)
-    var draw = Draw(draws, factors, row)
-    var total = tally_of(tallies, row, TEXT)
-    var stamps = tally_of(tallies, row, TIMESTAMPS)
-    if checks[unsafe_offset=row] != 0 and stamps.log() > total.top:
-        var start = Int(timestamps[unsafe_offset=0])
-        total = LogSum()
 
-        def ban_text(thread: Int) {imm}:
-            for k in range(part.begin + thread, min(part.end, start), THREADS):
-                line[unsafe_offset=k] = BANNED
+    comptime threads = 256
+    var logits: FloatView
+    var scores: FloatView
+    var checks: IntView
+    var first_timestamp: IntView
+    var sampling: IntView
+    var factors: FloatView
+    var ruled: FloatView
+    var partial_sums: FloatView
+    var watched: FloatView
+    var shifts: FloatView
+    var keys: FloatView
+    var indices: IntView
+    var vocabulary: Int
+    var beams: Int
+    var capacity: Int
 
-        step[THREADS](ban_text)
-    total.join(stamps)
-    var shift = scores[unsafe_offset=row] - total.log()
+    @always_inline
+    def __call__(self, block: Int):
+        comptime THREADS = Self.threads
+        var part = VocabularyPart(block, self.vocabulary)
+        var row = part.row
+        var line = self.ruled.slice(row * self.vocabulary, self.vocabulary)
+        var sampling = Sampling(self.sampling, self.factors, row)
+        var total = merged(self.partial_sums, row, TEXT)
+        var timestamps = merged(self.partial_sums, row, TIMESTAMPS)
+        if self.checks[row] != 0 and timestamps.log() > total.largest:
+            var start = Int(self.first_timestamp[0])
+            total = LogSumExp()
 
-    def tell(thread: Int) {imm}:
-        if thread == 0 and part.index == 0:
-            shifts[unsafe_offset=row] = shift
-            watched[unsafe_offset=row] = 0
-            if draw.watched >= 0:
-                var value = raw[unsafe_offset=row * vocabulary + draw.watched]
-                watched[unsafe_offset=row] = exp(value - tally_of(tallies, row, UNRULED).log())
+            def ban_text(thread: Int) {imm}:
+                for k in range(part.begin + thread, min(part.end, start), THREADS):
+                    line[k] = BANNED
 
-    step[THREADS](tell)
-    var sampled = draw.sampled() and not draw.restricted(beams * vocabulary)
-    var stream = draw.stream(draw.row)
-    var part_keys = shared[THREADS]()
-    var part_places = shared[THREADS, DType.int32]()
-    var best_keys = shared[FOLDS]()
-    var best_places = shared[FOLDS, DType.int32]()
-    var last_key = Float32.MAX
-    var last_place = Int32(-1)
-    for index in range(capacity):
+            each_thread[THREADS](ban_text)
+        total.merge(timestamps)
+        var shift = self.scores[row] - total.log()
 
-        def look(thread: Int) {imm}:
-            var key = Float32.MIN
-            var place = LAST
-            for k in range(part.begin + thread, part.end, THREADS):
-                var other = noise(sampled, draw.temperature, stream, line[unsafe_offset=k] + shift, k)
-                if before(last_key, last_place, other, Int32(k)) and before(
-                    other, Int32(k), key, place
-                ):
-                    key = other
-                    place = Int32(k)
-            part_keys[unsafe_offset=thread] = key
-            part_places[unsafe_offset=thread] = place
+        def write(thread: Int) {imm}:
+            if thread == 0 and part.index == 0:
+                self.shifts[row] = shift
+                self.watched[row] = 0
+                if sampling.watched >= 0:
+                    var value = self.logits[row * self.vocabulary + sampling.watched]
+                    var unruled = merged(self.partial_sums, row, UNRULED)
+                    self.watched[row] = exp(value - unruled.log())
 
-        step[THREADS](look)
+        each_thread[THREADS](write)
+        var sampled = sampling.sampled() and not sampling.restricted(self.beams * self.vocabulary)
+        var stream = sampling.stream(sampling.row)
+        var thread_keys = shared[THREADS]()
+        var thread_indices = shared[THREADS, DType.int32]()
+        var rest_keys = shared[LAST_THREADS]()
+        var rest_indices = shared[LAST_THREADS, DType.int32]()
+        var last_key = Float32.MAX
+        var last_index = Int32(-1)
+        for rank in range(self.capacity):
 
-        def fold(thread: Int) {imm}:
-            if thread < FOLDS:
+            def find(thread: Int) {imm}:
                 var key = Float32.MIN
-                var place = LAST
-                comptime for k in range(THREADS // FOLDS):
-                    var i = k * FOLDS + thread
-                    var other = part_keys[unsafe_offset=i]
-                    if before(other, part_places[unsafe_offset=i], key, place):
+                var index = NOTHING
+                for k in range(part.begin + thread, part.end, THREADS):
+                    var other = key_of(sampled, sampling.temperature, stream, line[k] + shift, k)
+                    if before(last_key, last_index, other, Int32(k)) and before(
+                        other, Int32(k), key, index
+                    ):
                         key = other
-                        place = part_places[unsafe_offset=i]
-                best_keys[unsafe_offset=thread] = key
-                best_places[unsafe_offset=thread] = place
+                        index = Int32(k)
+                thread_keys[thread] = key
+                thread_indices[thread] = index
 
-        step[THREADS](fold)
-        var key = Float32.MIN
-        var place = LAST
-        comptime for i in range(FOLDS):
-            var other = best_keys[unsafe_offset=i]
-            if before(other, best_places[unsafe_offset=i], key, place):
-                key = other
-                place = best_places[unsafe_offset=i]
-        last_key = key
-        last_place = place
+            each_thread[THREADS](find)
 
-        def keep(thread: Int) {imm}:
-            if thread == 0:
-                var choice = last_place
-                if choice != LAST:
-                    choice += Int32(row % beams * vocabulary)
-                keys[unsafe_offset=block * capacity + index] = last_key
-                places[unsafe_offset=block * capacity + index] = choice
+            def reduce(thread: Int) {imm}:
+                if thread < LAST_THREADS:
+                    var key = Float32.MIN
+                    var index = NOTHING
+                    comptime for k in range(THREADS // LAST_THREADS):
+                        var i = k * LAST_THREADS + thread
+                        var other = thread_keys[i]
+                        if before(other, thread_indices[i], key, index):
+                            key = other
+                            index = thread_indices[i]
+                    rest_keys[thread] = key
+                    rest_indices[thread] = index
 
-        step[THREADS](keep)
+            each_thread[THREADS](reduce)
+            var key = Float32.MIN
+            var index = NOTHING
+            comptime for i in range(LAST_THREADS):
+                var other = rest_keys[i]
+                if before(other, rest_indices[i], key, index):
+                    key = other
+                    index = rest_indices[i]
+            last_key = key
+            last_index = index
 
+            def keep(thread: Int) {imm}:
+                if thread == 0:
+                    var choice = last_index
+                    if choice != NOTHING:
+                        choice += Int32(row % self.beams * self.vocabulary)
+                    self.keys[block * self.capacity + rank] = last_key
+                    self.indices[block * self.capacity + rank] = choice
 
-def rule_kernel(
-    raw: Floats,
-    ranges: Ints,
-    banned: Ints,
-    penalized: Ints,
-    timestamps: Ints,
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    tallies: Floats,
-    vocabulary: Int64,
-    banned_count: Int64,
-    penalized_count: Int64,
-):
-    """One block of the grid."""
-    rule_block(
-        Int(block_idx.x),
-        raw,
-        ranges,
-        banned,
-        penalized,
-        timestamps,
-        draws,
-        factors,
-        ruled,
-        tallies,
-        Int(vocabulary),
-        Int(banned_count),
-        Int(penalized_count),
-    )
-
-
-def survey_kernel(
-    raw: Floats,
-    scores: Floats,
-    checks: Ints,
-    timestamps: Ints,
-    draws: Ints,
-    factors: Floats,
-    ruled: Floats,
-    tallies: Floats,
-    watched: Floats,
-    shifts: Floats,
-    keys: Floats,
-    places: Ints,
-    vocabulary: Int64,
-    beams: Int64,
-    capacity: Int64,
-):
-    """One block of the grid."""
-    survey_block(
-        Int(block_idx.x),
-        raw,
-        scores,
-        checks,
-        timestamps,
-        draws,
-        factors,
-        ruled,
-        tallies,
-        watched,
-        shifts,
-        keys,
-        places,
-        Int(vocabulary),
-        Int(beams),
-        Int(capacity),
-    )
+            each_thread[THREADS](keep)

@@ -17,13 +17,13 @@ from ...graphs.ops import new_graph
 from . import weights
 from .layers import FEW_ROWS, Layers, repeated
 
-PARTS = 16
-"""Of a row's vocabulary, which are surveyed at the same time (gpu/sample/top_k.mojo)."""
-TALLIES = 3 * PARTS * 2
-"""Numbers that a row's parts are told of by: three tallies each, of two numbers."""
+BLOCKS_PER_ROW = 16
+"""That share out the vocabulary of a row among them (gpu/sample/top_k.mojo)."""
+PARTIAL_SUMS = 3 * BLOCKS_PER_ROW * 2
+"""Numbers of a row: three partial log-sum-exps a block, each of two numbers."""
 SPLITS = 12
-"""Parts of a window whose frames are attended to at the same time, where there are few queries."""
-_HISTORY = 6  # tokens, positions, origins, windows, memory, cache
+"""Of the frames of a window, which are attended to at the same time, where there are few queries."""
+_HISTORY = 6  # tokens, positions, slot table, windows, cross_kv, cache
 
 
 class DecoderGraphs:
@@ -72,7 +72,7 @@ class DecoderGraphs:
     def add_step(self, name: str, layers: Layers) -> None:
         """``step``, ``step_few``: the last token of every row, the rules, and what may follow.
 
-        Returns proposals ``[items, 3, candidates]`` (ids, origins, and scores as the bits of
+        Returns candidates ``[items, 3, candidates]`` (ids, rows within the item, and scores as the bits of
         float32), watched ``[rows]`` and the logits after the rules
         ``[items, queries, vocabulary]``.
         """
@@ -94,7 +94,7 @@ class DecoderGraphs:
             states, _ = self._layers(graph, layers, new=1)
             values = [value.tensor for value in graph.inputs[len(history) : -2]]
             room = ("rows", "capacity")
-            proposals, watched, ruled, *_ = layers.kernel(
+            candidates, watched, ruled, *_ = layers.kernel(
                 "choose",
                 [self._logits(graph, states), *values],
                 [
@@ -102,15 +102,15 @@ class DecoderGraphs:
                     layers.floats("rows"),
                     layers.floats("items", "queries", self.dimensions.n_vocab),
                     layers.floats("rows"),
-                    layers.floats("rows", TALLIES),
-                    layers.floats("rows", PARTS * Dim("capacity")),
-                    layers.integers("rows", PARTS * Dim("capacity")),
+                    layers.floats("rows", PARTIAL_SUMS),
+                    layers.floats("rows", BLOCKS_PER_ROW * Dim("capacity")),
+                    layers.integers("rows", BLOCKS_PER_ROW * Dim("capacity")),
                     layers.floats(*room),
                     layers.integers(*room),
                     layers.floats(*room),
                 ],
             )
-            graph.output(proposals, watched, ruled)
+            graph.output(candidates, watched, ruled)
 
     def add_probabilities(self) -> None:
         """``probabilities``: of chosen ids at one of the tokens of a prefill.
@@ -143,20 +143,20 @@ class DecoderGraphs:
         inputs = [
             *history,
             layers.integers("items", 3),  # tokens, tokens to normalise over, frames
-            layers.integers(2),  # frames of the memory, width of the median filter
+            layers.integers(1),  # width of the median filter
             layers.integers("aligned"),  # only its length counts: the most frames of an item
             layers.integers("chosen", 2),  # alignment heads: layer, head
             layers.integers("items", "queries", 1),  # targets
             layers.integers(1),  # how many ids the probabilities are over
         ]
         with new_graph("align", inputs, self.module) as graph:
-            sizes, numbers, _, heads, targets, limit = (
+            sizes, median_width, _, heads, targets, limit = (
                 value.tensor for value in graph.inputs[len(history) :]
             )
             states, queries = self._layers(graph, layers)
             sums, _ = layers.kernel(
                 "alignment_weights",
-                [queries, graph.inputs[4].tensor, heads, sizes, numbers],
+                [queries, graph.inputs[4].tensor, heads, sizes, median_width],
                 [
                     layers.floats("items", "queries", "aligned"),
                     layers.floats("items", "chosen", "queries", "aligned"),
@@ -171,16 +171,16 @@ class DecoderGraphs:
             graph.output(sums, probabilities)
 
     def _history(self) -> list[TensorType | BufferType]:
-        """Inputs of a pass: tokens, positions, origins, windows, memory, cache, weights."""
+        """Inputs of a pass: tokens, positions, slot table, windows, cross_kv, cache, weights."""
         layers, d = self.many, self.dimensions
-        memory = [d.n_text_layer, "windows", "frames", 2 * d.n_text_state]
+        cross_kv = [d.n_text_layer, "windows", "frames", 2 * d.n_text_state]
         cache = [d.n_text_layer, 2, "slots", d.n_text_ctx, d.n_text_state]
         return [
             layers.integers("items", "queries"),
             layers.integers("rows"),
             layers.integers("rows", d.n_text_ctx),
             layers.integers("items"),
-            layers.tensor(*memory),
+            layers.tensor(*cross_kv),
             BufferType(layers.dtype, cache, layers.device),
             *weights.input_types(weights.decoder_weights(d), self.kept, layers.device),
         ]
@@ -193,7 +193,7 @@ class DecoderGraphs:
         `new` is how many new tokens of a row are worked on together.
         """
         d = self.dimensions
-        tokens, positions, origins, windows, memory = (v.tensor for v in graph.inputs[:5])
+        tokens, positions, slot_table, windows, cross_kv = (v.tensor for v in graph.inputs[:5])
         cache = graph.inputs[5].buffer
         values = (v.tensor for v in graph.inputs[_HISTORY:])
 
@@ -211,7 +211,7 @@ class DecoderGraphs:
         splits = SPLITS if layers.few else 1
 
         def layer(inputs: Sequence[Value], own: Sequence[TensorValue]) -> list[TensorValue]:
-            x, origins, positions, windows, memory, cache = inputs
+            x, slot_table, positions, windows, cross_kv, cache = inputs
             number, *rest = own
             parts = iter(rest)
             head = {"head_size": self.head_size}
@@ -225,21 +225,21 @@ class DecoderGraphs:
             qkv = layers.normed_linear(x.tensor, *norm(), *linear())
             result = layers.tensor("items", "queries", d.n_text_state)
             (attended,) = layers.kernel(
-                "attend_history",
-                [cache, qkv, origins, positions, number],
+                "self_attention",
+                [cache, qkv, slot_table, positions, number],
                 [result],
                 group=new,
                 **head,
             )
             x = layers.added(x, attended, *linear())
             queries = layers.normed_linear(x, *norm(), *linear())
-            sums = layers.floats(
+            split_sums = layers.floats(
                 splits, "items", "queries" if layers.few else 1, d.n_text_head, self.head_size + 2
             )
             attended, _ = layers.kernel(
-                "attend_window",
-                [queries, memory, windows, number],
-                [result, sums],
+                "cross_attention",
+                [queries, cross_kv, windows, number],
+                [result, split_sums],
                 group=FEW_ROWS,
                 splits=splits,
                 **head,
@@ -248,7 +248,7 @@ class DecoderGraphs:
             hidden = layers.normed_linear(x, *norm(), *linear(), activate=True)
             return [layers.added(x, hidden, *linear()), queries]
 
-        shared: list[Value] = [x, origins, positions, windows, memory, cache]
+        shared: list[Value] = [x, slot_table, positions, windows, cross_kv, cache]
         results = repeated(graph, shared, own, layer)
         states = layers.norm(results[-1][0], gamma, beta)
         return states, ops.stack([queries for _, queries in results])

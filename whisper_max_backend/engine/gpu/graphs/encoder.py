@@ -1,4 +1,4 @@
-"""The audio encoder, and the memory that the decoder keeps of a window."""
+"""The audio encoder, and the cross-attention keys and values that the decoder keeps of a window."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
         own = [take(len(weights.encoder_layer(d, i))) for i in range(d.n_audio_layer)]
         end = take(2)
         (x,) = layers.kernel(
-            "unfold",
+            "im2col",
             [features],
             [layers.tensor("batch", "frames", 3 * d.n_mels)],
             source=DType.float32,
@@ -46,7 +46,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
         )
         x = layers.linear(x, *first, activate=True)
         (x,) = layers.kernel(
-            "unfold",
+            "im2col",
             [x],
             [layers.tensor("batch", "states", 3 * width)],
             source=layers.dtype,
@@ -55,7 +55,7 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
             channels_first=False,
         )
         x = layers.linear(x, *second, activate=True)
-        (x,) = layers.kernel("place", [x, encodings], [layers.floats(*x.shape)])
+        (x,) = layers.kernel("add_positions", [x, encodings], [layers.floats(*x.shape)])
 
         def layer(inputs: Sequence[TensorValue], own: Sequence[TensorValue]) -> list[TensorValue]:
             (x,) = inputs
@@ -70,24 +70,24 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions) -> None:
         graph.output(layers.last_norm(x, *end))
 
 
-def add_memory(module: Module, layers: Layers, d: Dimensions) -> None:
-    """Adds the graph ``remember``: the cross-attention keys and values of a window, once.
+def add_cross_kv(module: Module, layers: Layers, d: Dimensions) -> None:
+    """Adds the graph ``cross_kv``: the cross-attention keys and values of a window, once.
 
-    ``memory [layers, items, frames, 2 * width]``, written in place;
+    ``cross_kv [layers, items, frames, 2 * width]``, written in place;
     ``states [items, frames, audio width]`` and the weights.
     """
     shape = [d.n_text_layer, "items", "frames", 2 * d.n_text_state]
     inputs: list[TensorType | BufferType] = [
         BufferType(layers.dtype, shape, layers.device),
         layers.floats("items", "frames", d.n_audio_state),
-        *weights.input_types(weights.memory_weights(d), layers.dtype, layers.device),
+        *weights.input_types(weights.cross_kv_weights(d), layers.dtype, layers.device),
     ]
-    with new_graph("remember", inputs, module) as graph:
-        memory, states, *values = graph.inputs
+    with new_graph("cross_kv", inputs, module) as graph:
+        cross_kv, states, *values = graph.inputs
         x = layers.cast(states.tensor)
         for index in range(d.n_text_layer):
             weight, bias = (value.tensor for value in values[2 * index : 2 * index + 2])
             number = ops.constant(index, DType.int32, DeviceRef.CPU())
             made = layers.linear(x, weight, bias)
-            layers.kernel("keep", [memory.buffer, made, number], [layers.integers(1)])
+            layers.kernel("store_cross_kv", [cross_kv.buffer, made, number], [layers.integers(1)])
         graph.output()

@@ -11,7 +11,7 @@ from max.graph.dim import DimLike
 from ...compile.artifacts import kernels_path
 
 FEW_ROWS = 8
-"""Rows that share one reading of the weights (gpu/linear/few.mojo)."""
+"""Rows that share one reading of the weights (gpu/linear/few_rows.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -66,10 +66,10 @@ class Layers:
         results: Sequence[TensorType],
         **parameters: bool | int | DType,
     ) -> list[TensorValue]:
-        """The kernel ``whisper.device.<name>``; buffers among the inputs are written in place."""
+        """The kernel ``whisper.gpu.<name>``; buffers among the inputs are written in place."""
         in_place = any(isinstance(value, BufferValue) for value in inputs)
         add = ops.inplace_custom if in_place else ops.custom
-        name = f"whisper.device.{name}"
+        name = f"whisper.gpu.{name}"
         outputs = add(name, self.device, list(inputs), list(results), dict(parameters))
         return [output.tensor for output in outputs]
 

@@ -8,14 +8,14 @@ from max.graph import DeviceRef, Module
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.log_mel import add_log_mel
 from .decoder import DecoderGraphs
-from .encoder import add_encoder, add_memory
+from .encoder import add_cross_kv, add_encoder
 from .layers import Layers
 
 
 def build_module(
     device: DeviceRef, api: str, dtype: DType, kept: DType, dimensions: Dimensions
 ) -> Module:
-    """The graphs ``log_mel``, ``encode``, ``remember``, ``prefill``, ``step``, ``step_few``,
+    """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
     ``probabilities`` and ``align``.
 
     Args:
@@ -28,7 +28,7 @@ def build_module(
     module = Module()
     layers = Layers(device, api, dtype)
     add_encoder(module, layers, dimensions)
-    add_memory(module, layers, dimensions)
+    add_cross_kv(module, layers, dimensions)
     add_log_mel(module, device)
     DecoderGraphs(module, device, api, dtype, kept, dimensions).add_all()
     return module

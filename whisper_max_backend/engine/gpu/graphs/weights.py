@@ -92,15 +92,15 @@ def encoder_weights(d: Dimensions) -> list[Weight]:
     return [*encoder_start(d), *(w for layer in layers for w in layer), *encoder_end(d)]
 
 
-def memory_layer(d: Dimensions, index: int) -> list[Weight]:
+def cross_kv_layer(d: Dimensions, index: int) -> list[Weight]:
     """The cross-attention keys and values of a layer of the decoder."""
     name = f"decoder/layer_{index}/attention/linear_1"
     return list(_linear(name, 2 * d.n_text_state, d.n_audio_state))
 
 
-def memory_weights(d: Dimensions) -> list[Weight]:
-    """All weights of ``remember``."""
-    return [w for index in range(d.n_text_layer) for w in memory_layer(d, index)]
+def cross_kv_weights(d: Dimensions) -> list[Weight]:
+    """All weights of ``cross_kv``."""
+    return [w for index in range(d.n_text_layer) for w in cross_kv_layer(d, index)]
 
 
 def embeddings(d: Dimensions) -> Weight:

@@ -1,13 +1,13 @@
-"""What the continuations of a step are ordered by: their scores, or a draw.
+"""What the continuations of a step are ordered by: their scores, or these with noise.
 
-How a draw is made is told in `common/gumbel.mojo`.
+How the noise is made is told in `common/gumbel.mojo`.
 """
 
 from ...common.gumbel import gumbel, hashed
-from ...common.views import Floats, Ints
+from ...common.views import FloatView, IntView
 
 
-struct Draw(ImplicitlyCopyable):
+struct Sampling(ImplicitlyCopyable):
     """How the continuations of a row are chosen. Rows of several requests may be side by side, so
     each has its own, and knows its number among the rows of its request: chance is the same
     whatever else is in the step."""
@@ -24,14 +24,14 @@ struct Draw(ImplicitlyCopyable):
     """0 takes the best."""
 
     @always_inline
-    def __init__(out self, draws: Ints, factors: Floats, row: Int):
-        """Of a row of draws [rows, 4] and factors [rows, 2], in the order of the fields."""
-        self.watched = Int(draws[unsafe_offset=4 * row])
-        self.topk = Int(draws[unsafe_offset=4 * row + 1])
-        self.seed = hashed[1](UInt32(draws[unsafe_offset=4 * row + 2]))
-        self.row = Int(draws[unsafe_offset=4 * row + 3])
-        self.penalty = factors[unsafe_offset=2 * row]
-        self.temperature = factors[unsafe_offset=2 * row + 1]
+    def __init__(out self, sampling: IntView, factors: FloatView, row: Int):
+        """Of a row of sampling [rows, 4] and factors [rows, 2], in the order of the fields."""
+        self.watched = Int(sampling[4 * row])
+        self.topk = Int(sampling[4 * row + 1])
+        self.seed = hashed[1](UInt32(sampling[4 * row + 2]))
+        self.row = Int(sampling[4 * row + 3])
+        self.penalty = factors[2 * row]
+        self.temperature = factors[2 * row + 1]
 
     @always_inline
     def sampled(self) -> Bool:
@@ -50,14 +50,14 @@ struct Draw(ImplicitlyCopyable):
 
 
 @always_inline
-def before(key: Float32, place: Int32, other: Float32, other_place: Int32) -> Bool:
+def before(key: Float32, index: Int32, other: Float32, other_index: Int32) -> Bool:
     """Whether a continuation comes before another: a larger key, or an equal one further left."""
-    return key > other or (key == other and place < other_place)
+    return key > other or (key == other and index < other_index)
 
 
 @always_inline
-def noise(sampled: Bool, temperature: Float32, stream: UInt32, value: Float32, id: Int) -> Float32:
+def key_of(sampled: Bool, temperature: Float32, stream: UInt32, score: Float32, id: Int) -> Float32:
     """What a continuation is ordered by."""
     if not sampled:
-        return value
-    return value / temperature + gumbel[1](stream, UInt32(id))
+        return score
+    return score / temperature + gumbel[1](stream, UInt32(id))

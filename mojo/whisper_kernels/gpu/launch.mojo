@@ -1,0 +1,71 @@
+"""Kernels as structs, and the one way in which they are launched.
+
+A kernel's fields are what it is given; calling it with a block's index does the work of that block
+(`block.mojo`). A GPU gets all blocks at once; a CPU, which runs them for tests, takes them in turns.
+"""
+
+from max.algorithm import sync_parallelize
+from max.gpu import block_idx
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
+
+
+trait Kernel(TrivialRegisterPassable):
+    """The work of one block of threads, as a function of the block's index."""
+
+    comptime threads: Int
+    """Of a block."""
+
+    def __call__(self, block: Int):
+        """Does the work of a block."""
+        ...
+
+
+@fieldwise_init
+struct Passed[K: Kernel](DevicePassable, TrivialRegisterPassable):
+    """A kernel on its way to a GPU, which gets its bytes.
+
+    These are no default methods of `Kernel`: Mojo 1.2 crashes where a file that uses such a trait
+    comes before the trait's own in the alphabet.
+    """
+
+    comptime device_type: AnyType = Self
+    var kernel: Self.K
+
+    def _to_device_type(self, mut encoder: Some[DeviceTypeEncoder], target: MutOpaquePointer[_]):
+        encoder.encode(self, target)
+
+    @staticmethod
+    def get_type_name() -> String:
+        """What MAX calls it in errors."""
+        return "Kernel"
+
+
+def run[K: Kernel](passed: Passed[K]):
+    """What a thread of a GPU does."""
+    passed.kernel(Int(block_idx.x))
+
+
+def launch[
+    K: Kernel, //, target: StaticString
+](kernel: K, blocks: Int, ctx: DeviceContext, high: Int = 1) raises:
+    """Runs blocks `0 ... blocks - 1` of a kernel.
+
+    A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
+    """
+    if blocks == 0 or high == 0:
+        return
+    comptime if is_cpu[target]():
+
+        def work(block: Int) {imm}:
+            kernel(block)
+
+        if blocks == 1:
+            work(0)
+        else:
+            sync_parallelize(work, blocks)
+    else:
+        ctx.enqueue_function[run[K]](
+            Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads
+        )

@@ -1,0 +1,137 @@
+"""Linear layers as operations of a graph, and which kernel takes them."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+from std.math import ceildiv
+
+from ...common.views import View
+from ..launch import launch
+from .epilogue import Epilogue
+from .few_rows import FewRowsKernel
+from .many_rows import ManyRowsKernel
+from .tensor_cores import TensorCoresKernel
+
+comptime MANY = 64
+"""Rows beyond which it pays to read them and the weights tile by tile."""
+
+
+def linear[
+    dtype: DType,
+    kept: DType,
+    result: DType,
+    activate: Bool,
+    biased: Bool,
+    added: Bool,
+    //,
+    target: StaticString,
+    tensor_cores: Bool,
+](
+    x: View[dtype],
+    weight: View[kept],
+    epilogue: Epilogue[kept, result, activate, biased, added],
+    depth: Int,
+    ctx: DeviceContext,
+) raises:
+    """The epilogue of `x [rows, depth] weight [columns, depth]^T`.
+
+    The depth is a multiple of `inputs_per_load`. `tensor_cores` are NVIDIA's, and `dtype` is then a
+    half type.
+    """
+    var rows = x.count // depth
+    var columns = epilogue.columns
+    comptime if tensor_cores and not is_cpu[target]():
+        comptime if kept != DType.int8:
+            if rows > MANY:
+                comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
+                var kernel = Many(
+                    x,
+                    rebind[View[dtype]](weight),
+                    rebind[Epilogue[dtype, result, activate, biased, added]](epilogue),
+                    rows,
+                    depth,
+                )
+                launch[target](
+                    kernel, ceildiv(columns, Many.tile), ctx, high=ceildiv(rows, Many.tile)
+                )
+                return
+        comptime Few = TensorCoresKernel[dtype, kept, result, activate, biased, added]
+        var unused = epilogue.scale
+        var kernel = Few(x, unused, unused, unused, weight, epilogue, rows, depth)
+        launch[target](
+            kernel,
+            ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),
+            ctx,
+        )
+    else:
+        comptime Few = FewRowsKernel[dtype, kept, result, activate, biased, added]
+        launch[target](
+            Few(x, weight, epilogue, rows, depth),
+            ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),
+            ctx,
+        )
+
+
+@extensibility.register("whisper.gpu.linear")
+struct Linear:
+    """`y = activation(x weight^T + bias)`: x [items, queries, in], weight [out, in], bias [out];
+    y [items, queries, out]."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType, tensor_cores: Bool, activate: Bool
+    ](
+        y: OutputTensor[dtype=dtype, rank=3, ...],
+        x: InputTensor[dtype=dtype, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=2, ...],
+        bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var unused = View(bias)
+        var epilogue = Epilogue[dtype, dtype, activate, biased=True, added=False](
+            unused, View(bias), unused, View(y), weight.dim_size(0)
+        )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
+
+
+@extensibility.register("whisper.gpu.linear_added")
+struct LinearAdded:
+    """`y = x weight^T + bias + residual`, in float32."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType, tensor_cores: Bool
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        x: InputTensor[dtype=dtype, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=2, ...],
+        bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        residual: InputTensor[dtype=DType.float32, rank=3, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var unused = View(bias)
+        var epilogue = Epilogue[dtype, DType.float32, activate=False, biased=True, added=True](
+            unused, View(bias), View(residual), View(y), weight.dim_size(0)
+        )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
+
+
+@extensibility.register("whisper.gpu.logits")
+struct Logits:
+    """Logits: `y = x weight^T`, in float32."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType, tensor_cores: Bool
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=3, ...],
+        x: InputTensor[dtype=dtype, rank=3, ...],
+        weight: InputTensor[dtype=dtype, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var unused = View(y)
+        var epilogue = Epilogue[dtype, DType.float32, activate=False, biased=False, added=False](
+            unused, unused, unused, View(y), weight.dim_size(0)
+        )
+        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)

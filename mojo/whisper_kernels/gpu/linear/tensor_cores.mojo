@@ -1,0 +1,178 @@
+"""Linear layers for few rows on the tensor cores of NVIDIA's GPUs, in the half types.
+
+The arithmetic would be little for other units, too, but here a thread needs so few instructions
+that it can ask for all of its weights before it uses the first. The warps of a block share out the
+depth. A product takes 16 columns (the instruction's rows) and up to 8 rows (its columns), and 16
+inputs; which 16 does not matter as long as both sides take the same, so each thread takes
+neighbouring ones. Source: PTX ISA, fragments of mma.m16n8k16.
+
+Where the inputs are to be normalised first, every block does so itself, while its weights are on
+their way: that costs less than a kernel of its own.
+"""
+
+from max.gpu import barrier, thread_idx
+from max.gpu.compute.mma import mma
+from max.gpu.primitives import warp
+from std.math import ceildiv, sqrt
+
+from ...common.views import FloatView, View
+from ..block import load, shared
+from ..launch import Kernel
+from ..norm import EPSILON
+from .epilogue import Epilogue
+from .few_rows import inputs_per_load
+
+
+@fieldwise_init
+struct TensorCoresKernel[
+    dtype: DType,
+    kept: DType,
+    result: DType,
+    activate: Bool,
+    biased: Bool,
+    added: Bool,
+    normed: Int = 0,
+](Kernel):
+    """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows.
+
+    With `normed`, which is the depth, `x` is not read, but is the layer normalisation of `stream`.
+    """
+
+    comptime warps = 8
+    comptime threads = 32 * Self.warps
+    comptime columns_per_block = 16
+    comptime rows_per_block = 8
+    comptime loads_ahead = 5
+    """Vectors of a column that a thread asks for at once: those of a block's threads are 1280
+    inputs."""
+
+    var x: View[Self.dtype]
+    var stream: FloatView
+    var gamma: FloatView
+    var beta: FloatView
+    var weight: View[Self.kept]
+    var epilogue: Epilogue[Self.kept, Self.result, Self.activate, Self.biased, Self.added]
+    var rows: Int
+    var depth: Int
+
+    @always_inline
+    def __call__(self, block: Int):
+        comptime WARPS = Self.warps
+        comptime AHEAD = Self.loads_ahead
+        comptime VECTOR = inputs_per_load[Self.kept]()
+        comptime CHUNK = 4 * VECTOR
+        comptime HALVES = VECTOR // 8
+        comptime PASS = WARPS * CHUNK * AHEAD
+        comptime STRIDE = Self.normed + 32  # rows that are read together begin in different banks
+        comptime COLUMNS = Self.columns_per_block
+        comptime TOTALS = Self.rows_per_block * COLUMNS
+        var thread = Int(thread_idx.x)
+        var own_warp = thread // 32
+        var group = thread % 32 // 4
+        var member = thread % 4
+        # Blocks that read the same weights are neighbours: one brings them to the cache for all.
+        var parts = ceildiv(self.rows, Self.rows_per_block)
+        var first_column = block // parts * COLUMNS
+        var first_row = block % parts * Self.rows_per_block
+        # What is beyond the last row or column repeats it, and is not written.
+        var last_column = self.epilogue.columns - 1
+        var last_row = self.rows - 1
+        var upper = self.weight.slice(
+            min(first_column + group, last_column) * self.depth, self.depth
+        )
+        var lower = self.weight.slice(
+            min(first_column + group + 8, last_column) * self.depth, self.depth
+        )
+        var own = self.x.offset(min(first_row + group, last_row) * self.depth)
+        var norms = shared[Self.rows_per_block * STRIDE if Self.normed else 1, Self.dtype]()
+        comptime if Self.normed:
+            own = norms.offset(group * STRIDE)
+        var zeros = shared[32]()
+        if thread < 32:
+            zeros[thread] = 0
+        var sums = SIMD[DType.float32, 4](0)
+        for number in range(ceildiv(self.depth, PASS)):
+            var start = number * PASS + own_warp * CHUNK + member * VECTOR
+            var uppers = Array[SIMD[Self.kept, VECTOR], AHEAD](fill=0)
+            var lowers = Array[SIMD[Self.kept, VECTOR], AHEAD](fill=0)
+            var inputs = Array[SIMD[Self.dtype, 8], AHEAD * HALVES](fill=0)
+            comptime for i in range(AHEAD):
+                var k = start + i * WARPS * CHUNK
+                if k < self.depth:
+                    uppers[i] = load[VECTOR](upper, k)
+                    lowers[i] = load[VECTOR](lower, k)
+                    comptime if not Self.normed:
+                        comptime for h in range(HALVES):
+                            inputs[i * HALVES + h] = load[8](own, k + 8 * h)
+            comptime if Self.normed:
+                if number == 0:
+                    var row = min(first_row + own_warp, last_row)
+                    normalize[Self.normed](
+                        self.stream.slice(row * Self.normed, Self.normed),
+                        self.gamma,
+                        self.beta,
+                        norms.offset(own_warp * STRIDE),
+                        thread % 32,
+                    )
+            # What is loaded after a barrier is needed for the first product: else the compiler asks
+            # for each vector of the weights where it is used.
+            barrier()
+            sums += zeros[thread % 32]
+            comptime if Self.normed:
+                comptime for i in range(AHEAD):
+                    var k = start + i * WARPS * CHUNK
+                    if k < self.depth:
+                        comptime for h in range(HALVES):
+                            inputs[i * HALVES + h] = load[8](own, k + 8 * h)
+            comptime for i in range(AHEAD):
+                comptime for j in range(VECTOR // 4):
+                    var high = uppers[i].slice[4, offset=4 * j]().cast[Self.dtype]()
+                    var low = lowers[i].slice[4, offset=4 * j]().cast[Self.dtype]()
+                    var first = high.slice[2, offset=0]().join(low.slice[2, offset=0]())
+                    var second = high.slice[2, offset=2]().join(low.slice[2, offset=2]())
+                    var right = inputs[i * HALVES + j // 2].slice[4, offset=4 * (j % 2)]()
+                    var before = sums
+                    mma(sums, first.join(second), right, before)
+        var totals = shared[WARPS * TOTALS]()
+        comptime for i in range(4):
+            var row = 2 * member + i % 2
+            var column = group + i // 2 * 8
+            totals[own_warp * TOTALS + row * COLUMNS + column] = sums[i]
+        barrier()
+        if thread < TOTALS:
+            var row = first_row + thread // COLUMNS
+            var column = first_column + thread % COLUMNS
+            if row <= last_row and column <= last_column:
+                var total = Float32(0)
+                comptime for i in range(WARPS):
+                    total += totals[i * TOTALS + thread]
+                self.epilogue.store(total, row, column)
+
+
+@always_inline
+def normalize[
+    width: Int, dtype: DType
+](x: FloatView, gamma: FloatView, beta: FloatView, y: View[dtype], lane: Int):
+    """Layer normalisation of a row by a warp."""
+    comptime VECTOR = 4
+    comptime count = ceildiv(width, 32 * VECTOR)
+    var own = Array[SIMD[DType.float32, VECTOR], count](fill=0)
+    var total = Float32(0)
+    comptime for i in range(count):
+        var k = (i * 32 + lane) * VECTOR
+        if k < width:
+            own[i] = load[VECTOR](x, k)
+    comptime for i in range(count):
+        total += own[i].reduce_add()
+    var mean = warp.sum(total) / Float32(width)
+    var squares = Float32(0)
+    comptime for i in range(count):
+        if (i * 32 + lane) * VECTOR < width:
+            own[i] -= mean
+            squares += (own[i] * own[i]).reduce_add()
+    var factor = 1 / sqrt(warp.sum(squares) / Float32(width) + EPSILON)
+    comptime for i in range(count):
+        var k = (i * 32 + lane) * VECTOR
+        if k < width:
+            var value = own[i] * factor * load[VECTOR](gamma, k) + load[VECTOR](beta, k)
+            y.store[alignment=8](k, value.cast[dtype]())
