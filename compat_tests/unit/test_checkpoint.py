@@ -119,6 +119,29 @@ def test_vocabulary_as_text(end, speck, copy):
     )
 
 
+def test_a_file_is_no_directory(copy):
+    path = copy / "model.bin"
+    with pytest.raises(RuntimeError, match="Unable to open file 'model.bin' in model"):
+        ctranslate2.models.Whisper(str(path))
+    with pytest.raises(RuntimeError, match=f"Unable to open file 'model.bin' in model '{path}'"):
+        load_checkpoint(path)
+
+
+def test_files_in_memory_may_have_the_name_of_a_checkpoint(speck, tmp_path):
+    (tmp_path / "x.pt").touch()
+    files = {path.name: path.read_bytes() for path in speck.iterdir()}
+    same(load_checkpoint(tmp_path / "x.pt", files), load_checkpoint(speck))
+
+
+def test_heads_that_are_not_stated_are_eight(tmp_path):
+    model = make_model(tmp_path, "one-head")
+    for side in (b"encoder", b"decoder"):
+        replaced(side + b"/num_heads", side + b"/num_headx")(model)
+    ctranslate2.models.Whisper(str(model))
+    dimensions = load_checkpoint(model).dimensions
+    assert (dimensions.n_audio_head, dimensions.n_text_head) == (8, 8)
+
+
 def string(text):
     return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 

@@ -150,7 +150,7 @@ class Measuring:
         if self.problem:
             return Transcription(problem=self.problem)
         looks = [Sample(1.0, 1 << 20, 0.5)]
-        return Transcription("said", seconds=[1.0], first_text=[0.5], samples=[looks])
+        return Transcription("gesägt", seconds=[1.0], first_text=[0.5], samples=[looks])
 
 
 @pytest.fixture
@@ -210,11 +210,12 @@ def test_reports_are_written(folder: Path, measuring: Measuring) -> None:
     assert invoke("compare", "a.wav", *BOTH, "--html", "x.html", "--json", "x.json").exit_code == 0
     assert "<html" in Path("x.html").read_text()
     assert Path("x.json").read_text().endswith("}\n")
+    assert "gesägt" in Path("x.json").read_text(encoding="utf-8"), "for people to read"
     data = json.loads(Path("x.json").read_text())
     printed = CliRunner().invoke(main, ["compare", "a.wav", *BOTH, "--json", "-"]).stdout
     for one in (data, json.loads(printed)):
         assert (one["model"], one["compared_with"]) == ("tiny.en", OURS.label)
-        assert [side["text"] for side in one["recordings"][0]["sides"]] == ["said", "said"]
+        assert [side["text"] for side in one["recordings"][0]["sides"]] == ["gesägt"] * 2
     done = invoke("compare", "a.wav", *BOTH, "--json", "absent/x.json")
     assert done.exit_code == 1
     assert "the report cannot be written" in done.stderr
@@ -239,6 +240,13 @@ def test_the_status_tells_whether_all_was_compared(folder: Path, measuring: Meas
     measuring.problem = "it failed"
     done = invoke("compare", "a.wav", *BOTH)
     assert (done.exit_code, "it failed" in done.stdout) == (1, True)
+
+
+def test_many_recordings(folder: Path, measuring: Measuring) -> None:
+    for number in range(300):
+        write_wav(folder / f"{number}.mp3", np.zeros(16, np.float32))
+    assert invoke("compare", "*.mp3", *BOTH).exit_code == 0
+    assert len(measuring.asked["recordings"]) == 300
 
 
 def test_a_transcript_for_each_recording(folder: Path, measuring: Measuring) -> None:

@@ -124,6 +124,11 @@ def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
     assert state.take_ahead([7, 8]) is found
 
 
+def test_a_step_is_no_other_than_itself() -> None:
+    state = state_of([0])
+    assert step_of(state, 1) != step_of(state, 1)
+
+
 # Several requests
 
 
@@ -146,6 +151,8 @@ def test_requests_go_on_together_as_far_as_each_may() -> None:
     assert (found.steps, found.eot, found.timed, found.summed) == (5, 3, True, True)
     assert found.remaining.tolist() == [0, 30]
     assert found.last_timestamps.tolist() == [[0, 1], [2, 3], [30, 31], [32, 33]]
+    alone = joined_lookahead(steps[:1])
+    assert (alone.steps, alone.eot, alone.timed, alone.summed) == (8, 3, True, True)
     two.advance(CONTEXT - 2)  # two positions are left after that of the step itself
     assert joined_lookahead(steps).steps == 3
 

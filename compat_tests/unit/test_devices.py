@@ -47,6 +47,7 @@ def test_no_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="driver"):
         devices.resolve_device("gpu")
     assert devices.resolve_device("auto") == "cpu"
+    assert devices.gpu_refusal() == ""
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ def test_auto_does_without_a_driver_that_refuses(caplog: pytest.LogCaptureFixtur
     devices._tell.cache_clear()
     assert [devices.resolve_device("auto") for _ in range(2)] == ["cpu", "cpu"]
     (record,) = caplog.records
+    assert "the GPU 0 cannot be used" in record.getMessage()
     assert "insufficient" in record.getMessage()
     assert "the CPU is used instead" in record.getMessage()
 

@@ -28,6 +28,7 @@ from compat_tests.support.miniature_formats import (
 from compat_tests.support.miniature_formats import split as separated
 from whisper_max_backend.engine.checkpoint import name_tables
 from whisper_max_backend.engine.checkpoint.files import Lazy
+from whisper_max_backend.engine.checkpoint.huggingface import small_number, token_count
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 
 ARCHITECTURE = ARCHITECTURES["small-heads"]
@@ -264,3 +265,20 @@ def test_no_damage_escapes(data, pieces):
         return
     with np.errstate(all="ignore"):
         assert all(dense(checkpoint.weights, weight).size for weight in checkpoint.weight_names())
+
+
+@pytest.mark.parametrize("value", [0, -1, 1000, 2000, 5.0, "5", True, None])
+def test_what_is_no_small_number(value):
+    assert [small_number({"n": n}, "n", "x.json") for n in (1, 2, 999)] == [1, 2, 999]
+    with pytest.raises(RuntimeError, match="File x.json should have a small number as 'n', not"):
+        small_number({"n": value}, "n", "x.json")
+
+
+def test_most_tokens():
+    name = "decoder/embeddings/weight"
+    assert token_count({}, "x") == 0
+    assert token_count({name: np.zeros((1 << 20, 1), np.int8)}, "x") == 1 << 20
+    for shape in (((1 << 20) + 1, 1), (0, 4), (4, 0), (4,), (4, 4, 4)):
+        with pytest.raises(RuntimeError, match="File x has token embeddings of the shape"):
+            token_count({name: np.zeros(shape, np.int8)}, "x")
+    assert token_count({name: np.zeros((1, (1 << 20) + 1), np.int8)}, "x") == 1

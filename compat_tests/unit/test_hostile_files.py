@@ -326,12 +326,12 @@ def test_large_texts(name, copy):
 @pytest.mark.parametrize(
     ("size", "value"),
     [
-        ("n_mels", 2000),
-        ("n_audio_ctx", 20_000),
-        ("n_text_ctx", 5_000),
-        ("n_text_layer", 300),
-        ("n_audio_layer", 300),
-        ("n_vocab", 1_100_000),
+        ("n_mels", 1025),
+        ("n_audio_ctx", 16_385),
+        ("n_text_ctx", 4_097),
+        ("n_text_layer", 257),
+        ("n_audio_layer", 257),
+        ("n_vocab", 1_048_577),
     ],
 )
 def test_sizes_beyond_any_model(size, value, copy):

@@ -223,6 +223,32 @@ def test_empty_hypotheses(one_model: DecodingCase, length_penalty: float, beam_s
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
+def test_a_text_longer_than_whispers(one_model: DecodingCase, beam_size: int) -> None:
+    """224 tokens are half of Whisper's context; a search stops where it is told to."""
+    eot, length = one_model.ids["<|endoftext|>"], 300
+    state = one_model.decoder.start(one_model.encoded[:1], FixedRules(np.array([eot], np.int32)))
+    options = DecodingOptions(beam_size=beam_size, max_length=length)
+    prompts = [one_model.prompt()]
+    (found,) = decode(one_model.decoder, state, prompts, eot, options, make_rules())
+    assert [len(sequence) for sequence in found.sequences] == [length + len(prompts[0]) - 4]
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
+@pytest.mark.parametrize("text", [(), (40, 50)])
+def test_the_first_id_can_be_watched(
+    one_model: DecodingCase, beam_size: int, text: tuple[int, ...]
+) -> None:
+    state = one_model.decoder.start(one_model.encoded[:1], FixedRules())
+    start = one_model.ids["<|startoftranscript|>"]
+    options = DecodingOptions(beam_size=beam_size, max_length=4)
+    arguments = (one_model.decoder, state, [[start, *text]], 1, options, make_rules())
+    (found,) = decode(*arguments, watch=0)
+    alone = one_model.decoder.start(one_model.encoded[:1], FixedRules())
+    one_model.decoder.prefill(alone, np.array([[start]], np.int32))
+    assert found.watched == pytest.approx(one_model.decoder.prefill_probability(alone, 0, 0)[0])
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
 def test_a_single_token_that_ends(one_model: DecodingCase, beam_size: int) -> None:
     """Nothing is left, and its score is divided by no length, too."""
     eot = one_model.ids["<|endoftext|>"]
@@ -377,6 +403,13 @@ def test_options_at_the_limit(options: dict[str, Any]) -> None:
     SearchOptions(**options).validate(10)
 
 
+@pytest.mark.parametrize("options", [{"beam_size": 2}, {"beam_size": 1, "sampling_topk": 4}])
+def test_options_beyond_a_small_vocabulary(options: dict[str, Any]) -> None:
+    DecodingOptions(**options).validate(4)
+    with pytest.raises(ValueError, match=list(options)[-1]):
+        DecodingOptions(**options).validate(3)
+
+
 def test_defaults_are_those_of_generate() -> None:
     signature = str(ctranslate2.models.Whisper.generate.__doc__).splitlines()[0]
     for name, default in vars(SearchOptions()).items():
@@ -394,9 +427,11 @@ class Eager(NumpyDecoder):
     def __init__(self, model: DecodingCase) -> None:
         super().__init__(model.decoder.weights, model.ids["<|endoftext|>"], model.ids["<|0.00|>"])
         self.asked: list[Lookahead | None] = []
+        self.candidates: set[int] = set()
 
     def step(self, state: NumpyState, request: StepRequest) -> Candidates:
         self.asked.append(request.lookahead)
+        self.candidates.add(request.candidates)
         return super().step(state, request)
 
 
@@ -423,6 +458,8 @@ def test_how_far_a_decoder_may_go_on(
     steps = [ahead.steps if ahead else 1 for ahead in eager.asked[1:]]
     assert steps == [min(8, left) for left in range(len(steps), 0, -1)]
     assert len(steps) == 18
+    beam_size = options["beam_size"]
+    assert eager.candidates == {2 * beam_size if beam_size > 1 else 1}, "no more than are used"
     for ahead in eager.asked[1:-1]:
         assert ahead is not None
         assert ahead.remaining.tolist() == [remaining] * 2

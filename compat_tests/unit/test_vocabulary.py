@@ -67,3 +67,27 @@ def test_end_of_text_is_added_where_it_is_absent():
 def test_invalid_id(index):
     with pytest.raises(ValueError, match=rf"Invalid token ID {index}: .* between 0 and 3"):
         Vocabulary(["a", "b", "c", "<|endoftext|>"]).to_token(index)
+
+
+def test_equal_tokens_make_equal_vocabularies():
+    tokens = vocabulary_tokens(ARCHITECTURES["one-head"])
+    vocabulary = Vocabulary(tokens)
+    assert vocabulary == Vocabulary(list(tokens))
+    assert vocabulary != Vocabulary(tokens[:-1])
+    assert vocabulary != tokens
+
+
+def test_representation():
+    for name, kind in (("one-head", "multilingual"), ("english", "English-only")):
+        tokens = vocabulary_tokens(ARCHITECTURES[name])
+        assert repr(Vocabulary(tokens)) == f"Vocabulary({kind}, {len(tokens)} tokens, 99 languages)"
+
+
+@pytest.mark.parametrize("lacking", ["<|startoftranscript|>", "<|nospeech|>", "<|notimestamps|>"])
+def test_what_decoding_cannot_do_without(lacking):
+    tokens = vocabulary_tokens(ARCHITECTURES["one-head"])
+    assert Vocabulary(tokens).missing() == []
+    assert Vocabulary([token for token in tokens if token != lacking]).missing() == [lacking]
+    first = tokens.index("<|startoftranscript|>")
+    tokens[first], tokens[first + 106] = tokens[first + 106], tokens[first]
+    assert Vocabulary(tokens).missing() == ["tokens in Whisper's order"]
