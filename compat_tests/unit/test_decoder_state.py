@@ -12,6 +12,7 @@ from max.driver import Buffer
 
 from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
+from whisper_max_backend.engine.state.decoder import Decoder
 from whisper_max_backend.engine.state.decoder_state import DecoderState, StepAhead
 from whisper_max_backend.engine.state.kv_cache import KVAllocation, KVBuffers
 from whisper_max_backend.engine.state.step_batch import (
@@ -235,3 +236,21 @@ def test_each_request_gets_what_it_asked_for(
             np.testing.assert_array_equal(own_watched, probabilities[rows[number]])
         else:
             assert own_watched is None
+
+
+def test_a_plain_request_gets_candidates_alone() -> None:
+    step = step_of(state_of([0, 1], [0, 0]), 2)
+    logits = np.zeros((1, 2, VOCABULARY), np.float32)
+    probabilities = np.zeros(2, np.float32)
+    (found,) = split_candidates(
+        [step], numbered(1), Buffer.from_numpy(probabilities), Buffer.from_numpy(logits)
+    )
+    assert found.logits is None
+    assert found.watched is None
+    assert_items(found, numbered(1), slice(0, 1))
+
+
+def test_what_a_decoder_of_a_device_has_to_bring() -> None:
+    assert Decoder.__abstractmethods__ == {
+        *("prefill", "kind", "step_together", "align", "_fill_cross_kv", "_probabilities")
+    }
