@@ -5,6 +5,7 @@ Ids 0-9 are text, 10 is <|endoftext|>, 11-13 are other special tokens and 14-25 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,14 @@ tokens = st.integers(0, END - 1)
 histories = st.lists(st.sampled_from([0, 1, 2, EOT, 14, 15, 18, 25]), max_size=14)
 
 
+SHORT = [
+    list(history)
+    for length in range(5)
+    for history in itertools.product((1, EOT, FIRST, FIRST + 1), repeat=length)
+]
+"""Every text of so few tokens."""
+
+
 def verdict_of(rule: Rule, history: Sequence[int], begin: int = 0) -> Verdict:
     verdict = Verdict()
     rule(list(history), begin, verdict)
@@ -59,8 +68,7 @@ def test_repetition_penalty_names_every_past_id_once(history: list[int]) -> None
     assert set(penalized) == set(history)
 
 
-@given(histories, st.integers(1, 5))
-def test_no_ngram_comes_twice(history: list[int], size: int) -> None:
+def assert_no_ngram_comes_twice(history: list[int], size: int) -> None:
     def repeats(token: int) -> bool:
         grown = [*history, token]
         past = [history[i : i + size] for i in range(len(history) - size + 1)]
@@ -68,6 +76,17 @@ def test_no_ngram_comes_twice(history: list[int], size: int) -> None:
 
     expected = {token for token in VOCABULARY if repeats(token)}
     assert banned_by(NoRepeatNgram(size), history) == expected
+
+
+@given(histories, st.integers(1, 5))
+def test_no_ngram_comes_twice(history: list[int], size: int) -> None:
+    assert_no_ngram_comes_twice(history, size)
+
+
+@pytest.mark.parametrize("size", range(1, 5))
+def test_no_ngram_comes_twice_in_a_short_text(size: int) -> None:
+    for history in SHORT:
+        assert_no_ngram_comes_twice(history, size)
 
 
 @given(histories_with_prefix(), st.lists(tokens, max_size=4))
@@ -100,21 +119,26 @@ def timestamps_as_specified(history: list[int], begin: int, max_initial: int) ->
     return {t for t in VOCABULARY if is_time(t) and times and t <= times[-1]}
 
 
-@given(histories_with_prefix(), st.integers(0, END))
-def test_timestamps(case: tuple[list[int], int], max_initial: int) -> None:
-    history, begin = case
+def assert_timestamps(history: list[int], begin: int, max_initial: int) -> None:
     rule = Timestamps(EOT, FIRST, END, max_initial)
     expected = timestamps_as_specified(history, begin, max_initial)
     assert banned_by(rule, history, begin) == expected
-
-
-@given(histories_with_prefix())
-def test_timestamps_are_weighed_unless_a_pair_was_completed(case: tuple[list[int], int]) -> None:
-    history, begin = case
     sampled = history[begin:]
     pair = len(sampled) > 0 and is_time(sampled[-1]) and all(map(is_time, sampled[-2:]))
     verdict = verdict_of(TIMES, history, begin)
-    assert verdict.check_timestamps == (len(sampled) > 0 and not pair)
+    assert verdict.check_timestamps == (len(sampled) > 0 and not pair), "weighed unless paired"
+
+
+@given(histories_with_prefix(), st.integers(0, END))
+def test_timestamps(case: tuple[list[int], int], max_initial: int) -> None:
+    assert_timestamps(*case, max_initial)
+
+
+@pytest.mark.parametrize("max_initial", [0, 3, END - FIRST - 2, END - FIRST - 1, END])
+def test_timestamps_of_a_short_text(max_initial: int) -> None:
+    for history in SHORT:
+        for begin in range(len(history) + 2):
+            assert_timestamps(history, begin, max_initial)
 
 
 @pytest.mark.parametrize(
