@@ -166,7 +166,7 @@ def test_features_without_a_batch(pair: tuple[Whisper, Any], shape: tuple[int, .
         pair[0].detect_language(array(*shape))
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int8])
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, "S2"])
 def test_feature_types(pair: tuple[Whisper, Any], dtype: Any):
     ours, reference = pair
     features = array(1, 80, 100, dtype=dtype)

@@ -120,11 +120,18 @@ FULL = Capabilities(int8=True, int16=False, float16=True, bfloat16=True)
         ("default", "int8_float16", Capabilities(float16=True), "float16"),
         ("default", "int8_bfloat16", Capabilities(bfloat16=True), "bfloat16"),
         ("default", "int8_bfloat16", Capabilities(), "float32"),
+        ("default", "int8_float16", Capabilities(), "float32"),
+        ("default", "int8_float16", Capabilities(int16=True), "int16"),
     ],
 )
 def test_rules_on_a_gpu(requested: str, saved: str, able: Capabilities, expected: str):
     """As src/types.cc gives them: no GPU is at hand to ask."""
     assert resolve(requested, saved, able, "cuda") == expected
+
+
+@pytest.mark.parametrize("saved", [name for name in SAVED if name != "int16"])
+def test_a_gpu_has_the_type_of_every_other_file(saved: str):
+    assert select("default", saved, "cuda", "cuda").resolved == saved
 
 
 @pytest.mark.parametrize(
