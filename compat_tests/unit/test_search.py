@@ -227,9 +227,9 @@ def test_a_text_longer_than_whispers(one_model: DecodingCase, beam_size: int) ->
     """224 tokens are half of Whisper's context; a search stops where it is told to."""
     eot, length = one_model.ids["<|endoftext|>"], 300
     state = one_model.decoder.start(one_model.encoded[:1], FixedRules(np.array([eot], np.int32)))
-    options = DecodingOptions(beam_size=beam_size, max_length=length)
+    options = SearchOptions(beam_size=beam_size, max_length=length)
     prompts = [one_model.prompt()]
-    (found,) = decode(one_model.decoder, state, prompts, eot, options, make_rules())
+    (found,) = run_search(one_model.decoder, state, prompts, eot, options, make_rules())
     assert [len(sequence) for sequence in found.sequences] == [length + len(prompts[0]) - 4]
 
 
@@ -240,9 +240,9 @@ def test_the_first_id_can_be_watched(
 ) -> None:
     state = one_model.decoder.start(one_model.encoded[:1], FixedRules())
     start = one_model.ids["<|startoftranscript|>"]
-    options = DecodingOptions(beam_size=beam_size, max_length=4)
+    options = SearchOptions(beam_size=beam_size, max_length=4)
     arguments = (one_model.decoder, state, [[start, *text]], 1, options, make_rules())
-    (found,) = decode(*arguments, watch=0)
+    (found,) = run_search(*arguments, watch=0)
     alone = one_model.decoder.start(one_model.encoded[:1], FixedRules())
     one_model.decoder.prefill(alone, np.array([[start]], np.int32))
     assert found.watched == pytest.approx(one_model.decoder.prefill_probability(alone, 0, 0)[0])
@@ -405,9 +405,9 @@ def test_options_at_the_limit(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [{"beam_size": 2}, {"beam_size": 1, "sampling_topk": 4}])
 def test_options_beyond_a_small_vocabulary(options: dict[str, Any]) -> None:
-    DecodingOptions(**options).validate(4)
+    SearchOptions(**options).validate(4)
     with pytest.raises(ValueError, match=list(options)[-1]):
-        DecodingOptions(**options).validate(3)
+        SearchOptions(**options).validate(3)
 
 
 def test_defaults_are_those_of_generate() -> None:
