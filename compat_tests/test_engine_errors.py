@@ -14,6 +14,7 @@ import ctranslate2
 import numpy as np
 import pytest
 
+from compat_tests.support.errors import raised
 from compat_tests.support.miniature import make_model
 from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features, storage
 from whisper_max_backend.engine.api import devices
@@ -42,12 +43,6 @@ def pair(directory: Path) -> tuple[Whisper, Any]:
 @pytest.fixture(scope="module")
 def english(tmp_path_factory: pytest.TempPathFactory) -> tuple[Whisper, Any]:
     return both(make_model(tmp_path_factory.mktemp("small-heads"), "small-heads"))
-
-
-def raised(call: Callable[[], Any]) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 (which one is the question)
-        call()
-    return caught.value
 
 
 def compare(ours: Callable[[], Any], reference: Callable[[], Any], start: int = 0) -> Exception:
