@@ -16,12 +16,12 @@ from compat_tests.support import miniature
 from compat_tests.support.compare import Transcription, assert_same
 from compat_tests.support.device_engine import DeviceWhisper
 from compat_tests.support.models import model_directory, reference_transcription, subject
+from compat_tests.support.numpy_runtime import storage
 from compat_tests.support.recordings import load
 from compat_tests.test_engine_parity import (  # noqa: F401
     Engines,
     assert_same_results,
     make_engines,
-    storage,
     test_align,
     test_align_nothing,
     test_batch_with_timestamps,

@@ -19,6 +19,7 @@ from compat_tests.support.miniature import (
     vocabulary_tokens,
 )
 from compat_tests.support.models import engine_class
+from compat_tests.support.numpy_runtime import storage
 from compat_tests.support.randomness import rng
 
 pytestmark = pytest.mark.slow
@@ -71,10 +72,6 @@ class Engines:
             self.reference.generate(storage(features), prompts, **options),
             self.ours.generate(storage(features), prompts, **options),
         ]
-
-
-def storage(features: np.ndarray) -> ctranslate2.StorageView:
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
 
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))

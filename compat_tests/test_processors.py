@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import faster_whisper
 import pytest
 
+from compat_tests.support.commands import find_command
 from compat_tests.support.miniature import make_model
 from compat_tests.support.models import model_directory, reference_transcription
 from compat_tests.support.recordings import audio_file
@@ -56,13 +56,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def emulator() -> str:
-    found = shutil.which("qemu-x86_64")
-    if found is None:
-        reason = "there is no qemu-x86_64: install one, e.g. apt-get install qemu-user"
-        if REQUIRED:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return find_command("qemu-x86_64", package="qemu-user", required=REQUIRED)
 
 
 @pytest.fixture(scope="module")

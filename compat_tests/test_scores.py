@@ -10,7 +10,7 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from compat_tests.support.float64_network import Network
+from compat_tests.support.float64_network import Network, log_softmax
 from compat_tests.support.models import engine_class, model_directory
 from compat_tests.support.numpy_decoder import NumpyDecoder
 from compat_tests.support.recordings import load
@@ -93,12 +93,6 @@ class Case:
         logits = self.network.decode(row, self.encoded)[0, len(start) : -1, : vocabulary.eot]
         result: np.ndarray = np.exp(log_softmax(logits))[np.arange(len(text)), text]
         return result
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(axis=-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
 
 
 @pytest.fixture(scope="module", params=[("tiny.en", "jfk"), ("base", "austen")], ids="-".join)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 import wave
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from compat_tests.demo.serving import running
+from compat_tests.support.commands import find_command
 from compat_tests.support.recordings import audio_file
 
 REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
@@ -31,13 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "there is no Chromium: install one, e.g. apt-get install chromium"
-        if REQUIRED:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return find_command("chromium", "chromium-browser", package="chromium", required=REQUIRED)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Comparison of two transcriptions: tokens exactly, probabilities and word times closely."""
+"""Comparison of two transcriptions (probabilities and word times closely) or checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from whisper_max_backend.engine.checkpoint.load import Checkpoint
 
 PROBABILITY = 1e-3  # absolute, also for average log probabilities
 WORD_TIME = 0.02  # seconds: one position of the encoder
@@ -159,3 +163,15 @@ def assert_same(expected: Transcription, actual: Transcription, what: str) -> No
         more = f"\n  and {len(found) - 4} more" if len(found) > 4 else ""
         lines = "".join(f"\n  {difference}" for difference in found[:4])
         raise AssertionError(f"unlike the reference ({what}):{lines}{more}")
+
+
+def assert_same_checkpoint(left: Checkpoint, right: Checkpoint) -> None:
+    """Two checkpoints agree in everything, the weights' types and order included."""
+    assert left.dimensions == right.dimensions
+    assert left.vocabulary == right.vocabulary
+    assert left.config == right.config
+    assert left.dtype == right.dtype
+    assert list(left.weights) == list(right.weights)
+    for name in left.weights:
+        assert left.weights[name].dtype == right.weights[name].dtype
+        np.testing.assert_array_equal(left.weights[name], right.weights[name])

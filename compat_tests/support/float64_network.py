@@ -31,6 +31,13 @@ def random_checkpoint(dimensions: Dimensions, dtype: str = "float32") -> Checkpo
     return Checkpoint(dimensions, weights, cast(Vocabulary, None), {}, dtype)
 
 
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = x - x.max(axis=-1, keepdims=True)
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
 class Network:
     """The encoder and the decoder over whole sequences, without caches."""
 

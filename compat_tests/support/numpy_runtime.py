@@ -103,7 +103,7 @@ def random_features(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float
 
 def storage(array: Array) -> ctranslate2.StorageView:
     """An array as the reference takes it."""
-    return ctranslate2.StorageView.from_array(array)
+    return ctranslate2.StorageView.from_array(np.asarray(array, order="C"))
 
 
 def both(directory: Path, **options: Any) -> tuple[Whisper, ctranslate2.models.Whisper]:

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat_tests.support.compare import assert_same_checkpoint
+from compat_tests.support.hostile_files import string
 from compat_tests.support.miniature import (
     ARCHITECTURES,
     SPECK,
@@ -91,20 +93,10 @@ def copy(speck, tmp_path):
     return shutil.copytree(speck, tmp_path / "model")
 
 
-def same(left, right):
-    assert left.dimensions == right.dimensions
-    assert left.vocabulary == right.vocabulary
-    assert left.config == right.config
-    assert left.dtype == right.dtype
-    assert list(left.weights) == list(right.weights)
-    for name in left.weights:
-        np.testing.assert_array_equal(left.weights[name], right.weights[name])
-
-
 @pytest.mark.parametrize("wrap", [bytes, io.BytesIO])
 def test_files_in_memory(wrap, speck):
     files = {path.name: wrap(path.read_bytes()) for path in speck.iterdir()}
-    same(load_checkpoint("name", files), load_checkpoint(speck))
+    assert_same_checkpoint(load_checkpoint("name", files), load_checkpoint(speck))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -112,7 +104,7 @@ def test_vocabulary_as_text(end, speck, copy):
     tokens = json.loads((copy / "vocabulary.json").read_text())
     (copy / "vocabulary.json").unlink()
     (copy / "vocabulary.txt").write_bytes("".join(token + end for token in tokens).encode())
-    same(load_checkpoint(copy), load_checkpoint(speck))
+    assert_same_checkpoint(load_checkpoint(copy), load_checkpoint(speck))
     assert (
         ctranslate2.models.Whisper(str(copy)).num_languages
         == load_checkpoint(copy).vocabulary.num_languages
@@ -130,7 +122,7 @@ def test_a_file_is_no_directory(copy):
 def test_files_in_memory_may_have_the_name_of_a_checkpoint(speck, tmp_path):
     (tmp_path / "x.pt").touch()
     files = {path.name: path.read_bytes() for path in speck.iterdir()}
-    same(load_checkpoint(tmp_path / "x.pt", files), load_checkpoint(speck))
+    assert_same_checkpoint(load_checkpoint(tmp_path / "x.pt", files), load_checkpoint(speck))
 
 
 def test_heads_that_are_not_stated_are_eight(tmp_path):
@@ -140,10 +132,6 @@ def test_heads_that_are_not_stated_are_eight(tmp_path):
     ctranslate2.models.Whisper(str(model))
     dimensions = load_checkpoint(model).dimensions
     assert (dimensions.n_audio_head, dimensions.n_text_head) == (8, 8)
-
-
-def string(text):
-    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
 
 def serialized(spec, version):
@@ -181,7 +169,7 @@ def test_older_versions(version, quantization, tmp_path, copy):
     spec = make_spec(SPECK, quantization=quantization)
     (copy / "model.bin").write_bytes(serialized(spec, version))
     ctranslate2.models.Whisper(str(copy))
-    same(load_checkpoint(copy), expected)
+    assert_same_checkpoint(load_checkpoint(copy), expected)
 
 
 def test_int16_without_a_scale(copy):

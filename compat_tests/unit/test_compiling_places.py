@@ -40,6 +40,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run(program: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A Python program in a process of its own."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+
+
 def below(folder: Path, part: Path) -> bool:
     return folder in part.parents
 
@@ -147,10 +153,8 @@ def test_small_limit_on_files_is_as_a_full_disk(place: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
         "print(scratch_folder())"
     )
-    environment = {**os.environ, "TMPDIR": str(place / "temporary")}
-    child = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
+    child = run(program, TMPDIR=str(place / "temporary"))
+    assert child.returncode == 0, child.stderr
     assert below(place / "temporary", Path(child.stdout.strip()))
     assert "cannot be kept" in child.stderr
     assert os.listdir(place / "temporary") == []  # removed at the exit
@@ -179,10 +183,7 @@ def test_a_killed_process_leaves_nothing_among_the_temporary_files(
         "print(scratch_folder(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    environment = {**os.environ, "TMPDIR": str(place / "temporary")}
-    child = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
-    )
+    child = run(program, TMPDIR=str(place / "temporary"))
     assert child.returncode == -signal.SIGKILL
     left = Path(child.stdout.strip())
     assert left.parent == place / "temporary"
@@ -203,7 +204,8 @@ def test_a_forked_process_has_a_folder_of_its_own(place: Path) -> None:
         "assert os.waitpid(child, 0)[1] == 0\n"
         "assert [path.name for path in mine.parent.iterdir()] == [mine.name]\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    child = run(program)
+    assert child.returncode == 0, child.stderr
     assert os.listdir(place / "cache") == []
 
 
@@ -330,12 +332,8 @@ FORBIDDEN = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="MemoryDenyWriteExecute is Linux's")
 def test_process_that_may_not_make_memory_executable() -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORBIDDEN), str(model_directory("tiny.en"))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    program = textwrap.dedent(FORBIDDEN)
+    child = run(program, model_directory("tiny.en"), PYTHONPATH=str(ROOT))
     assert child.returncode == 0, child.stderr
     if "PR_SET_MDWE" in child.stdout.splitlines()[0] and child.stdout.count("\n") == 1:
         pytest.skip(child.stdout.strip())

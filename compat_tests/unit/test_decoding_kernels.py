@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from compat_tests.support.float64_network import log_softmax
 from compat_tests.support.kernel_graph import Kernels, normal, packed
 from compat_tests.support.randomness import rng
 
@@ -20,11 +21,6 @@ WORST_Z = 5.0
 @pytest.fixture(scope="module")
 def kernels() -> Kernels:
     return Kernels(threads=2)
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 NONE = np.zeros(0, int)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support.recordings import load, write_wav
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.meters import Meter, Sample
 from whisper_max_backend.comparison.worker import Heard
@@ -63,14 +62,6 @@ def test_leaving_wakes_the_next() -> None:
 
 
 # Runs
-
-
-@pytest.fixture
-def wav(tmp_path: Path) -> Path:
-    """Two seconds of speech."""
-    path = tmp_path / "speech.wav"
-    write_wav(path, load("jfk")[: 2 * 16_000])
-    return path
 
 
 @pytest.fixture

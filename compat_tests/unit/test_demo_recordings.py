@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from compat_tests.support.recordings import audio_file, load, write_wav
+from compat_tests.support.recordings import audio_file
 from whisper_max_backend.demo import decoding
 from whisper_max_backend.demo.recording import (
     Limits,
@@ -46,14 +46,6 @@ print(json.dumps([said, server, decoder]))
 def read(path: Path, limits: Limits = MINUTE) -> np.ndarray:
     with path.open("rb") as file:
         return read_samples(file, limits)
-
-
-@pytest.fixture
-def wav(tmp_path: Path) -> Path:
-    """Two seconds of speech."""
-    path = tmp_path / "speech.wav"
-    write_wav(path, load("jfk")[: 2 * 16_000])
-    return path
 
 
 def encode(path: Path, codec: str, rate: int, layout: str) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features
+from compat_tests.support.waiting import until
 from whisper_max_backend.engine.whisper import Whisper
 from whisper_max_backend.system.os_threads import thread_ids
 
@@ -75,13 +75,6 @@ def gated(directory: Path) -> Iterator[tuple[Whisper, Gate]]:
     gate = Gate(model)
     yield model, gate
     gate.opened.set()
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_full_queue_blocks_and_is_counted(gated: tuple[Whisper, Gate], features: np.ndarray):

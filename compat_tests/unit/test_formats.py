@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat_tests.support.compare import assert_same_checkpoint
 from compat_tests.support.miniature import (
     ARCHITECTURES,
     SPECK,
@@ -34,27 +35,17 @@ from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 ARCHITECTURE = ARCHITECTURES["small-heads"]
 
 
-def same(left, right):
-    assert left.dimensions == right.dimensions
-    assert left.vocabulary == right.vocabulary
-    assert left.config == right.config
-    assert left.dtype == right.dtype
-    assert list(left.weights) == list(right.weights)
-    for name in left.weights:
-        assert left.weights[name].dtype == right.weights[name].dtype
-        np.testing.assert_array_equal(left.weights[name], right.weights[name])
-        np.testing.assert_array_equal(dense(left.weights, name), dense(right.weights, name))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["small-heads", "one-head"])
 def test_three_formats_of_one_model(name, dtype, tmp_path, monkeypatch):
     architecture = ARCHITECTURES[name]
     expected = load_checkpoint(make_model(tmp_path / "ct2", name, quantization=dtype))
-    same(load_checkpoint(make_hugging_face(tmp_path / "hf", architecture, dtype)), expected)
+    assert_same_checkpoint(
+        load_checkpoint(make_hugging_face(tmp_path / "hf", architecture, dtype)), expected
+    )
     directory = make_openai(tmp_path / "openai", monkeypatch, architecture, dtype)
-    same(load_checkpoint(directory), expected)
-    same(load_checkpoint(directory / "tiny.pt"), expected)
+    assert_same_checkpoint(load_checkpoint(directory), expected)
+    assert_same_checkpoint(load_checkpoint(directory / "tiny.pt"), expected)
 
 
 def test_separating_is_the_reverse_of_fusing(tmp_path):
@@ -71,13 +62,15 @@ def test_separating_is_the_reverse_of_fusing(tmp_path):
 
 def test_shards(tmp_path):
     expected = load_checkpoint(make_hugging_face(tmp_path / "one", ARCHITECTURE))
-    same(load_checkpoint(make_hugging_face(tmp_path / "three", ARCHITECTURE, shards=3)), expected)
+    assert_same_checkpoint(
+        load_checkpoint(make_hugging_face(tmp_path / "three", ARCHITECTURE, shards=3)), expected
+    )
 
 
 def test_files_in_memory(tmp_path):
     directory = make_hugging_face(tmp_path / "hf", ARCHITECTURE)
     files = {path.name: path.read_bytes() for path in directory.iterdir()}
-    same(load_checkpoint("name", files), load_checkpoint(directory))
+    assert_same_checkpoint(load_checkpoint("name", files), load_checkpoint(directory))
 
 
 def test_separate_vocabulary_files(tmp_path):
@@ -90,7 +83,7 @@ def test_separate_vocabulary_files(tmp_path):
     (directory / "tokenizer.json").unlink()
     (directory / "vocab.json").write_text(json.dumps(text))
     (directory / "added_tokens.json").write_text(json.dumps(added))
-    same(load_checkpoint(directory), expected)
+    assert_same_checkpoint(load_checkpoint(directory), expected)
 
 
 def test_settings_from_the_configuration_and_defaults(tmp_path):
@@ -121,7 +114,7 @@ def test_vocabulary_from_tiktoken(tmp_path, monkeypatch):
         for rank, token in enumerate(tokens[: tokens.index("<|endoftext|>")])
     ]
     (directory / "gpt2.tiktoken").write_text("".join(lines))
-    same(load_checkpoint(directory), expected)
+    assert_same_checkpoint(load_checkpoint(directory), expected)
     (directory / "gpt2.tiktoken").write_text("".join(lines[:-1]) + "IQ==\n")
     with pytest.raises(RuntimeError, match=r"gpt2.tiktoken.* is damaged"):
         load_checkpoint(directory)

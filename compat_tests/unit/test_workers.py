@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from compat_tests.support.waiting import until
 from whisper_max_backend.engine.serving.workers import RequestFuture, Workers
 
 pytestmark = pytest.mark.timeout(60)
@@ -30,13 +31,6 @@ class Held:
         self.models.append(model)
         assert self.open.wait(30)
         return model
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
