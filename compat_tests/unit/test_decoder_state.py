@@ -12,6 +12,7 @@ from max.driver import Buffer
 
 from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
+from whisper_max_backend.engine.state.alignment_request import AlignmentRequest
 from whisper_max_backend.engine.state.decoder import Decoder
 from whisper_max_backend.engine.state.decoder_state import DecoderState, StepAhead
 from whisper_max_backend.engine.state.kv_cache import KVAllocation, KVBuffers
@@ -128,6 +129,12 @@ def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
 def test_a_step_is_no_other_than_itself() -> None:
     state = state_of([0])
     assert step_of(state, 1) != step_of(state, 1)
+
+
+def test_alignments_that_are_asked_for_are_no_others_than_themselves() -> None:
+    tokens, ones = np.zeros((1, 3), np.int32), np.ones(1, np.int32)
+    first, second = (AlignmentRequest(tokens, ones, ones, [(0, 0)], 1, 7, 9) for _ in range(2))
+    assert first != second
 
 
 # Several requests

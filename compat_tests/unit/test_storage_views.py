@@ -15,6 +15,7 @@ from max.dtype import DType
 from compat_tests.support.miniature import to_bfloat16
 from compat_tests.support.numpy_runtime import random_features, storage
 from whisper_max_backend.engine.api.arrays import ArrayView, EncoderOutput
+from whisper_max_backend.engine.api.features import as_features
 from whisper_max_backend.engine.checkpoint.bfloat16 import rounded, widened
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -51,6 +52,15 @@ def pairs(values: np.ndarray) -> dict[str, tuple[EncoderOutput, StorageView]]:
 def views(request: pytest.FixtureRequest) -> tuple[EncoderOutput, StorageView]:
     values = random_features((2, 3, 4)) * 100
     return pairs(values)[request.param]
+
+
+def test_as_features_a_view_is_taken_as_it_is_or_widened():
+    view = EncoderOutput(random_features((2, 3, 4)))
+    assert as_features(view) is view
+    for name in ("float16", "bfloat16"):
+        assert as_features(view.to(name)).dtype == DataType.float32
+    with pytest.raises(ValueError, match="Conversion from int8 to float32"):
+        as_features(ArrayView(np.zeros((2, 3, 4), np.int8)))
 
 
 # What a view offers
