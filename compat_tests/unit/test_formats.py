@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from ctranslate2.converters import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,18 @@ def test_three_formats_of_one_model(name, dtype, tmp_path, monkeypatch):
     directory = make_openai(tmp_path / "openai", monkeypatch, architecture, dtype)
     assert_same_checkpoint(load_checkpoint(directory), expected)
     assert_same_checkpoint(load_checkpoint(directory / "tiny.pt"), expected)
+
+
+def test_alignment_heads_of_published_checkpoints(tmp_path, monkeypatch):
+    """They are known by the file's name, as the reference's converter knows them."""
+    directory = make_openai(tmp_path / "openai", monkeypatch, ARCHITECTURE)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    known = transformers._WHISPER_ALIGNMENT_HEADS
+    monkeypatch.setitem(known, "openai/whisper-published", [(0, 0)])
+    checkpoint = (directory / "tiny.pt").rename(directory / "published.pt")
+    assert load_checkpoint(directory).config["alignment_heads"] == [[0, 0]]
+    checkpoint.rename(directory / "unknown.pt")
+    assert load_checkpoint(directory).config["alignment_heads"] == [[1, 0]], "the upper half"
 
 
 def test_separating_is_the_reverse_of_fusing(tmp_path):

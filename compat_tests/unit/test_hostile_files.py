@@ -355,3 +355,26 @@ def test_sizes_beyond_any_model(size, value, copy):
     (model / "model.bin").write_bytes(model_bin(written))
     with pytest.raises(RuntimeError, match=f"'model.bin'.* {size} {value}"):
         load_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ("encoder/conv1/bias", 1),
+        ("encoder/conv1/bias", 2),
+        ("decoder/layer_norm/gamma", 1),
+        ("encoder/conv2/weight", 3),
+        ("decoder/embeddings/weight", 3),
+    ],
+)
+def test_integers_where_there_are_none(changed, code, copy):
+    """Weights may be int8 (1) or int16 (2); nothing is int32 (3)."""
+    model = copy("ct2")
+    bytes_of = {0: 4, 1: 1, 2: 2, 3: 4}
+    written = [variable(f"{side}/num_heads", (), 2, b"\1\0") for side in ("encoder", "decoder")]
+    for name, shape in expected_shapes(load_checkpoint(model).dimensions).items():
+        kind = code if name == changed else 0
+        written.append(variable(name, shape, kind, bytes(bytes_of[kind] * math.prod(shape))))
+    (model / "model.bin").write_bytes(model_bin(written))
+    with pytest.raises(RuntimeError, match=f"Variable {changed} of .*wrong data type int"):
+        load_checkpoint(model)
