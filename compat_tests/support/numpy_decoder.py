@@ -221,11 +221,20 @@ class NumpyDecoder:
 def pick(totals: Array, count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
     """Indices [items, count] of the best totals [items, n], or of sampled ones (Gumbel-max)."""
     if sampling.temperature == 0 or sampling.topk == 1:
-        return np.argsort(-totals, axis=1, kind="stable")[:, :count]
+        return _best(totals, count)
     generator = np.random.default_rng(sampling.seed)
     keys = totals / np.float32(sampling.temperature)
     if sampling.topk:
         beaten = np.argsort(-totals, axis=1, kind="stable")[:, sampling.topk :]
         np.put_along_axis(keys, beaten, -np.inf, axis=1)
-    keys = keys + generator.gumbel(size=totals.shape)
-    return np.argsort(-keys, axis=1, kind="stable")[:, :count]
+    return _best(keys + generator.gumbel(size=totals.shape), count)
+
+
+def _best(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Indices [items, count] of the largest values [items, n], the first of equal ones first."""
+    least = np.partition(values, -count, axis=1)[:, -count]
+    found = []
+    for line, limit in zip(values, least, strict=True):
+        among = np.flatnonzero(line >= limit)
+        found.append(among[np.argsort(-line[among], kind="stable")[:count]])
+    return np.array(found)
