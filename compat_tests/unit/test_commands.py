@@ -20,7 +20,7 @@ from compat_tests.support.recordings import write_wav
 from whisper_max_backend.cli import main
 from whisper_max_backend.cli.run import SITE, VARIABLE
 from whisper_max_backend.comparison.choices import Choice
-from whisper_max_backend.comparison.measure import Side, Transcription
+from whisper_max_backend.comparison.measure import MeasuredSide, Transcription
 from whisper_max_backend.comparison.meters import Sample
 
 STOCK = Choice("ctranslate2", "cpu", "int8")
@@ -138,12 +138,13 @@ class Measuring:
 
     def __call__(
         self, model: str, choices: Any, recordings: Any, options: Any, *, tell: Any, **more: Any
-    ) -> list[Side]:
+    ) -> list[MeasuredSide]:
         tell("measuring")
         self.asked = {"model": model, "choices": choices, "options": options, **more}
         self.asked["recordings"] = [(one.name, one.transcript) for one in recordings]
         return [
-            Side(choice, 0.5, [self._transcription() for _ in recordings]) for choice in choices
+            MeasuredSide(choice, 0.5, [self._transcription() for _ in recordings])
+            for choice in choices
         ]
 
     def _transcription(self) -> Transcription:

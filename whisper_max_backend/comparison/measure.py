@@ -84,7 +84,7 @@ class Transcription:
 
 
 @dataclass
-class Side:
+class MeasuredSide:
     """One backend with a precision.
 
     Attributes:
@@ -109,7 +109,7 @@ def measure(
     rounds: int = 3,
     against: Choice | None = None,
     tell: Callable[[str], None] = lambda what: None,
-) -> list[Side]:
+) -> list[MeasuredSide]:
     """Transcribe every recording with every choice, `rounds` times, the choices taking turns.
 
     What fails is noted in the side or the transcription, and the rest goes on.
@@ -124,7 +124,7 @@ def measure(
     Returns:
         A side for each choice, in their order.
     """
-    sides = [Side(choice) for choice in choices]
+    sides = [MeasuredSide(choice) for choice in choices]
     workers: dict[int, Worker] = {}
     try:
         for index, side in enumerate(sides):

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from .measure import Recording, Side, Transcription
+from .measure import MeasuredSide, Recording, Transcription
 from .terminal import figures
 
 # Told apart with any colour vision (Okabe and Ito, 2008).
@@ -26,7 +26,7 @@ def to_data(
     model: str,
     options: Mapping[str, Any],
     recordings: Sequence[Recording],
-    sides: Sequence[Side],
+    sides: Sequence[MeasuredSide],
     against: str,
 ) -> dict[str, Any]:
     """Everything that is known, for `json.dumps`."""
@@ -51,7 +51,9 @@ def to_data(
     }
 
 
-def to_html(data: Mapping[str, Any], recordings: Sequence[Recording], sides: Sequence[Side]) -> str:
+def to_html(
+    data: Mapping[str, Any], recordings: Sequence[Recording], sides: Sequence[MeasuredSide]
+) -> str:
     """The page; `data` is what `to_data` gave."""
     templates = Environment(
         loader=PackageLoader("whisper_max_backend.comparison"), autoescape=True, trim_blocks=True
@@ -74,7 +76,7 @@ def to_html(data: Mapping[str, Any], recordings: Sequence[Recording], sides: Seq
     return templates.get_template("report.html").render(data=data, parts=parts)
 
 
-def _side_data(recording: Recording, side: Side, result: Transcription) -> dict[str, Any]:
+def _side_data(recording: Recording, side: MeasuredSide, result: Transcription) -> dict[str, Any]:
     middle = result.median
     return {
         **asdict(side.choice),
@@ -107,7 +109,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _plot(recording: Recording, sides: Sequence[Side], number: int) -> str:
+def _plot(recording: Recording, sides: Sequence[MeasuredSide], number: int) -> str:
     """Real-time factors, peak memory, and memory and processor over time, as SVG."""
     done = [
         (side.choice.label, side.transcriptions[number], colour)

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .measure import Recording, Side, Transcription
+from .measure import MeasuredSide, Recording, Transcription
 
 MOST_DIFFERENCES = 20
 """Shown of one text; the JSON and the HTML have them all."""
 
 
-def render(recordings: Sequence[Recording], sides: Sequence[Side]) -> RenderableType:
+def render(recordings: Sequence[Recording], sides: Sequence[MeasuredSide]) -> RenderableType:
     """A table for each recording, and the words that differ below it."""
     parts: list[RenderableType] = []
     for number, recording in enumerate(recordings):
@@ -30,7 +30,9 @@ def render(recordings: Sequence[Recording], sides: Sequence[Side]) -> Renderable
     return Group(*parts)
 
 
-def _table(recording: Recording, sides: Sequence[Side], results: Sequence[Transcription]) -> Table:
+def _table(
+    recording: Recording, sides: Sequence[MeasuredSide], results: Sequence[Transcription]
+) -> Table:
     table = Table(title=f"{escape(recording.name)}, {recording.duration:.1f} s", title_style="bold")
     table.add_column("backend", no_wrap=True)
     against = "transcript" if recording.transcript is not None else "text"
@@ -42,7 +44,7 @@ def _table(recording: Recording, sides: Sequence[Side], results: Sequence[Transc
     return table
 
 
-def figures(recording: Recording, side: Side, result: Transcription) -> list[str]:
+def figures(recording: Recording, side: MeasuredSide, result: Transcription) -> list[str]:
     """What a row says, as people read it; empty where there is nothing to say."""
     first = min(result.first_text, default=None)
     return [

@@ -17,7 +17,7 @@ from .visitors import COOKIE
 
 
 @dataclass
-class Session:
+class OpenPage:
     """What an open page has on the server; its history is Gradio's to keep."""
 
     recording: Path | None = None
@@ -29,12 +29,12 @@ class Sessions:
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
-        self._open: dict[str, Session] = {}
+        self._open: dict[str, OpenPage] = {}
         self._lock = threading.Lock()
 
-    def of(self, request: gr.Request) -> Session:
+    def of(self, request: gr.Request) -> OpenPage:
         with self._lock:
-            return self._open.setdefault(str(request.session_hash), Session())
+            return self._open.setdefault(str(request.session_hash), OpenPage())
 
     def choose(self, request: gr.Request, recording: Path | None) -> None:
         """Take a recording; the one before it is deleted."""
