@@ -104,27 +104,27 @@ def _compile(place: Any, names: list[str]) -> None:
     from whisper_max_backend.engine.compile.cache import cache_folder
     from whisper_max_backend.engine.compile.session import Session
     from whisper_max_backend.engine.cpu.common_graphs import common_artifact
-    from whisper_max_backend.engine.cpu.model import model_artifact
-    from whisper_max_backend.engine.gpu.model import device_artifact
+    from whisper_max_backend.engine.cpu.model import cpu_artifact
+    from whisper_max_backend.engine.gpu.model import gpu_artifact
 
     session = Session([place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in _types(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     miniature = DIMENSIONS["miniature"]
-    wanted += [device_artifact(miniature, t, place, session) for t in ("float32", "int8_float32")]
+    wanted += [gpu_artifact(miniature, t, place, session) for t in ("float32", "int8_float32")]
     for name in names:
         for compute_type in ("bfloat16", "int8_bfloat16"):
-            wanted.append(device_artifact(DIMENSIONS[name], compute_type, place, session))
+            wanted.append(gpu_artifact(DIMENSIONS[name], compute_type, place, session))
     host = CPU()
     on_host = Session([host])
     wanted.append(common_artifact(on_host))
     storages = (DType.float32, DType.float16)
     wanted += [
-        model_artifact(Storage(DType.float32, s, DType.float32), host, on_host) for s in storages
+        cpu_artifact(Storage(DType.float32, s, DType.float32), host, on_host) for s in storages
     ]
-    for arguments in wanted:
-        compiled(**arguments)
-        click.echo(f"{arguments['name']} is ready")
+    for spec in wanted:
+        compiled(**spec)
+        click.echo(f"{spec['name']} is ready")
     size = sum(file.stat().st_size for file in cache_folder().glob("*.mef"))
     click.echo(f"{cache_folder()}: {size / 2**20:.1f} MiB")
 

@@ -13,7 +13,7 @@ from max.dtype import DType
 from benchmarks.dimensions import step_bytes
 from compat_tests.support.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
-from whisper_max_backend.engine.checkpoint.dtypes import device_types
+from whisper_max_backend.engine.checkpoint.dtypes import gpu_types
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
@@ -99,6 +99,6 @@ def save_model(checkpoint: Checkpoint, folder: Path) -> None:
 
 def device_step_bytes(d: Dimensions, compute_type: str) -> float:
     """Bytes that a decoder step must read on a GPU: `step_bytes`, and the scales of int8."""
-    dtype, kept = device_types(compute_type)
+    dtype, kept = gpu_types(compute_type)
     scales = d.n_text_layer * 11 * d.n_text_state + d.n_vocab if kept == DType.int8 else 0
     return step_bytes(d, kept.size_in_bytes, dtype.size_in_bytes) + 4 * scales

@@ -9,7 +9,7 @@ from max.dtype import DType
 
 from compat_tests.support.miniature import SPECK, make_model
 from whisper_max_backend.engine.checkpoint import dtypes
-from whisper_max_backend.engine.checkpoint.dtypes import device_types, storage_for
+from whisper_max_backend.engine.checkpoint.dtypes import gpu_types, storage_for
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 
@@ -38,5 +38,5 @@ def test_the_file_s_smaller_floats_are_kept_for_steps(
 
 @pytest.mark.parametrize("floats", ["float32", "float16", "bfloat16"])
 def test_on_a_gpu_int8_is_of_the_matrices_of_steps_only(floats: str) -> None:
-    assert device_types(floats) == (DType[floats], DType[floats])
-    assert device_types(f"int8_{floats}") == (DType[floats], DType.int8)
+    assert gpu_types(floats) == (DType[floats], DType[floats])
+    assert gpu_types(f"int8_{floats}") == (DType[floats], DType.int8)

@@ -57,7 +57,7 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
     return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
 
 
-def device_types(compute_type: str) -> tuple[DType, DType]:
+def gpu_types(compute_type: str) -> tuple[DType, DType]:
     """On a GPU: the float type that is computed in, and the type of the matrices of a step.
 
     int8 is of weights only there: what they are multiplied with stays a float. The encoder and the

@@ -47,7 +47,7 @@ class CPUModel:
         # another number would end the process.
         session = Session([self._device])
         storage = storage_for(checkpoint, compute_type)
-        artifact = compiled(**model_artifact(storage, self._device, session))
+        artifact = compiled(**cpu_artifact(storage, self._device, session))
         count = _thread_count(threads)
         self._threads = self.to_device(np.array([count], np.int32))
         weights = packed_weights(checkpoint, storage, count)
@@ -85,7 +85,7 @@ class CPUModel:
         return Buffer.from_numpy(np.asarray(array)).to(self._device)
 
 
-def model_artifact(storage: Storage, device: Device, session: Session) -> ArtifactSpec:
+def cpu_artifact(storage: Storage, device: Device, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile: it serves every model whose numbers are kept so."""
 
     def build() -> Module:

@@ -19,7 +19,7 @@ from ..compile.cache import cache_folder
 from ..compile.cpu_target import TARGETS, VARIABLE, has_tiles
 from ..compile.session import Session
 from .common_graphs import common_artifact
-from .model import model_artifact
+from .model import cpu_artifact
 
 
 def storages() -> tuple[Storage, ...]:
@@ -64,10 +64,10 @@ def main(folder: Path) -> None:
     device = CPU()
     session = Session([device])
     wanted = [common_artifact(session)]
-    wanted += [model_artifact(storage, device, session) for storage in storages()]
-    for arguments in wanted:
-        compiled(**arguments)
-        name = artifact_name(arguments["name"], arguments["key"], session)
+    wanted += [cpu_artifact(storage, device, session) for storage in storages()]
+    for spec in wanted:
+        compiled(**spec)
+        name = artifact_name(spec["name"], spec["key"], session)
         kept = cache_folder() / name
         if not kept.is_file():  # the log says why
             raise click.ClickException(f"{kept} is to be copied, but it could not be kept")

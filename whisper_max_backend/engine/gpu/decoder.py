@@ -58,10 +58,12 @@ class GPUDecoder(Decoder):
         self.replays = Replays(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """Appends ``tokens [rows, length]`` to the caches of all rows."""
+        """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
         positions = state.advance(tokens.shape[1])
-        history = self._upload(*self._arrays([state], [tokens], [positions], 1))
-        (state.prefill_states,) = self._graphs["prefill"].execute(*self._pass(state, history))
+        new_tokens = self._upload(*self._new_token_arrays([state], [tokens], [positions], 1))
+        (state.prefill_states,) = self._graphs["prefill"].execute(
+            *self._pass_inputs(state, new_tokens)
+        )
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""
@@ -74,7 +76,7 @@ class GPUDecoder(Decoder):
         requests = [step.request for step in steps]
         constraints = [request.constraints for request in requests]
         arrays = [
-            *self._arrays(
+            *self._new_token_arrays(
                 [step.state for step in steps],
                 [request.tokens for request in requests],
                 [step.positions for step in steps],
@@ -82,12 +84,12 @@ class GPUDecoder(Decoder):
             ),
             joined([request.scores for request in requests]),
             joined([one.ranges.reshape(-1, 4) for one in constraints]),
-            _some(stacked([_banned(step) for step in steps])),
-            _some(stacked([one.penalized for one in constraints])),
+            _not_empty(stacked([_banned(step) for step in steps])),
+            _not_empty(stacked([one.penalized for one in constraints])),
             joined([one.check_timestamps for one in constraints]),
             np.array([state.rules.first_timestamp], np.int32),
-            joined([_draws(request) for request in requests]),
-            joined([_factors(step) for step in steps]),
+            joined([_sampling_integers(request) for request in requests]),
+            joined([_sampling_floats(step) for step in steps]),
         ]
         lengths = [self._length(first.candidates), self._length(self._capacity(first))]
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
@@ -97,7 +99,7 @@ class GPUDecoder(Decoder):
             (name, self.kind(steps[0])),
             arrays,
             (buffers.cross_kv, buffers.kv_cache),
-            lambda uploaded: [*self._pass(state, uploaded[:4]), *uploaded[4:], *lengths],
+            lambda uploaded: [*self._pass_inputs(state, uploaded[:4]), *uploaded[4:], *lengths],
         )
         ids, rows, bits = candidates.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
@@ -112,16 +114,16 @@ class GPUDecoder(Decoder):
         state = self._alone(encoded)
         positions = state.advance(request.tokens.shape[1])
         uploaded = self._upload(
-            *self._arrays([state], [request.tokens], [positions], 1),
+            *self._new_token_arrays([state], [request.tokens], [positions], 1),
             request.weight_sizes,
             np.array([request.median_filter_width], np.int32),
             request.sorted_heads,
             request.targets,
             np.array([request.eot], np.int32),
         )
-        history, (sizes, median_width, heads, targets, limit) = uploaded[:4], uploaded[4:]
+        new_tokens, (sizes, median_width, heads, targets, limit) = uploaded[:4], uploaded[4:]
         sums, probabilities = self._graphs["align"].execute(
-            *self._pass(state, history),
+            *self._pass_inputs(state, new_tokens),
             sizes,
             median_width,
             self._length(request.most_frames),
@@ -146,7 +148,7 @@ class GPUDecoder(Decoder):
         restricted = request.sampling.temperature > 0 and 1 < topk < request.beams * self.n_vocab
         return topk if restricted else request.candidates
 
-    def _arrays(
+    def _new_token_arrays(
         self,
         states: Sequence[DecoderState],
         tokens: Sequence[Int32Array],
@@ -162,7 +164,7 @@ class GPUDecoder(Decoder):
             joined([state.windows[::beams] for state in states]),
         ]
 
-    def _pass(self, state: DecoderState, uploaded: Sequence[Buffer]) -> list[Buffer]:
+    def _pass_inputs(self, state: DecoderState, uploaded: Sequence[Buffer]) -> list[Buffer]:
         """Inputs that every pass begins with."""
         buffers = state.allocation.buffers
         return [*uploaded, buffers.cross_kv, buffers.kv_cache, *self._weights]
@@ -198,21 +200,21 @@ def _banned(step: Step) -> Int32Array:
     return np.concatenate([always, step.request.constraints.banned], axis=1)
 
 
-def _draws(request: StepRequest) -> Int32Array:
+def _sampling_integers(request: StepRequest) -> Int32Array:
     """Of each row: the watched id, top-k, seed, and its number within the request."""
-    draws = np.empty((request.rows, 4), np.int32)
-    draws[:, :3] = request.watch, request.sampling.topk, request.sampling.seed
-    draws[:, 3] = np.arange(request.rows)
-    return draws
+    integers = np.empty((request.rows, 4), np.int32)
+    integers[:, :3] = request.watch, request.sampling.topk, request.sampling.seed
+    integers[:, 3] = np.arange(request.rows)
+    return integers
 
 
-def _factors(step: Step) -> Float32Array:
+def _sampling_floats(step: Step) -> Float32Array:
     """Of each row: the repetition penalty, and the temperature."""
-    factors = np.empty((step.rows, 2), np.float32)
-    factors[:] = step.state.rules.repetition_penalty, step.request.sampling.temperature
-    return factors
+    floats = np.empty((step.rows, 2), np.float32)
+    floats[:] = step.state.rules.repetition_penalty, step.request.sampling.temperature
+    return floats
 
 
-def _some(lists: Int32Array) -> Int32Array:
+def _not_empty(lists: Int32Array) -> Int32Array:
     """Lists of ids ``[rows, n]`` with an entry each: a device has no buffers without elements."""
     return lists if lists.shape[1] else np.full((len(lists), 1), -1, np.int32)

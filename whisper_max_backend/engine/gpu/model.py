@@ -11,7 +11,7 @@ from max.graph import DeviceRef
 
 from ..api.devices import check_memory
 from ..checkpoint.dimensions import Dimensions
-from ..checkpoint.dtypes import device_types
+from ..checkpoint.dtypes import gpu_types
 from ..checkpoint.load import Checkpoint
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
@@ -39,10 +39,10 @@ class GPUModel:
         """
         self.dimensions = checkpoint.dimensions
         self._device = device
-        dtype, kept = device_types(compute_type)
+        dtype, kept = gpu_types(compute_type)
         check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
-        artifact = compiled(**device_artifact(self.dimensions, compute_type, device, session))
+        artifact = compiled(**gpu_artifact(self.dimensions, compute_type, device, session))
         self._weights = device_weights(checkpoint, dtype, kept, device)
         self._graphs = session.init_all(artifact)
         graphs = {**self._graphs, "time_warping": common_graphs()["time_warping"]}
@@ -65,8 +65,8 @@ class GPUModel:
         shape = (batch, states, self.dimensions.n_audio_state)
         output = Buffer(DType.float32, shape, self._device)
         for start in range(0, batch, WINDOWS):
-            part = self._encode(features[start : start + WINDOWS, :, :], states)
-            output[start : start + WINDOWS, :, :].inplace_copy_from(part)
+            encoded = self._encode(features[start : start + WINDOWS, :, :], states)
+            output[start : start + WINDOWS, :, :].inplace_copy_from(encoded)
         self._device.synchronize()  # a copy within the CPU's memory is not done when it returns
         return output
 
@@ -85,11 +85,11 @@ class GPUModel:
         return Buffer.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def device_artifact(
+def gpu_artifact(
     dimensions: Dimensions, compute_type: str, device: Device, session: Session
 ) -> ArtifactSpec:
     """What `compiled` is to compile: it serves every model of these dimensions."""
-    types = device_types(compute_type)
+    types = gpu_types(compute_type)
     return {
         "name": f"whisper-{device.api}-{compute_type}",
         "build": lambda: build_module(
@@ -103,11 +103,11 @@ def device_artifact(
 
 def memory_needed(d: Dimensions, compute_type: str) -> int:
     """Bytes that a model needs to transcribe one window with five beams."""
-    dtype, kept = device_types(compute_type)
+    dtype, kept = gpu_types(compute_type)
     size = int(dtype.size_in_bytes)
     states = d.n_audio_ctx * d.n_audio_state
     # What lives at once in an encoder layer: residual, norm, queries, keys, values, hidden.
     encoding = states * (2 * 4 + 8 * size)
-    memory = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
-    cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
-    return weight_bytes(d, dtype, kept) + encoding + memory + cache
+    cross_kv = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
+    kv_cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
+    return weight_bytes(d, dtype, kept) + encoding + cross_kv + kv_cache
