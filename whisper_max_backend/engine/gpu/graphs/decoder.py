@@ -22,7 +22,7 @@ BLOCKS_PER_ROW = 16
 PARTIAL_SUMS = 3 * BLOCKS_PER_ROW * 2
 """Numbers of a row: three partial log-sum-exps a block, each of two numbers."""
 SPLITS = 12
-"""Of the frames of a window, which are attended to at the same time, where there are few queries."""
+"""Parts of a window's frames that are attended to at the same time, where queries are few."""
 _HISTORY = 6  # tokens, positions, slot table, windows, cross_kv, cache
 
 
@@ -72,8 +72,8 @@ class DecoderGraphs:
     def add_step(self, name: str, layers: Layers) -> None:
         """``step``, ``step_few``: the last token of every row, the rules, and what may follow.
 
-        Returns candidates ``[items, 3, candidates]`` (ids, rows within the item, and scores as the bits of
-        float32), watched ``[rows]`` and the logits after the rules
+        Returns candidates ``[items, 3, candidates]`` (ids, rows within the item, and scores as the
+        bits of float32), watched ``[rows]`` and the logits after the rules
         ``[items, queries, vocabulary]``.
         """
         history = self._history()
