@@ -90,7 +90,7 @@ class Whisper:
             raise ValueError("inter_threads must be > 0: a model without workers answers nothing")
         self._threads = arguments.count("intra_threads", intra_threads)
         max_queued = arguments.integer("max_queued_batches", max_queued_batches)
-        arguments.check_ways(tensor_parallel, flash_attention)
+        arguments.check_loading_options(tensor_parallel, flash_attention)
 
         self._loading = threading.Lock()
         self._cached: Checkpoint | None = None

@@ -108,8 +108,8 @@ def check_positions(length: int, n_text_ctx: int, what: str) -> None:
         )
 
 
-def check_ways(tensor_parallel: Any, flash_attention: Any) -> None:
-    """Ways to compute that are the engine's choice.
+def check_loading_options(tensor_parallel: Any, flash_attention: Any) -> None:
+    """Options of the reference's that the engine does not follow.
 
     Raises:
         ValueError: The model is to be split between devices.
