@@ -55,9 +55,10 @@ def tile_limit() -> float:
     def build() -> Module:
         module, number = Module(), TensorType(DType.int32, [1], DeviceRef.CPU())
         with new_graph("tile_rate", [number, number], module) as graph:
-            count = graph.inputs[0].tensor
+            values = {"count": graph.inputs[0].tensor}
+            parameters = {"storage": DType.bfloat16}
             kernels = Kernels(graph, DeviceRef.CPU())
-            graph.output(*kernels.call("tile_rate", [count], [number], {"storage": DType.bfloat16}))
+            graph.output(*kernels.call("tile_rate", values, [number], parameters))
         return module
 
     artifact = compiled(name="tile-rate", build=build, key={}, session=session, about_seconds=5)

@@ -18,6 +18,7 @@ from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.compile.session import LoadedGraph, Session
+from whisper_max_backend.engine.cpu.graphs.signatures import CHOICE
 from whisper_max_backend.engine.cpu.weights import PANEL, TILE_BYTES
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -82,7 +83,7 @@ class KernelModule:
 
 
 def build() -> Module:
-    """All kernels but those of `common_graphs`, and those of whole networks."""
+    """All kernels but those of `shared_models`, and those of whole networks."""
     kernels = KernelModule()
     _add_products(kernels)
     _add_tokens(kernels)
@@ -94,11 +95,11 @@ def _add_products(kernels: KernelModule) -> None:
     x, y = floats("batch", "rows", "in"), floats("batch", "rows", "out")
     for storage in STORAGES:
         kernels.add(
-            "project",
+            "logits",
             [x, panels()],
             [y],
             shapes=[floats("out")],
-            graph=f"project_{storage.name}",
+            graph=f"logits_{storage.name}",
             parameters={"storage": storage},
         )
 
@@ -115,17 +116,7 @@ def _add_tokens(kernels: KernelModule) -> None:
         [
             states,
             panels(),
-            floats("rows"),
-            integers("suppressed"),
-            integers("rows", 4),
-            integers("rows", "banned"),
-            integers("rows", "penalized"),
-            integers("rows"),
-            integers(2),
-            floats(1),
-            integers(2),
-            floats(1),
-            integers("candidates"),
+            *(one.type(_CPU) for one in CHOICE),
         ],
         [
             integers(*chosen),
@@ -134,7 +125,7 @@ def _add_tokens(kernels: KernelModule) -> None:
             floats("rows"),
             floats("items", "queries", "vocabulary"),
         ],
-        shapes=[floats("vocabulary")],
+        shapes=[floats("candidates"), floats("vocabulary")],
         parameters={"storage": DType.float32},
     )
 
@@ -143,10 +134,10 @@ def _add_alignment(kernels: KernelModule) -> None:
     sums = floats("items", "tokens", "frames")
     memory = ("layers", "items", "heads", "head_bytes")
     kernels.add(
-        "remember",
+        "cross_kv",
         [written(*memory), floats("items", "frames", "width"), panels(), integers(1)],
         [],
-        parameters={"storage": DType.float32, "memory_type": DType.float32},
+        parameters={"storage": DType.float32, "kv_type": DType.float32},
     )
     kernels.add(
         "alignment_weights",
@@ -155,11 +146,12 @@ def _add_alignment(kernels: KernelModule) -> None:
             TensorType(DType.uint8, list(memory), _CPU),
             integers("chosen", 2),
             integers("items", 3),
-            integers(2),
+            integers(1),
+            integers(1),
         ],
         [sums],
         shapes=[floats("frames")],
-        parameters={"memory_type": DType.float32},
+        parameters={"kv_type": DType.float32},
     )
     kernels.add(
         "time_warping",

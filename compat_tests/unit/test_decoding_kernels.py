@@ -57,12 +57,8 @@ def choose(
         packed(embeddings.astype(np.float32)),
         scores,
         *(rules or (NONE, *nothing, np.zeros(rows, int))),
-        watch,
-        [penalty],
-        [topk, seed],
-        [temperature],
-        np.zeros(count, int),
-        shapes=[vocabulary],
+        *([number] for number in (*watch, penalty, topk, seed, temperature)),
+        shapes=[count, vocabulary],
     )
 
 
@@ -283,21 +279,21 @@ def median_filter(x: np.ndarray, width: int) -> np.ndarray:
 @pytest.mark.parametrize("head_size", [64, 20])
 def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None:
     """As timing.py of openai/whisper: softmax over frames, normalised over tokens, filtered."""
-    layers, layer, items, heads, tokens, memory_frames = 2, 1, 3, 4, 13, 90
+    layers, layer, items, heads, tokens, window_frames = 2, 1, 3, 4, 13, 90
     state = heads * head_size
     # Tokens of the item, tokens to normalise over, frames: whole, padded, and very short audio.
     sizes = np.array([[13, 13, 75], [9, 13, 40], [6, 6, 3]])
     chosen = [0, 3]
-    states = normal(items, memory_frames, state)
-    memory = np.zeros(
-        (layers, items, heads, 4 * (96 * head_size + -(-head_size // 32) * 32 * memory_frames)),
+    states = normal(items, window_frames, state)
+    cross_kv = np.zeros(
+        (layers, items, heads, 4 * (96 * head_size + -(-head_size // 32) * 32 * window_frames)),
         np.uint8,
     )
     # Keys are the states themselves, in every layer.
     identity = packed(np.eye(state, dtype=np.float32))
     nothing = np.zeros(-(-4 * state // 64) * 64, np.uint8)
-    parameters = np.concatenate([identity, nothing] * 2 * layers)
-    kernels("remember", memory, states, parameters, [state])
+    weights_of_layers = np.concatenate([identity, nothing] * 2 * layers)
+    kernels("cross_kv", cross_kv, states, weights_of_layers, [state])
     queries = normal(layers, items, tokens, state)
     expected = np.zeros((items, tokens, 75))
     for item, (length, normalized, frames) in enumerate(sizes):
@@ -313,10 +309,11 @@ def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None
     (sums,) = kernels(
         "alignment_weights",
         queries,
-        memory,
+        cross_kv,
         [[layer, head] for head in chosen],
         sizes,
-        [memory_frames, width],
+        [window_frames],
+        [width],
         shapes=[75],
     )
     np.testing.assert_allclose(sums, expected, atol=2e-5)

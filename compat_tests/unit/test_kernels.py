@@ -116,7 +116,7 @@ def test_pack_in_several_executions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
-def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
+def test_logits(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
     """Matrices of smaller floats are widened; the tile unit computes in bfloat16, exactly."""
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
@@ -130,7 +130,7 @@ def test_project(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: 
     rounded = from_bfloat16(to_bfloat16(x)).astype(np.float64)
     for storage, (values, panels) in cases.items():
         given = rounded if storage == "bfloat16" and has_tiles() else x
-        (y,) = kernels(f"project_{storage}", x, panels, shapes=[outputs])
+        (y,) = kernels(f"logits_{storage}", x, panels, shapes=[outputs])
         assert_close(y, given @ values.astype(np.float64).T)
 
 
@@ -143,7 +143,7 @@ def test_int8_is_exact(kernels: Kernels, batch: int, rows: int, inputs: int, out
     weight = rng().integers(-128, 128, (outputs, inputs)).astype(np.int8)
     scale = normal(outputs).astype(np.float32)
     panels = pack([weight], "int8", [scale])[0]
-    (y,) = kernels("project_int8", x, panels, shapes=[outputs])
+    (y,) = kernels("logits_int8", x, panels, shapes=[outputs])
     assert_close(y, x @ (weight.astype(np.float64) * scale[:, None]).T)
 
 
@@ -158,7 +158,7 @@ def test_int8_of_floats(kernels: Kernels, kind: str, inputs: int, outputs: int) 
     scale = np.abs(weight.astype(np.float32)).max(axis=1, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1
     rounded = np.rint(weight.astype(np.float32) / scale) * scale.astype(np.float64)
-    (y,) = kernels("project_int8", x, pack([weight], "int8")[0], shapes=[outputs])
+    (y,) = kernels("logits_int8", x, pack([weight], "int8")[0], shapes=[outputs])
     # Where a weight lies between two integers, they may be rounded differently.
     assert_close(y, x @ rounded.T, 1e-3)
 
@@ -169,7 +169,7 @@ def test_int8_of_any_rows(kernels: Kernels, offset: float) -> None:
     x = normal(1, 40, 512, mean=offset) * np.logspace(-6, 6, 40)[:, None]
     x[0, 3] = 0
     weight = normal(96, 512).astype(np.float32)
-    (y,) = kernels("project_int8", x, pack([weight], "int8")[0], shapes=[96])
+    (y,) = kernels("logits_int8", x, pack([weight], "int8")[0], shapes=[96])
     expected = x @ weight.astype(np.float64).T
     error = np.linalg.norm(y - expected, axis=-1) / np.linalg.norm(expected, axis=-1).clip(1e-30)
     assert error.max() < 0.02

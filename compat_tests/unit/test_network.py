@@ -1,4 +1,4 @@
-"""Encoder, memory and decoder against float64 NumPy, on random weights of many dimensions.
+"""Encoder, cross-attention and decoder against float64 NumPy, on random weights of many dimensions.
 
 One compiled module serves all dimensions, so these can be many. Inputs are new in every run.
 """
@@ -179,6 +179,6 @@ def test_packing_leaves_a_mapped_file_as_it_was(tmp_path: Path) -> None:
     first, second = (packed_weights(checkpoint, storages()[-1], 2) for _ in range(2))
     for name, value in before.items():
         np.testing.assert_array_equal(checkpoint.weights[name], value)
-    for part in ("encoder", "memory", "decoder", "embeddings"):
+    for part in ("encoder", "cross_kv", "decoder", "embeddings"):
         blobs = (getattr(weights, part).to_numpy() for weights in (first, second))
         np.testing.assert_array_equal(*blobs)

@@ -3,6 +3,7 @@
 from std.math import log
 
 from .rfft400 import LENGTH
+from .views import FloatView
 
 comptime HOP = 160
 comptime HALF_WINDOW = LENGTH // 2
@@ -11,20 +12,23 @@ comptime LEAST_ENERGY = Float32(1e-10)
 comptime DYNAMIC_RANGE = Float32(8)
 comptime LEAST_LOG = Float32(-10)
 
-comptime Floats = Pointer[Float32, MutAnyOrigin]
+
+@always_inline
+def reflect(index: Int, count: Int) -> Int:
+    """The index mirrored at both ends of `[0, count)` as often as it takes."""
+    if 0 <= index < count:
+        return index
+    var period = 2 * (count - 1)
+    var i = index % period
+    return i if i < count else period - i
 
 
 @always_inline
-def sample(waveform: Floats, samples: Int, padded: Int, position: Int) -> Float32:
+def sample(waveform: FloatView, samples: Int, padded: Int, position: Int) -> Float32:
     """The sample at a position that may lie outside: zeros follow the waveform up to `padded`
     samples, and the whole is reflected at both ends as often as it takes."""
-    var i = position
-    if i < 0 or i >= padded:
-        var period = 2 * (padded - 1)
-        i = i % period
-        if i >= padded:
-            i = period - i
-    return waveform[unsafe_offset=i] if i < samples else Float32(0)
+    var i = reflect(position, padded)
+    return waveform[i] if i < samples else Float32(0)
 
 
 @always_inline

@@ -2,9 +2,9 @@
 
 from std.collections import Array
 
-from .extremes import larger, smaller
-from .simd import F32
+from .min_max import larger, smaller
 from .polynomial import polynomial
+from .simd import F32
 
 # erf(z) / z as polynomials in u = 2 (z / edge)^2 - 1, the minimax fits over |z| <= edge, from where
 # on erf is taken for 1.

@@ -73,16 +73,12 @@ def bin_of(p: Int, s: Int, t: Int) -> Int:
 
 
 @always_inline
-def dft16[
-    width: Int
-](x: Array[SIMD[DType.float32, width], 16]) -> Array[
-    Complex[width], ROWS
-]:
+def dft16[width: Int](x: Array[SIMD[DType.float32, width], 16]) -> Array[Complex[width], ROWS]:
     """Bins 0 to 8 of the transform of 16 real samples, as 4 x 4 (q = 4 a + b, p = c + 4 d)."""
     comptime C = Complex[width]
     comptime COS = Float32(0.9238795325112867)  # of pi / 8
     comptime SIN = Float32(0.3826834323650898)
-    comptime HALF = Float32(0.7071067811865476)  # cos and sin of pi / 4
+    comptime SQRT_HALF = Float32(0.7071067811865476)  # cos and sin of pi / 4
     var even = Array[SIMD[DType.float32, width], 4](fill=0)  # c = 0
     var odd = Array[SIMD[DType.float32, width], 4](fill=0)  # c = 2
     var mixed = Array[C, 4](fill=C())  # c = 1, and c = 3 mirrors it
@@ -98,13 +94,13 @@ def dft16[
     result[8] = C((even[0] + even[2]) - (even[1] + even[3]))
     result[4] = C(even[0] - even[2], even[3] - even[1])
 
-    var difference = (odd[1] - odd[3]) * HALF
-    var total = (odd[1] + odd[3]) * HALF
+    var difference = (odd[1] - odd[3]) * SQRT_HALF
+    var total = (odd[1] + odd[3]) * SQRT_HALF
     result[2] = C(odd[0] + difference, -odd[2] - total)
     result[6] = C(odd[0] - difference, odd[2] - total)
 
     var m1 = mixed[1].turned(COS, -SIN)
-    var m2 = mixed[2].turned(HALF, -HALF)
+    var m2 = mixed[2].turned(SQRT_HALF, -SQRT_HALF)
     var m3 = mixed[3].turned(SIN, -COS)
     var sum02 = mixed[0] + m2
     var difference02 = mixed[0] - m2
@@ -118,9 +114,7 @@ def dft16[
 
 
 @always_inline
-def dft5[
-    width: Int
-](z: Array[Complex[width], 5]) -> Array[Complex[width], 5]:
+def dft5[width: Int](z: Array[Complex[width], 5]) -> Array[Complex[width], 5]:
     """The transform of 5 complex samples."""
     comptime COS1 = Float32(0.30901699437494745)  # of 2 pi / 5
     comptime COS2 = Float32(-0.8090169943749475)  # of 4 pi / 5
@@ -132,12 +126,8 @@ def dft5[
     var difference23 = z[2] - z[3]
     var near = z[0] + sum14.scaled(COS1) + sum23.scaled(COS2)
     var far = z[0] + sum14.scaled(COS2) + sum23.scaled(COS1)
-    var near_turn = (
-        difference14.scaled(SIN1) + difference23.scaled(SIN2)
-    ).over_i()
-    var far_turn = (
-        difference14.scaled(SIN2) - difference23.scaled(SIN1)
-    ).over_i()
+    var near_turn = (difference14.scaled(SIN1) + difference23.scaled(SIN2)).over_i()
+    var far_turn = (difference14.scaled(SIN2) - difference23.scaled(SIN1)).over_i()
     var result = Array[Complex[width], 5](fill=Complex[width]())
     result[0] = z[0] + sum14 + sum23
     result[1] = near + near_turn

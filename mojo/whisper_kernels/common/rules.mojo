@@ -5,7 +5,7 @@ ApplyTimestampRules in `models/whisper.cc`). Which ids are concerned is decided
 outside; here they are applied, in the reference's order.
 """
 
-from .views import Floats, Ints
+from .views import FloatView, IntView
 
 comptime BANNED = Float32.MIN_FINITE
 
@@ -16,21 +16,19 @@ comptime UNRULED = 2
 comptime KINDS = 3
 
 
-def ban(row: Floats, low: Int, high: Int):
+def ban(row: FloatView, low: Int, high: Int):
     """Bans the ids `[low, high)`."""
     for id in range(low, high):
-        row[unsafe_offset=id] = BANNED
+        row[id] = BANNED
 
 
-def penalize(
-    row: Floats, previous: Ints, count: Int, penalty: Float32, low: Int, high: Int
-):
+def penalize(row: FloatView, previous: IntView, count: Int, penalty: Float32, low: Int, high: Int):
     """Divides positive logits of distinct earlier ids by `penalty`, multiplies negative ones."""
     for i in range(count):
-        var id = Int(previous[unsafe_offset=i])
+        var id = Int(previous[i])
         if low <= id < high:
-            var value = row[unsafe_offset=id]
-            row[unsafe_offset=id] = value * penalty if value < 0 else value / penalty
+            var value = row[id]
+            row[id] = value * penalty if value < 0 else value / penalty
 
 
 @fieldwise_init
@@ -42,14 +40,14 @@ struct Rules(ImplicitlyCopyable):
     timestamps together are likelier than any text token.
     """
 
-    var suppressed: Ints
+    var suppressed: IntView
     var suppressed_count: Int
-    var ranges: Ints
-    var banned: Ints
+    var ranges: IntView
+    var banned: IntView
     var banned_count: Int
-    var penalized: Ints
+    var penalized: IntView
     var penalized_count: Int
-    var checks: Ints
+    var checks: IntView
     var first_timestamp: Int
     var watched_id: Int
     """Whose probability before the rules is wanted, or -1."""
@@ -59,42 +57,42 @@ struct Rules(ImplicitlyCopyable):
         """Whether one of its ranges bans the ids `[low, high)` in every row, as all text is where
         a timestamp has to follow."""
         for index in range(rows):
-            var bounds = self.ranges.unsafe_offset(4 * index)
+            var bounds = self.ranges.slice(4 * index, 4)
             var banned = False
             for i in range(0, 4, 2):
-                var first = Int(bounds[unsafe_offset=i])
-                var last = Int(bounds[unsafe_offset=i + 1])
+                var first = Int(bounds[i])
+                var last = Int(bounds[i + 1])
                 banned = banned or (first <= low and high <= last)
             if not banned:
                 return False
         return True
 
-    def apply(self, logits: Floats, rows: Int, vocabulary: Int, low: Int, high: Int):
+    def apply(self, logits: FloatView, rows: Int, vocabulary: Int, low: Int, high: Int):
         """Applies them to the logits `[low, high)` of all rows, but for the check of timestamps."""
         for index in range(rows):
             penalize(
-                logits.unsafe_offset(index * vocabulary),
-                self.penalized.unsafe_offset(index * self.penalized_count),
+                logits.slice(index * vocabulary, vocabulary),
+                self.penalized.slice(index * self.penalized_count, self.penalized_count),
                 self.penalized_count,
                 self.penalty,
                 low,
                 high,
             )
         for i in range(self.suppressed_count):
-            var id = Int(self.suppressed[unsafe_offset=i])
+            var id = Int(self.suppressed[i])
             if low <= id < high:
                 for index in range(rows):
-                    logits[unsafe_offset=index * vocabulary + id] = BANNED
+                    logits[index * vocabulary + id] = BANNED
         for index in range(rows):
-            var row = logits.unsafe_offset(index * vocabulary)
+            var row = logits.slice(index * vocabulary, vocabulary)
             for i in range(self.banned_count):
-                var id = Int(self.banned[unsafe_offset=index * self.banned_count + i])
+                var id = Int(self.banned[index * self.banned_count + i])
                 if low <= id < high:
-                    row[unsafe_offset=id] = BANNED
+                    row[id] = BANNED
             for i in range(2):
-                var bounds = self.ranges.unsafe_offset(4 * index + 2 * i)
+                var bounds = self.ranges.slice(4 * index + 2 * i, 2)
                 ban(
                     row,
-                    max(low, Int(bounds[unsafe_offset=0])),
-                    min(high, Int(bounds[unsafe_offset=1])),
+                    max(low, Int(bounds[0])),
+                    min(high, Int(bounds[1])),
                 )

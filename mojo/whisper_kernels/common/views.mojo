@@ -11,11 +11,8 @@ from std.sys import align_of, size_of
 
 from extensibility import ManagedTensorSlice
 
-comptime Numbers[dtype: DType] = Pointer[Scalar[dtype], MutUntrackedOrigin]
+comptime Address[dtype: DType] = Pointer[Scalar[dtype], MutUntrackedOrigin]
 """A bare pointer, as instructions and atomics take it."""
-comptime Floats = Numbers[DType.float32]
-comptime Bytes = Numbers[DType.uint8]
-comptime Ints = Numbers[DType.int32]
 
 comptime FloatView = View[DType.float32]
 comptime ByteView = View[DType.uint8]
@@ -25,12 +22,12 @@ comptime IntView = View[DType.int32]
 struct View[dtype: DType](TrivialRegisterPassable):
     """Numbers that lie one after another in memory that others own."""
 
-    var data: Numbers[Self.dtype]
+    var data: Address[Self.dtype]
     """The first of them."""
     var count: Int
 
     @always_inline
-    def __init__(out self, data: Numbers[Self.dtype], count: Int):
+    def __init__(out self, data: Address[Self.dtype], count: Int):
         """`count` numbers from `data` on."""
         self.data = data
         self.count = count
@@ -38,7 +35,8 @@ struct View[dtype: DType](TrivialRegisterPassable):
     @always_inline
     def __init__(out self, tensor: ManagedTensorSlice[dtype=Self.dtype, ...]):
         """A tensor, which is contiguous in row-major order."""
-        self.data = numbers(tensor)
+        var data = tensor.unsafe_ptr().unsafe_mut_cast[True]()
+        self.data = data.unsafe_origin_cast[MutUntrackedOrigin]()
         self.count = tensor.size()
 
     @staticmethod
@@ -67,6 +65,12 @@ struct View[dtype: DType](TrivialRegisterPassable):
         """`width` numbers from `index` on; their address is a multiple of `alignment` bytes."""
         self._check(index, width, call_location())
         return self.data.unsafe_offset(index).unsafe_load[width=width, alignment=alignment]()
+
+    @always_inline
+    def strided_load[width: Int](self, index: Int, stride: Int) -> SIMD[Self.dtype, width]:
+        """`width` numbers from `index` on, `stride` apart."""
+        self._check(index, (width - 1) * stride + 1, call_location())
+        return self.data.unsafe_offset(index).unsafe_strided_load[width=width](stride)
 
     @always_inline
     def store[
@@ -126,24 +130,6 @@ struct View[dtype: DType](TrivialRegisterPassable):
 
 
 @always_inline
-def numbers[dtype: DType](tensor: ManagedTensorSlice[dtype=dtype, ...]) -> Numbers[dtype]:
-    """The first element of a tensor, which is contiguous in row-major order."""
-    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-
-
-@always_inline
-def floats(tensor: ManagedTensorSlice[dtype=DType.float32, ...]) -> Floats:
-    """The first element of a float32 tensor, which is contiguous in row-major order."""
-    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-
-
-@always_inline
-def ints(tensor: ManagedTensorSlice[dtype=DType.int32, ...]) -> Ints:
-    """The first element of an int32 tensor, which is contiguous in row-major order."""
-    return tensor.unsafe_ptr().unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
-
-
-@always_inline
 def first(tensor: ManagedTensorSlice[dtype=DType.int32, ...]) -> Int:
     """The first element, of a tensor that holds one number."""
-    return Int(numbers(tensor)[unsafe_offset=0])
+    return Int(View(tensor)[0])

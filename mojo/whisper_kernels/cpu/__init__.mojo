@@ -2,12 +2,11 @@
 
 from .alignment import AlignmentWeights, TimeWarping
 from .amx.rate import TileRate
-from .cross_kv import Remember
+from .cross_kv import CrossKV
 from .decoder import Decoder
-from .embedding import Project, TakeToken
+from .embedding import Logits, TakeToken
 from .encoder import Encoder
-from .log_mel import LogMel
-from .pack_weights import Pack
+from .pack_weights import PackWeights
 from .sample.choice import Choose
 from .softmax import Probabilities
 from .step import Step

@@ -6,29 +6,23 @@ tokens, median filter over frames, mean over heads, time warping.
 """
 
 from std.math import align_up, sqrt
-from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
+from ..common.frames import reflect
+from ..common.simd import LANES
+from ..common.views import FloatView, IntView, View, first
 from .attention import KeysValues, exponentiate
 from .gemm import multiply
-from ..common.simd import LANES
 from .panels import PANEL, Rows
-from .threads import parallel
 from .strips import Strips
-from ..common.views import Floats, Ints, first, floats, ints, numbers
-
-
-def reflect(index: Int, count: Int) -> Int:
-    """The index mirrored at both ends of `[0, count)`."""
-    var i = abs(index)
-    return i if i < count else 2 * count - i - 2
+from .threads import parallel
 
 
 def add_median(
-    row: Floats, count: Int, width: Int, padded: Floats, window: Floats, sums: Floats
+    row: FloatView, count: Int, width: Int, padded: FloatView, window: FloatView, sums: FloatView
 ):
     """`sums += median of width` along a row; a row of at most width // 2 is taken as it is.
 
@@ -38,39 +32,39 @@ def add_median(
     var rank = width // 2
     if count <= rank:
         for k in range(count):
-            sums[unsafe_offset=k] += row[unsafe_offset=k]
+            sums[k] += row[k]
         return
     for k in range(-rank, count + rank):
-        padded[unsafe_offset=k + rank] = row[unsafe_offset=reflect(k, count)]
+        padded[k + rank] = row[reflect(k, count)]
     for k in range(count + 2 * rank, align_up(count, LANES) + 2 * rank):
-        padded[unsafe_offset=k] = 0
+        padded[k] = 0
     for k in range(0, count, LANES):
         for i in range(2 * rank + 1):
-            var shifted = padded.unsafe_offset(k + i).unsafe_load[width=LANES]()
-            window.unsafe_offset(i * LANES).unsafe_store(shifted)
+            var shifted = padded.load[LANES](k + i)
+            window.store(i * LANES, shifted)
         # Selection of the smallest rank + 1, one at a time.
         for i in range(rank + 1):
-            var low = window.unsafe_offset(i * LANES).unsafe_load[width=LANES]()
+            var low = window.load[LANES](i * LANES)
             for j in range(i + 1, 2 * rank + 1):
-                var other = window.unsafe_offset(j * LANES).unsafe_load[width=LANES]()
-                window.unsafe_offset(j * LANES).unsafe_store(max(low, other))
+                var other = window.load[LANES](j * LANES)
+                window.store(j * LANES, max(low, other))
                 low = min(low, other)
-            window.unsafe_offset(i * LANES).unsafe_store(low)
+            window.store(i * LANES, low)
         for lane in range(min(LANES, count - k)):
-            sums[unsafe_offset=k + lane] += window[unsafe_offset=rank * LANES + lane]
+            sums[k + lane] += window[rank * LANES + lane]
 
 
 def head_weights[
-    memory_type: DType
+    kv_type: DType
 ](
     queries: Rows,
     tokens: Int,
     length: Int,
     normalized: Int,
-    memory: KeysValues[memory_type],
+    kv: KeysValues[kv_type],
     frames: Int,
     width: Int,
-    sums: Floats,
+    sums: FloatView,
     sums_stride: Int,
 ):
     """Adds one head's filtered attention weights to `sums` [tokens, sums_stride].
@@ -78,46 +72,46 @@ def head_weights[
     Tokens from `length` on repeat the last one's weights, as the reference pads; the
     normalisation runs over the first `normalized` tokens.
     """
-    var keys = memory.keys
+    var keys = kv.keys
     var stride = align_up(keys.columns, PANEL)
-    var scores = unsafe_alloc[Float32](tokens * stride)
-    var strips = Strips[memory_type](length, keys.depth)
+    var scores = FloatView.allocate(tokens * stride)
+    var strips = Strips[kv_type](length, keys.depth)
     strips.prepare(queries, 0, length, keys.depth, 1 / sqrt(Float32(keys.depth)))
     multiply(strips, keys, 0, keys.panels(), scores, stride)
     for t in range(length):
-        var row = scores.unsafe_offset(t * stride)
+        var row = scores.offset(t * stride)
         var scale = 1 / exponentiate(row, frames)
         for k in range(frames):
-            row[unsafe_offset=k] *= scale
+            row[k] *= scale
     for t in range(length, normalized):
         for k in range(frames):
-            scores[unsafe_offset=t * stride + k] = scores[unsafe_offset=(length - 1) * stride + k]
+            scores[t * stride + k] = scores[(length - 1) * stride + k]
     for k in range(frames):
         var sum = Float32(0)
         var squares = Float32(0)
         for t in range(normalized):
-            var x = scores[unsafe_offset=t * stride + k]
+            var x = scores[t * stride + k]
             sum += x
             squares += x * x
         var mean = sum / Float32(normalized)
         var scale = 1 / sqrt(max(squares / Float32(normalized) - mean * mean, 0))
         for t in range(normalized):
-            var x = scores[unsafe_offset=t * stride + k]
-            scores[unsafe_offset=t * stride + k] = (x - mean) * scale
-    var padded = unsafe_alloc[Float32](frames + width + 2 * LANES)
-    var window = unsafe_alloc[Float32]((width + 1) * LANES)
+            var x = scores[t * stride + k]
+            scores[t * stride + k] = (x - mean) * scale
+    var padded = FloatView.allocate(frames + width + 2 * LANES)
+    var window = FloatView.allocate((width + 1) * LANES)
     for t in range(normalized):
         add_median(
-            scores.unsafe_offset(t * stride),
+            scores.offset(t * stride),
             frames,
             width,
             padded,
             window,
-            sums.unsafe_offset(t * sums_stride),
+            sums.slice(t * sums_stride, frames),
         )
-    padded.unsafe_free()
-    window.unsafe_free()
-    scores.unsafe_free()
+    padded.free()
+    window.free()
+    scores.free()
 
 
 @extensibility.register("whisper.alignment_weights")
@@ -125,85 +119,84 @@ struct AlignmentWeights:
     """The summed weights of the alignment heads.
 
     queries [layers, items, tokens, state], of the cross-attention;
-    memory [layers, items, heads, bytes]; chosen [n, 2] int32: layer and head;
-    sizes [items, 3] int32: tokens of the item, tokens to normalise over, encoder frames;
-    numbers [2] int32: frames of the memory, width of the median filter;
+    cross_kv [layers, items, heads, bytes]; heads [n, 2] int32: layer and head;
+    weight_sizes [items, 3] int32: tokens of the item, tokens to normalise over, encoder frames;
+    frames [1], encoder states of a window; median_width [1], of the median filter;
     sums [items, tokens, frames].
     """
 
     @staticmethod
     def execute[
-        target: StaticString, memory_type: DType
+        target: StaticString, kv_type: DType
     ](
         sums: OutputTensor[dtype=DType.float32, rank=3, ...],
         queries: InputTensor[dtype=DType.float32, rank=4, ...],
-        memory: InputTensor[dtype=DType.uint8, rank=4, ...],
-        chosen: InputTensor[dtype=DType.int32, rank=2, ...],
-        sizes: InputTensor[dtype=DType.int32, rank=2, ...],
-        numbers_: InputTensor[dtype=DType.int32, rank=1, ...],
+        cross_kv: InputTensor[dtype=DType.uint8, rank=4, ...],
+        heads: InputTensor[dtype=DType.int32, rank=2, ...],
+        weight_sizes: InputTensor[dtype=DType.int32, rank=2, ...],
+        frames: InputTensor[dtype=DType.int32, rank=1, ...],
+        median_width: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var items = queries.dim_size(1)
         var tokens = queries.dim_size(2)
         var state = queries.dim_size(3)
-        var all_heads = memory.dim_size(2)
+        var all_heads = cross_kv.dim_size(2)
         var head_size = state // all_heads
-        var size = memory.dim_size(3)
-        var frames = sums.dim_size(2)
-        var count = chosen.dim_size(0)
-        var pairs = ints(chosen)
-        var limits = ints(sizes)
-        var memory_frames = first(numbers_)
-        var width = Int(ints(numbers_)[unsafe_offset=1])
-        var source = floats(queries)
-        var packed = numbers(memory)
-        var plane = tokens * frames
-        var parts = unsafe_alloc[Float32](items * count * plane)
+        var size = cross_kv.dim_size(3)
+        var aligned = sums.dim_size(2)
+        var count = heads.dim_size(0)
+        var pairs = View(heads)
+        var limits = View(weight_sizes)
+        var kv_frames = first(frames)
+        var width = first(median_width)
+        var source = View(queries)
+        var packed = View(cross_kv)
+        var plane = tokens * aligned
+        var parts = FloatView.allocate(items * count * plane)
 
         def task(place: Int) {imm}:
             var item = place // count
-            var pair = pairs.unsafe_offset(2 * (place % count))
-            var layer = Int(pair[unsafe_offset=0])
-            var head = Int(pair[unsafe_offset=1])
-            var part = parts.unsafe_offset(place * plane)
+            var pair = pairs.offset(2 * (place % count))
+            var layer = Int(pair[0])
+            var head = Int(pair[1])
+            var part = parts.slice(place * plane, plane)
             for k in range(plane):
-                part[unsafe_offset=k] = 0
+                part[k] = 0
             head_weights(
                 Rows(
-                    source.unsafe_offset(
-                        (layer * items + item) * tokens * state + head * head_size
-                    ),
+                    source.offset((layer * items + item) * tokens * state + head * head_size),
                     state,
                     tokens,
                 ),
                 tokens,
-                Int(limits[unsafe_offset=3 * item]),
-                Int(limits[unsafe_offset=3 * item + 1]),
-                KeysValues[memory_type](
-                    packed.unsafe_offset(((layer * items + item) * all_heads + head) * size),
-                    memory_frames,
+                Int(limits[3 * item]),
+                Int(limits[3 * item + 1]),
+                KeysValues[kv_type](
+                    packed.offset(((layer * items + item) * all_heads + head) * size),
+                    kv_frames,
                     head_size,
                 ),
-                Int(limits[unsafe_offset=3 * item + 2]),
+                Int(limits[3 * item + 2]),
                 width,
                 part,
-                frames,
+                aligned,
             )
 
         parallel(first(threads), items * count, task)
-        var destination = floats(sums)
+        var destination = View(sums)
         for item in range(items):
             for k in range(plane):
                 var total = Float32(0)
                 for i in range(count):
-                    total += parts[unsafe_offset=(item * count + i) * plane + k]
-                destination[unsafe_offset=item * plane + k] = total
-        parts.unsafe_free()
+                    total += parts[(item * count + i) * plane + k]
+                destination[item * plane + k] = total
+        parts.free()
 
 
 def warp(
-    weights: Floats, scale: Float32, stride: Int, rows: Int, columns: Int, path: Ints
+    weights: FloatView, scale: Float32, stride: Int, rows: Int, columns: Int, path: IntView
 ) -> Int:
     """The cheapest monotonic path through `-scale * weights`; returns its length.
 
@@ -211,16 +204,16 @@ def warp(
     """
     comptime infinity = Float32.MAX
     var width = columns + 1
-    var costs = unsafe_alloc[Float32]((rows + 1) * width)
-    var trace = unsafe_alloc[Int8]((rows + 1) * width)
+    var costs = FloatView.allocate((rows + 1) * width)
+    var trace = View[DType.int8].allocate((rows + 1) * width)
     for k in range((rows + 1) * width):
-        costs[unsafe_offset=k] = infinity
-    costs[unsafe_offset=0] = 0
+        costs[k] = infinity
+    costs[0] = 0
     for i in range(1, rows + 1):
         for j in range(1, columns + 1):
-            var diagonal = costs[unsafe_offset=(i - 1) * width + j - 1]
-            var up = costs[unsafe_offset=(i - 1) * width + j]
-            var left = costs[unsafe_offset=i * width + j - 1]
+            var diagonal = costs[(i - 1) * width + j - 1]
+            var up = costs[(i - 1) * width + j]
+            var left = costs[i * width + j - 1]
             var cost = left
             var step = Int8(2)
             if diagonal < up and diagonal < left:
@@ -229,33 +222,31 @@ def warp(
             elif up < diagonal and up < left:
                 cost = up
                 step = 1
-            costs[unsafe_offset=i * width + j] = (
-                cost - scale * weights[unsafe_offset=(i - 1) * stride + j - 1]
-            )
-            trace[unsafe_offset=i * width + j] = step
+            costs[i * width + j] = cost - scale * weights[(i - 1) * stride + j - 1]
+            trace[i * width + j] = step
     for j in range(columns + 1):
-        trace[unsafe_offset=j] = 2
+        trace[j] = 2
     for i in range(rows + 1):
-        trace[unsafe_offset=i * width] = 1
+        trace[i * width] = 1
     var i = rows
     var j = columns
     var count = 0
     while i > 0 or j > 0:
-        path[unsafe_offset=2 * count] = Int32(i - 1)
-        path[unsafe_offset=2 * count + 1] = Int32(j - 1)
+        path[2 * count] = Int32(i - 1)
+        path[2 * count + 1] = Int32(j - 1)
         count += 1
-        var step = trace[unsafe_offset=i * width + j]
+        var step = trace[i * width + j]
         if step != 2:
             i -= 1
         if step != 1:
             j -= 1
     for k in range(count // 2):
         for part in range(2):
-            var first = path[unsafe_offset=2 * k + part]
-            path[unsafe_offset=2 * k + part] = path[unsafe_offset=2 * (count - 1 - k) + part]
-            path[unsafe_offset=2 * (count - 1 - k) + part] = first
-    costs.unsafe_free()
-    trace.unsafe_free()
+            var first = path[2 * k + part]
+            path[2 * k + part] = path[2 * (count - 1 - k) + part]
+            path[2 * (count - 1 - k) + part] = first
+    costs.free()
+    trace.free()
     return count
 
 
@@ -263,8 +254,8 @@ def warp(
 struct TimeWarping:
     """Dynamic time warping of summed attention weights.
 
-    sums [items, tokens, frames]; sizes [items, 3] int32: first token, tokens, frames of
-    the item's matrix; heads [1]: by how many the sums are divided;
+    sums [items, tokens, frames]; matrices [items, 3] int32: first token, tokens, frames of
+    the item's matrix; head_count [1]: by how many the sums are divided;
     paths [items, tokens + frames, 2] int32; counts [items] int32.
     """
 
@@ -275,30 +266,30 @@ struct TimeWarping:
         paths: OutputTensor[dtype=DType.int32, rank=3, ...],
         counts: OutputTensor[dtype=DType.int32, rank=1, ...],
         sums: InputTensor[dtype=DType.float32, rank=3, ...],
-        sizes: InputTensor[dtype=DType.int32, rank=2, ...],
-        heads: InputTensor[dtype=DType.float32, rank=1, ...],
+        matrices: InputTensor[dtype=DType.int32, rank=2, ...],
+        head_count: InputTensor[dtype=DType.float32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var tokens = sums.dim_size(1)
         var frames = sums.dim_size(2)
-        var source = floats(sums)
-        var limits = ints(sizes)
-        var scale = 1 / floats(heads)[unsafe_offset=0]
-        var routes = ints(paths)
-        var lengths = ints(counts)
+        var source = View(sums)
+        var limits = View(matrices)
+        var scale = 1 / View(head_count)[0]
+        var routes = View(paths)
+        var lengths = View(counts)
 
         def task(item: Int) {imm}:
-            var first = Int(limits[unsafe_offset=3 * item])
-            var rows = Int(limits[unsafe_offset=3 * item + 1])
-            lengths[unsafe_offset=item] = Int32(
+            var first = Int(limits[3 * item])
+            var rows = Int(limits[3 * item + 1])
+            lengths[item] = Int32(
                 warp(
-                    source.unsafe_offset((item * tokens + first) * frames),
+                    source.offset((item * tokens + first) * frames),
                     scale,
                     frames,
                     rows,
-                    Int(limits[unsafe_offset=3 * item + 2]),
-                    routes.unsafe_offset(item * (tokens + frames) * 2),
+                    Int(limits[3 * item + 2]),
+                    routes.slice(item * (tokens + frames) * 2, (tokens + frames) * 2),
                 )
             )
 

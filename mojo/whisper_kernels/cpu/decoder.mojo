@@ -6,26 +6,25 @@ of some heads attends with them at once.
 """
 
 from std.math import ceildiv, gcd
-from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
+from ..common.views import ByteView, FloatView, IntView, View, first
 from .attention import AttentionScratch, KeysValues
-from .decoder_layer import Chunk, DecoderLayer, panel_tasks, share
+from .decoder_layer import DecoderChunk, DecoderLayer, panel_tasks, share
 from .embedding import embed
 from .norm import normalize
 from .panels import PANEL, Matrix, Rows
-from .threads import Member, Phases, together
-from .weights import Parameters
 from .self_attention import Histories, attend_rows
-from ..common.views import Bytes, Floats, Ints, first, floats, ints, numbers
+from .threads import Phases, Worker, together
+from .weight_reader import WeightReader
 
-comptime CHUNK = 128
+comptime CHUNK_ROWS = 128
 """Rows that go through the layers together, more only where one item has more."""
-comptime PHASES = 6
+comptime LAYER_PHASES = 6
 """Of a layer."""
 
 
@@ -43,73 +42,73 @@ struct DecoderSizes(ImplicitlyCopyable):
     var heads: Int
     var layers: Int
     var windows: Int
-    var memory_size: Int
+    var head_bytes: Int
     """Bytes of a head's keys and values of a window."""
     var frames: Int
-    var watched: Bool
+    var cross_queries: Bool
     """Whether the cross-attention queries are wanted."""
 
 
-struct DecoderPass[storage: DType, memory_type: DType](Movable):
+struct DecoderPass[storage: DType, kv_type: DType](Movable):
     """New tokens [items, queries] on their way to final states [items, queries, width]."""
 
-    var positions: Ints
-    var windows: Ints
-    var memory: Bytes
-    var cache: Floats
+    var positions: IntView
+    var windows: IntView
+    var cross_kv: ByteView
+    var kv_cache: FloatView
     var embeddings: Matrix[Self.storage]
-    var parameters: Bytes
+    var weights: ByteView
     var sizes: DecoderSizes
-    var states: Floats
-    var watched: Floats
+    var states: FloatView
+    var cross_queries: FloatView
     var threads: Int
     var chunk: Int
     """Items that go through the layers together."""
-    var qkv: Floats
-    var attended: Floats
-    var hidden: Floats
+    var qkv: FloatView
+    var attended: FloatView
+    var hidden: FloatView
 
     def __init__(
         out self,
-        positions: Ints,
-        windows: Ints,
-        memory: Bytes,
-        cache: Floats,
+        positions: IntView,
+        windows: IntView,
+        cross_kv: ByteView,
+        kv_cache: FloatView,
         embeddings: Matrix[Self.storage],
-        parameters: Bytes,
+        weights: ByteView,
         sizes: DecoderSizes,
-        states: Floats,
-        watched: Floats,
+        states: FloatView,
+        cross_queries: FloatView,
         threads: Int,
     ):
         self.positions = positions
         self.windows = windows
-        self.memory = memory
-        self.cache = cache
+        self.cross_kv = cross_kv
+        self.kv_cache = kv_cache
         self.embeddings = embeddings
-        self.parameters = parameters
+        self.weights = weights
         self.sizes = sizes
         self.states = states
-        self.watched = watched
+        self.cross_queries = cross_queries
         self.threads = threads
-        self.chunk = min(sizes.items, max(1, CHUNK // sizes.queries))
+        self.chunk = min(sizes.items, max(1, CHUNK_ROWS // sizes.queries))
         var most = self.chunk * sizes.queries * sizes.width
-        self.qkv = unsafe_alloc[Float32](3 * most, alignment=64)
-        self.attended = unsafe_alloc[Float32](most, alignment=64)
-        self.hidden = unsafe_alloc[Float32](4 * most, alignment=64)
+        self.qkv = FloatView.allocate(3 * most)
+        self.attended = FloatView.allocate(most)
+        self.hidden = FloatView.allocate(4 * most)
 
     def __deinit__(deinit self):
-        self.qkv.unsafe_free()
-        self.attended.unsafe_free()
-        self.hidden.unsafe_free()
+        self.qkv.free()
+        self.attended.free()
+        self.hidden.free()
 
     def phases(self) -> Int:
         """Of a run."""
-        return ceildiv(self.sizes.items, self.chunk) * (2 + PHASES * self.sizes.layers)
+        return ceildiv(self.sizes.items, self.chunk) * (2 + LAYER_PHASES * self.sizes.layers)
 
-    def run(self, mut member: Member, tokens: Ints, origins: Ints, later: Int = 0):
+    def run(self, mut worker: Worker, tokens: IntView, slot_table: IntView, later: Int = 0):
         """A thread's part; `later` is added to the positions."""
-        comptime most_queries = AttentionScratch[Self.memory_type].queries_each
+        comptime most_queries = AttentionScratch[Self.kv_type].queries_each
         var sizes = self.sizes
         var width = sizes.width
         var queries = sizes.queries
@@ -121,53 +120,51 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
         var unit = min(heads, PANEL // gcd(head_size, PANEL))
         var groups = ceildiv(heads, unit)
         var plane = sizes.context * width
-        var own = Chunk[Self.storage, Self.memory_type](
+        var own = DecoderChunk[Self.storage, Self.kv_type](
             self.chunk * queries, width, beams, sizes.context, sizes.frames, head_size
         )
         for first_item in range(0, sizes.items, self.chunk):
             var items = min(self.chunk, sizes.items - first_item)
             var rows = items * queries
-            var x = self.states.unsafe_offset(first_item * queries * width)
-            var cursor = Parameters(self.parameters)
+            var x = self.states.offset(first_item * queries * width)
+            var cursor = WeightReader(self.weights)
             var encodings = cursor.vector(sizes.context * width)
 
             def start(row: Int) {imm}:
                 var place = first_item * queries + row
-                var position = Int(self.positions[unsafe_offset=place // length]) + later
+                var position = Int(self.positions[place // length]) + later
                 embed(
                     self.embeddings,
-                    Int(tokens[unsafe_offset=place]),
-                    encodings.unsafe_offset((position + place % length) * width),
-                    x.unsafe_offset(row * width),
+                    Int(tokens[place]),
+                    encodings.offset((position + place % length) * width),
+                    x.slice(row * width, width),
                 )
 
-            member.run(rows, start)
+            worker.run(rows, start)
             for index in range(sizes.layers):
                 var layer = DecoderLayer[Self.storage](cursor, width)
-                var keys = self.cache.unsafe_offset(2 * index * plane)
+                var keys = self.kv_cache.offset(2 * index * plane)
                 own.prepare_normed(x, rows, layer.self_norm, width)
 
                 def self_attention(group: Int) {mut own, imm}:
                     var low = group * unit * head_size // PANEL
-                    var high = ceildiv(
-                        min(heads, (group + 1) * unit) * head_size, PANEL
-                    )
+                    var high = ceildiv(min(heads, (group + 1) * unit) * head_size, PANEL)
                     own.apply(layer.query, low, high, self.qkv, 3 * width)
-                    own.apply(layer.key, low, high, self.qkv.unsafe_offset(width), 3 * width)
-                    own.apply(layer.value, low, high, self.qkv.unsafe_offset(2 * width), 3 * width)
+                    own.apply(layer.key, low, high, self.qkv.offset(width), 3 * width)
+                    own.apply(layer.value, low, high, self.qkv.offset(2 * width), 3 * width)
                     for item in range(items):
                         var row = (first_item + item) * beams
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
                             var column = head * head_size
                             attend_rows(
-                                self.qkv.unsafe_offset(item * queries * 3 * width + column),
+                                self.qkv.offset(item * queries * 3 * width + column),
                                 length,
                                 Histories(
-                                    keys.unsafe_offset(column),
-                                    keys.unsafe_offset(plane + column),
+                                    keys.offset(column),
+                                    keys.offset(plane + column),
                                     2 * sizes.layers * plane,
-                                    origins.unsafe_offset(row * sizes.context),
-                                    self.positions.unsafe_offset(row),
+                                    slot_table.offset(row * sizes.context),
+                                    self.positions.offset(row),
                                     later,
                                     beams,
                                     sizes.context,
@@ -175,10 +172,10 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                                 ),
                                 head_size,
                                 own.scores,
-                                self.attended.unsafe_offset(item * queries * width + column),
+                                self.attended.offset(item * queries * width + column),
                             )
 
-                member.run(groups, self_attention)
+                worker.run(groups, self_attention)
                 own.prepare(self.attended, rows, width)
                 var out_tasks = panel_tasks(layer.self_out.weight, self.threads)
 
@@ -193,40 +190,40 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                         residual=x,
                     )
 
-                member.run(out_tasks, self_out)
+                worker.run(out_tasks, self_out)
                 own.prepare_normed(x, rows, layer.cross_norm, width)
 
                 def cross_attention(group: Int) {mut own, imm}:
                     var low = group * unit * head_size // PANEL
-                    var high = ceildiv(
-                        min(heads, (group + 1) * unit) * head_size, PANEL
-                    )
+                    var high = ceildiv(min(heads, (group + 1) * unit) * head_size, PANEL)
                     own.apply(layer.cross_query, low, high, self.qkv, width)
-                    if sizes.watched:
-                        var target = self.watched.unsafe_offset(
+                    if sizes.cross_queries:
+                        var target = self.cross_queries.offset(
                             (index * sizes.items + first_item) * queries * width
                         )
                         own.apply(layer.cross_query, low, high, target, width)
                     for item in range(items):
-                        var window = Int(self.windows[unsafe_offset=first_item + item])
+                        var window = Int(self.windows[first_item + item])
                         for head in range(group * unit, min(heads, (group + 1) * unit)):
                             var place = (index * sizes.windows + window) * heads + head
                             var column = item * queries * width + head * head_size
                             for query in range(0, queries, most_queries):
                                 own.attention.attend(
-                                    Rows(self.qkv.unsafe_offset(column), width, queries),
+                                    Rows(self.qkv.offset(column), width, queries),
                                     query,
                                     min(queries, query + most_queries),
-                                    KeysValues[Self.memory_type](
-                                        self.memory.unsafe_offset(place * sizes.memory_size),
+                                    KeysValues[Self.kv_type](
+                                        self.cross_kv.slice(
+                                            place * sizes.head_bytes, sizes.head_bytes
+                                        ),
                                         sizes.frames,
                                         head_size,
                                     ),
-                                    self.attended.unsafe_offset(column),
+                                    self.attended.offset(column),
                                     width,
                                 )
 
-                member.run(groups, cross_attention)
+                worker.run(groups, cross_attention)
                 own.prepare(self.attended, rows, width)
 
                 def cross_out(task: Int) {mut own, imm}:
@@ -240,7 +237,7 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                         residual=x,
                     )
 
-                member.run(out_tasks, cross_out)
+                worker.run(out_tasks, cross_out)
                 own.prepare_normed(x, rows, layer.norm, width)
                 var up_tasks = panel_tasks(layer.up.weight, self.threads)
 
@@ -255,7 +252,7 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                         activate=True,
                     )
 
-                member.run(up_tasks, up)
+                worker.run(up_tasks, up)
                 own.prepare(self.hidden, rows, 4 * width)
                 var down_tasks = panel_tasks(layer.down.weight, self.threads)
 
@@ -270,14 +267,14 @@ struct DecoderPass[storage: DType, memory_type: DType](Movable):
                         residual=x,
                     )
 
-                member.run(down_tasks, down)
+                worker.run(down_tasks, down)
             var final_norm = cursor.norm(width)
 
             def finish(row: Int) {imm}:
-                var line = x.unsafe_offset(row * width)
+                var line = x.slice(row * width, width)
                 normalize(line, final_norm.gamma, final_norm.beta, line, width)
 
-            member.run(rows, finish)
+            worker.run(rows, finish)
 
 
 @extensibility.register("whisper.decoder")
@@ -286,62 +283,62 @@ struct Decoder:
 
     tokens [items, queries] int32: `queries` are the tokens of every beam, beam by beam;
     positions [rows] int32 with rows = items * beams, where each row's first new token goes;
-    origins [rows, context] int32, the cache row of every position of a row's history;
+    slot_table [rows, context] int32, the cache row of every position of a row's history;
     windows [items] int32, the window that each item transcribes;
-    frames [1] int32, encoder states of a window; memory [layers, windows, heads, bytes];
-    cache [slots, layers, 2, context, width]; embeddings [bytes], in panels;
-    parameters [bytes]: position embeddings, layers, the last normalisation;
+    frames [1] int32, encoder states of a window; cross_kv [layers, windows, heads, bytes];
+    kv_cache [slots, layers, 2, context, width]; embeddings [bytes], in panels;
+    weights [bytes]: position embeddings, layers, the last normalisation;
     states [items, queries, width]; queries [layers or 0, items, queries, width], those of
     the cross-attention, where they are wanted.
     """
 
     @staticmethod
     def execute[
-        target: StaticString, storage: DType, memory_type: DType
+        target: StaticString, storage: DType, kv_type: DType
     ](
         states: OutputTensor[dtype=DType.float32, rank=3, ...],
-        watched: OutputTensor[dtype=DType.float32, rank=4, ...],
+        cross_queries: OutputTensor[dtype=DType.float32, rank=4, ...],
         tokens: InputTensor[dtype=DType.int32, rank=2, ...],
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
-        origins: InputTensor[dtype=DType.int32, rank=2, ...],
+        slot_table: InputTensor[dtype=DType.int32, rank=2, ...],
         windows: InputTensor[dtype=DType.int32, rank=1, ...],
         frames: InputTensor[dtype=DType.int32, rank=1, ...],
-        memory: InputTensor[dtype=DType.uint8, rank=4, ...],
-        cache: MutableInputTensor[dtype=DType.float32, rank=5, ...],
+        cross_kv: InputTensor[dtype=DType.uint8, rank=4, ...],
+        kv_cache: MutableInputTensor[dtype=DType.float32, rank=5, ...],
         embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
-        parameters: InputTensor[dtype=DType.uint8, rank=1, ...],
+        weights: InputTensor[dtype=DType.uint8, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var width = states.dim_size(2)
-        var layers = DecoderPass[storage, memory_type](
-            ints(positions),
-            ints(windows),
-            numbers(memory),
-            floats(cache),
-            Matrix[storage](numbers(embeddings), width, 0),
-            numbers(parameters),
+        var layers = DecoderPass[storage, kv_type](
+            View(positions),
+            View(windows),
+            View(cross_kv),
+            View(kv_cache),
+            Matrix[storage](View(embeddings), width, 0),
+            View(weights),
             DecoderSizes(
                 tokens.dim_size(0),
                 tokens.dim_size(1),
                 positions.dim_size(0),
-                origins.dim_size(1),
+                slot_table.dim_size(1),
                 width,
-                memory.dim_size(2),
-                memory.dim_size(0),
-                memory.dim_size(1),
-                memory.dim_size(3),
+                cross_kv.dim_size(2),
+                cross_kv.dim_size(0),
+                cross_kv.dim_size(1),
+                cross_kv.dim_size(3),
                 first(frames),
-                watched.dim_size(0) > 0,
+                cross_queries.dim_size(0) > 0,
             ),
-            floats(states),
-            floats(watched),
+            View(states),
+            View(cross_queries),
             first(threads),
         )
         var phases = Phases(layers.phases())
 
-        def body(_worker: Int) {imm}:
-            var member = Member(phases.counters)
-            layers.run(member, ints(tokens), ints(origins))
+        def body(_thread: Int) {imm}:
+            var worker = Worker(phases.counters)
+            layers.run(worker, View(tokens), View(slot_table))
 
         together(layers.threads, body)

@@ -1,16 +1,15 @@
 """A layer of the decoder: its weights, and what a thread needs to take some rows through it."""
 
 from std.math import align_up
-from std.memory.alloc import unsafe_alloc
 
+from ..common.simd import LANES
+from ..common.views import FloatView
 from .attention import AttentionScratch
 from .epilogue import Epilogue
 from .gemm import multiply
-from ..common.simd import LANES
 from .panels import Matrix, Rows
-from .weights import Linear, Norm, Parameters
 from .strips import Strips
-from ..common.views import Floats
+from .weight_reader import Linear, Norm, WeightReader
 
 comptime TASK_BYTES = 96 * 1024
 """Least weights that are worth a task of their own."""
@@ -31,42 +30,42 @@ struct DecoderLayer[storage: DType](ImplicitlyCopyable):
     var up: Linear[Self.storage]
     var down: Linear[Self.storage]
 
-    def __init__(out self, mut parameters: Parameters, width: Int):
-        self.self_norm = parameters.norm(width)
-        self.query = parameters.linear[Self.storage](width, width)
-        self.key = parameters.linear[Self.storage](width, width)
-        self.value = parameters.linear[Self.storage](width, width)
-        self.self_out = parameters.linear[Self.storage](width, width)
-        self.cross_norm = parameters.norm(width)
-        self.cross_query = parameters.linear[Self.storage](width, width)
-        self.cross_out = parameters.linear[Self.storage](width, width)
-        self.norm = parameters.norm(width)
-        self.up = parameters.linear[Self.storage](width, 4 * width)
-        self.down = parameters.linear[Self.storage](4 * width, width)
+    def __init__(out self, mut weights: WeightReader, width: Int):
+        self.self_norm = weights.norm(width)
+        self.query = weights.linear[Self.storage](width, width)
+        self.key = weights.linear[Self.storage](width, width)
+        self.value = weights.linear[Self.storage](width, width)
+        self.self_out = weights.linear[Self.storage](width, width)
+        self.cross_norm = weights.norm(width)
+        self.cross_query = weights.linear[Self.storage](width, width)
+        self.cross_out = weights.linear[Self.storage](width, width)
+        self.norm = weights.norm(width)
+        self.up = weights.linear[Self.storage](width, 4 * width)
+        self.down = weights.linear[Self.storage](4 * width, width)
 
 
-struct Chunk[storage: DType, memory: DType]:
+struct DecoderChunk[storage: DType, kv_type: DType]:
     """A thread's view of some items on their way through the layers."""
 
     var strips: Strips[Self.storage]
-    var scores: Floats
-    var attention: AttentionScratch[Self.memory]
+    var scores: FloatView
+    var attention: AttentionScratch[Self.kv_type]
 
     def __init__(
         out self, rows: Int, width: Int, beams: Int, context: Int, frames: Int, head_size: Int
     ):
         self.strips = Strips[Self.storage](rows, 4 * width)
-        self.scores = unsafe_alloc[Float32](beams * align_up(context, LANES), alignment=64)
-        self.attention = AttentionScratch[Self.memory](frames, head_size)
+        self.scores = FloatView.allocate(beams * align_up(context, LANES))
+        self.attention = AttentionScratch[Self.kv_type](frames, head_size)
 
     def __deinit__(deinit self):
-        self.scores.unsafe_free()
+        self.scores.free()
 
-    def prepare(mut self, x: Floats, rows: Int, depth: Int):
+    def prepare(mut self, x: FloatView, rows: Int, depth: Int):
         """Takes x [rows, depth] as the left operand of the next products."""
         self.strips.prepare(Rows(x, depth, rows), 0, rows, depth)
 
-    def prepare_normed(mut self, x: Floats, rows: Int, norm: Norm, width: Int):
+    def prepare_normed(mut self, x: FloatView, rows: Int, norm: Norm, width: Int):
         """The same, normalised. Every thread does it: that costs less than to wait for another."""
         self.strips.prepare_normed(x, rows, width, norm)
 
@@ -75,9 +74,9 @@ struct Chunk[storage: DType, memory: DType]:
         linear: Linear[Self.storage],
         first_panel: Int,
         last_panel: Int,
-        y: Floats,
+        y: FloatView,
         stride: Int,
-        residual: Optional[Floats] = None,
+        residual: Optional[FloatView] = None,
         activate: Bool = False,
     ):
         """Some columns of a layer for the rows that the strips hold."""

@@ -6,12 +6,12 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .gemm import multiply
 from ..common.simd import F32
+from ..common.views import FloatView, View, first
+from .gemm import multiply
 from .panels import HEADER, PANEL, Matrix, Rows, cell
-from .threads import Member, Phases, parallel, together
 from .strips import Strips
-from ..common.views import Floats, first, floats, numbers
+from .threads import Phases, Worker, parallel, together
 
 comptime TASK_PANELS = 64
 """Panels of the vocabulary that one task takes."""
@@ -20,92 +20,88 @@ comptime TASK_COLUMNS = TASK_PANELS * PANEL
 
 def embed[
     storage: DType
-](embeddings: Matrix[storage], token: Int, encoding: Floats, x: Floats):
+](embeddings: Matrix[storage], token: Int, encoding: FloatView, x: FloatView):
     """`x = E[token] + encoding`, the token's column of the panels."""
     var panel = embeddings.panel(token // PANEL)
     var lane = token % PANEL
     for k in range(embeddings.depth):
         comptime if storage == DType.int8:
-            var value = panel.unsafe_offset(HEADER + cell[storage](k, lane)).unsafe_bitcast[Int8]()
-            var scale = panel.unsafe_bitcast[Float32]()[unsafe_offset=lane]
-            x[unsafe_offset=k] = (
-                value[unsafe_offset=0].cast[F32]() * scale + encoding[unsafe_offset=k]
-            )
+            var value = panel.offset(HEADER + cell[storage](k, lane)).bitcast[DType.int8]()
+            var scale = panel.bitcast[DType.float32]()[lane]
+            x[k] = value[0].cast[F32]() * scale + encoding[k]
         else:
-            var value = panel.unsafe_bitcast[Scalar[storage]]()
-            x[unsafe_offset=k] = (
-                value[unsafe_offset=cell[storage](k, lane)].cast[F32]() + encoding[unsafe_offset=k]
-            )
+            var value = panel.bitcast[storage]()
+            x[k] = value[cell[storage](k, lane)].cast[F32]() + encoding[k]
 
 
 def vocabulary_task[
     storage: DType
-](strips: Strips[storage], embeddings: Matrix[storage], task: Int, logits: Floats):
+](strips: Strips[storage], embeddings: Matrix[storage], task: Int, logits: FloatView):
     """The logits of the rows in the strips over one task's part of the vocabulary."""
     var start = task * TASK_PANELS
     var end = min(embeddings.panels(), start + TASK_PANELS)
     multiply(strips, embeddings, start, end, logits, embeddings.columns)
 
 
-@extensibility.register("whisper.project")
-struct Project:
-    """Logits: `y = x E^T`; x [batch, rows, width], embeddings [bytes] in panels,
-    y [batch, rows, vocabulary]."""
+@extensibility.register("whisper.logits")
+struct Logits:
+    """`logits = states E^T`; states [batch, rows, width], embeddings [bytes] in panels,
+    logits [batch, rows, vocabulary]."""
 
     @staticmethod
     def execute[
         target: StaticString, storage: DType
     ](
-        y: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
+        logits: OutputTensor[dtype=DType.float32, rank=3, ...],
+        states: InputTensor[dtype=DType.float32, rank=3, ...],
         embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var rows = x.dim_size(0) * x.dim_size(1)
-        var width = x.dim_size(2)
-        var matrix = Matrix[storage](numbers(embeddings), width, y.dim_size(2))
-        var source = floats(x)
-        var logits = floats(y)
+        var rows = states.dim_size(0) * states.dim_size(1)
+        var width = states.dim_size(2)
+        var matrix = Matrix[storage](View(embeddings), width, logits.dim_size(2))
+        var source = View(states)
+        var results = View(logits)
         var phases = Phases(1)
 
-        def body(_worker: Int) {imm}:
-            var member = Member(phases.counters)
+        def body(_thread: Int) {imm}:
+            var worker = Worker(phases.counters)
             var strips = Strips[storage](rows, width)
             strips.prepare(Rows(source, width, rows), 0, rows, width)
 
             def task(index: Int) {imm}:
-                vocabulary_task(strips, matrix, index, logits)
+                vocabulary_task(strips, matrix, index, results)
 
-            member.run(ceildiv(matrix.columns, TASK_COLUMNS), task)
+            worker.run(ceildiv(matrix.columns, TASK_COLUMNS), task)
 
         together(first(threads), body)
 
 
 @extensibility.register("whisper.take_token")
 struct TakeToken:
-    """One token's row of every item: y[b, 0] = x[b, index]; index [1] int32."""
+    """One token's row of every item: y[b, 0] = states[b, index]; index [1] int32."""
 
     @staticmethod
     def execute[
         target: StaticString
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
+        states: InputTensor[dtype=DType.float32, rank=3, ...],
         index: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var tokens = x.dim_size(1)
-        var state = x.dim_size(2)
+        var tokens = states.dim_size(1)
+        var state = states.dim_size(2)
         var token = first(index)
-        var source = floats(x)
-        var destination = floats(y)
+        var source = View(states)
+        var destination = View(y)
 
         def task(item: Int) {imm}:
-            var row = source.unsafe_offset((item * tokens + token) * state)
-            var taken = destination.unsafe_offset(item * state)
+            var row = source.slice((item * tokens + token) * state, state)
+            var taken = destination.slice(item * state, state)
             for k in range(state):
-                taken[unsafe_offset=k] = row[unsafe_offset=k]
+                taken[k] = row[k]
 
-        parallel(first(threads), x.dim_size(0), task)
+        parallel(first(threads), states.dim_size(0), task)

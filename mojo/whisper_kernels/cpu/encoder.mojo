@@ -6,45 +6,25 @@ is row by row, so a block of rows goes through all of it while it stays in the c
 """
 
 from std.math import align_up, ceildiv
-from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .attention import AttentionScratch, encoder_memory
+from ..common.views import ByteView, FloatView, View, first
+from .attention import AttentionScratch, encoder_kv_type
 from .encoder_heads import EncoderHeads
-from .panels import Rows, tiled
-from .threads import Member, Phases, together
-from .weights import Linear, Norm, Parameters
-from .row_block import RowBlock
+from .encoder_layer import EncoderChunk, EncoderLayer
+from .panels import Rows
 from .strips import Strips
-from ..common.views import Bytes, Floats, first, floats, ints, numbers
+from .target import tiled
+from .threads import Phases, Worker, together
+from .weight_reader import Linear, Norm, WeightReader
 
 comptime BLOCK_BYTES = 768 * 1024
 """Of the widest activations of a block of rows, which should stay in L2."""
 comptime TILED_BLOCK_BYTES = 2 * BLOCK_BYTES
 """With the tile unit, which is so fast that reading all weights for every block counts for more."""
-
-
-struct EncoderLayer[storage: DType](ImplicitlyCopyable):
-    """Weights of a layer."""
-
-    var attention_norm: Norm
-    var attention_in: Linear[Self.storage]
-    """To queries, keys and values."""
-    var attention_out: Linear[Self.storage]
-    var norm: Norm
-    var up: Linear[Self.storage]
-    var down: Linear[Self.storage]
-
-    def __init__(out self, mut parameters: Parameters, width: Int):
-        self.attention_norm = parameters.norm(width)
-        self.attention_in = parameters.linear[Self.storage](width, 3 * width)
-        self.attention_out = parameters.linear[Self.storage](width, width)
-        self.norm = parameters.norm(width)
-        self.up = parameters.linear[Self.storage](width, 4 * width)
-        self.down = parameters.linear[Self.storage](4 * width, width)
 
 
 def even_block[storage: DType](rows: Int, most: Int, threads: Int) -> Int:
@@ -53,20 +33,18 @@ def even_block[storage: DType](rows: Int, most: Int, threads: Int) -> Int:
     return align_up(ceildiv(rows, blocks), Strips[storage].block_rows)
 
 
-def transpose(
-    features: Floats, mels: Int, frames: Int, start: Int, count: Int, y: Floats
-):
+def transpose(features: FloatView, mels: Int, frames: Int, start: Int, count: Int, y: FloatView):
     """Frames `[start, start + count)` of features [mels, frames] as y [count, mels]; frames
     outside are zero."""
     for t in range(count):
         var frame = start + t
-        var row = y.unsafe_offset(t * mels)
+        var row = y.offset(t * mels)
         if frame < 0 or frame >= frames:
             for mel in range(mels):
-                row[unsafe_offset=mel] = 0
+                row[mel] = 0
         else:
             for mel in range(mels):
-                row[unsafe_offset=mel] = features[unsafe_offset=mel * frames + frame]
+                row[mel] = features[mel * frames + frame]
 
 
 @fieldwise_init
@@ -85,20 +63,20 @@ struct EncoderSizes(ImplicitlyCopyable):
 def encode[
     storage: DType
 ](
-    features: Floats,
-    encodings: Floats,
-    parameters: Bytes,
+    features: FloatView,
+    encodings: FloatView,
+    weights: ByteView,
     sizes: EncoderSizes,
-    states: Floats,
+    states: FloatView,
     threads: Int,
 ):
     """States [batch, states, width] of features [batch, mels, frames]."""
-    comptime memory = encoder_memory(storage)
+    comptime kv_type = encoder_kv_type(storage)
     var width = sizes.width
     var count = sizes.states
     var batch = sizes.batch
     var head_size = width // sizes.heads
-    var convolved = unsafe_alloc[Float32](batch * sizes.frames * width, alignment=64)
+    var convolved = FloatView.allocate(batch * sizes.frames * width)
     var attended = convolved  # the convolution's output is no longer needed by then
     var heads = EncoderHeads[storage](batch, count, sizes.heads, head_size)
     comptime block_bytes = TILED_BLOCK_BYTES if tiled[storage]() else BLOCK_BYTES
@@ -106,28 +84,28 @@ def encode[
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
-    var query_block = even_block[memory](count, AttentionScratch[memory].queries_each, 1)
+    var query_block = even_block[kv_type](count, AttentionScratch[kv_type].queries_each, 1)
     var query_blocks = ceildiv(count, query_block)
     var phases = Phases(2 + 3 * sizes.layers)
 
-    def body(_worker: Int) {imm}:
-        var member = Member(phases.counters)
-        var cursor = Parameters(parameters)
-        var rows = RowBlock[storage](
+    def body(_thread: Int) {imm}:
+        var worker = Worker(phases.counters)
+        var cursor = WeightReader(weights)
+        var rows = EncoderChunk[storage](
             block, width, max(4 * width, 3 * sizes.mels), heads.groups.columns()
         )
-        var attention = AttentionScratch[memory](count, head_size)
+        var attention = AttentionScratch[kv_type](count, head_size)
         var conv1 = cursor.linear[storage](3 * sizes.mels, width)
         var conv2 = cursor.linear[storage](3 * width, width)
         var layer = EncoderLayer[storage](cursor, width)
-        var times = unsafe_alloc[Float32]((block + 2) * sizes.mels, alignment=64)
+        var times = FloatView.allocate((block + 2) * sizes.mels)
 
         def first_convolution(task: Int) {mut rows, imm}:
             var item = task // frame_blocks
             var start = task % frame_blocks * block
             var height = min(block, sizes.frames - start)
             transpose(
-                features.unsafe_offset(item * sizes.mels * sizes.frames),
+                features.slice(item * sizes.mels * sizes.frames, sizes.mels * sizes.frames),
                 sizes.mels,
                 sizes.frames,
                 start - 1,
@@ -142,12 +120,12 @@ def encode[
             )
             rows.apply(
                 conv1,
-                convolved.unsafe_offset((item * sizes.frames + start) * width),
+                convolved.slice((item * sizes.frames + start) * width, height * width),
                 activate=True,
             )
 
-        member.run(batch * frame_blocks, first_convolution)
-        times.unsafe_free()
+        worker.run(batch * frame_blocks, first_convolution)
+        times.free()
 
         def second_convolution(task: Int) {mut rows, imm}:
             var item = task // blocks
@@ -156,10 +134,10 @@ def encode[
             if height <= 0:
                 return
             var place = item * count + start
-            var x = states.unsafe_offset(place * width)
+            var x = states.slice(place * width, height * width)
             rows.strips.prepare(
                 Rows(
-                    convolved.unsafe_offset(item * sizes.frames * width),
+                    convolved.offset(item * sizes.frames * width),
                     2 * width,
                     -width,
                     sizes.frames * width,
@@ -169,20 +147,18 @@ def encode[
                 3 * width,
             )
             rows.apply(
-                conv2, x, residual=encodings.unsafe_offset(start * width), activate=True
+                conv2, x, residual=encodings.slice(start * width, height * width), activate=True
             )
-            heads.project(
-                rows, x, item, start, height, layer.attention_norm, layer.attention_in
-            )
+            heads.project(rows, x, item, start, height, layer.attention_norm, layer.attention_in)
 
-        member.run(batch * blocks, second_convolution)
+        worker.run(batch * blocks, second_convolution)
         for index in range(sizes.layers):
 
             def pack(task: Int) {imm}:
                 heads.pack(task)
 
             comptime if not EncoderHeads[storage].at_once:
-                member.run(batch * sizes.heads, pack)
+                worker.run(batch * sizes.heads, pack)
 
             def attend(task: Int) {mut attention, imm}:
                 var first = task % query_blocks * query_block
@@ -192,10 +168,10 @@ def encode[
                 var place = task // query_blocks
                 var item = place // sizes.heads
                 var head = place % sizes.heads
-                var output = attended.unsafe_offset(item * count * width + head * head_size)
+                var output = attended.offset(item * count * width + head * head_size)
                 heads.attend(attention, place, first, last, output, width)
 
-            member.run(batch * sizes.heads * query_blocks, attend)
+            worker.run(batch * sizes.heads * query_blocks, attend)
             var last_layer = index == sizes.layers - 1
             var next = layer
             if not last_layer:
@@ -211,9 +187,9 @@ def encode[
                     return
                 var item = task // blocks
                 var place = item * count + start
-                var x = states.unsafe_offset(place * width)
+                var x = states.slice(place * width, height * width)
                 rows.add_attention(
-                    attended.unsafe_offset(place * width), height, layer.attention_out, x
+                    attended.slice(place * width, height * width), height, layer.attention_out, x
                 )
                 rows.feed_forward(x, height, layer.norm, layer.up, layer.down)
                 if last_layer:
@@ -223,11 +199,11 @@ def encode[
                         rows, x, item, start, height, next.attention_norm, next.attention_in
                     )
 
-            member.run(batch * blocks, between)
+            worker.run(batch * blocks, between)
             layer = next
 
     together(threads, body)
-    convolved.unsafe_free()
+    convolved.free()
 
 
 @extensibility.register("whisper.encoder")
@@ -235,8 +211,8 @@ struct Encoder:
     """The whole encoder.
 
     features [batch, mels, frames]; encodings [states, width], the position embeddings;
-    parameters [bytes]: both convolutions, the layers, the last normalisation;
-    sizes [2] int32: heads, layers; states [batch, states, width].
+    weights [bytes]: both convolutions, the layers, the last normalisation;
+    heads and layers [1] int32, their numbers; states [batch, states, width].
     """
 
     @staticmethod
@@ -246,24 +222,25 @@ struct Encoder:
         states: OutputTensor[dtype=DType.float32, rank=3, ...],
         features: InputTensor[dtype=DType.float32, rank=3, ...],
         encodings: InputTensor[dtype=DType.float32, rank=2, ...],
-        parameters: InputTensor[dtype=DType.uint8, rank=1, ...],
-        sizes: InputTensor[dtype=DType.int32, rank=1, ...],
+        weights: InputTensor[dtype=DType.uint8, rank=1, ...],
+        heads: InputTensor[dtype=DType.int32, rank=1, ...],
+        layers: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         encode[storage](
-            floats(features),
-            floats(encodings),
-            numbers(parameters),
+            View(features),
+            View(encodings),
+            View(weights),
             EncoderSizes(
                 features.dim_size(0),
                 features.dim_size(1),
                 features.dim_size(2),
                 states.dim_size(1),
                 states.dim_size(2),
-                first(sizes),
-                Int(ints(sizes)[unsafe_offset=1]),
+                first(heads),
+                first(layers),
             ),
-            floats(states),
+            View(states),
             first(threads),
         )

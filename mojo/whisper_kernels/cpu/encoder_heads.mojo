@@ -6,25 +6,26 @@ values have a scale over all frames, heads wait until they are whole.
 """
 
 from std.math import align_up
-from std.memory.alloc import unsafe_alloc
 
-from .attention import AttentionScratch, KeysValues, encoder_memory, head_bytes
+from ..common.simd import BF16
+from ..common.views import ByteView, FloatView
+from .amx.attention import query_scale
+from .amx.strips import round_tile_row
+from .attention import AttentionScratch, KeysValues, encoder_kv_type, head_bytes
+from .encoder_layer import EncoderChunk
 from .epilogue import Epilogue
 from .gemm import multiply
-from .heads import HeadGroups
-from .panels import TILE_ROWS, Rows, tiled
-from .weights import Linear, Norm
-from .row_block import RowBlock
+from .head_groups import HeadGroups
+from .panels import Rows
 from .strips import Strips
-from ..common.views import Bytes, Floats
-from .amx.attention import HALF, query_scale
-from .amx.rows import round_tile_row
+from .target import TILE_ROWS, tiled
+from .weight_reader import Linear, Norm
 
 
 struct EncoderHeads[storage: DType]:
     """The heads of a batch of windows, for layers with weights of `storage`; owns its memory."""
 
-    comptime memory = encoder_memory(Self.storage)
+    comptime kv_type = encoder_kv_type(Self.storage)
     comptime at_once = tiled[Self.storage]()
     """Whether blocks of rows are packed as they are projected."""
 
@@ -34,13 +35,13 @@ struct EncoderHeads[storage: DType]:
     var head_size: Int
     var groups: HeadGroups
     """Of the queries, the keys and the values, one after another."""
-    var projected: Floats
+    var projected: FloatView
     """[windows, groups], unless they are packed at once."""
-    var queries: Bytes
+    var queries: ByteView
     """[windows, heads, strips], if they are."""
     var strips_bytes: Int
     """Of the queries of a head."""
-    var packed: Bytes
+    var packed: ByteView
     """[windows, heads], keys and values."""
     var packed_bytes: Int
 
@@ -50,35 +51,35 @@ struct EncoderHeads[storage: DType]:
         self.head_size = head_size
         self.groups = HeadGroups(3 * heads, head_size, count)
         var waiting = 0 if Self.at_once else windows * self.groups.size()
-        self.projected = unsafe_alloc[Float32](waiting, alignment=64)
-        self.strips_bytes = Strips[HALF].row_bytes(head_size) * align_up(count, TILE_ROWS)
+        self.projected = FloatView.allocate(waiting)
+        self.strips_bytes = Strips[BF16].row_bytes(head_size) * align_up(count, TILE_ROWS)
         var strips = windows * heads * self.strips_bytes if Self.at_once else 0
-        self.queries = unsafe_alloc[UInt8](strips, alignment=64)
-        self.packed_bytes = head_bytes[Self.memory](count, head_size)
-        self.packed = unsafe_alloc[UInt8](windows * heads * self.packed_bytes, alignment=64)
+        self.queries = ByteView.allocate(strips)
+        self.packed_bytes = head_bytes[Self.kv_type](count, head_size)
+        self.packed = ByteView.allocate(windows * heads * self.packed_bytes)
 
     def __deinit__(deinit self):
-        self.projected.unsafe_free()
-        self.queries.unsafe_free()
-        self.packed.unsafe_free()
+        self.projected.free()
+        self.queries.free()
+        self.packed.free()
 
     def project(
         self,
-        mut rows: RowBlock[Self.storage],
-        x: Floats,
+        mut rows: EncoderChunk[Self.storage],
+        x: FloatView,
         window: Int,
         start: Int,
         height: Int,
         norm: Norm,
         linear: Linear[Self.storage],
     ):
-        """Frames `[start, start + height)` of a window, x [height, width], through the projection."""
+        """Frames `[start, start + height)` of a window, x [height, width], projected."""
         rows.strips.prepare_normed(x, height, linear.weight.depth, norm)
         var columns = self.groups.columns()
         for group in range(self.groups.count()):
             var target = rows.group
             comptime if not Self.at_once:
-                target = self.projected.unsafe_offset(
+                target = self.projected.offset(
                     window * self.groups.size() + (group * self.count + start) * columns
                 )
             multiply(
@@ -86,16 +87,16 @@ struct EncoderHeads[storage: DType]:
                 linear.weight,
                 self.groups.first_panel(group),
                 self.groups.last_panel(group),
-                target.unsafe_offset(-group * columns),  # the group's first column comes there
+                target.offset(-group * columns),  # the group's first column comes there
                 columns,
                 Epilogue(bias=linear.bias),
             )
             comptime if Self.at_once:
                 for head in range(group * self.groups.each, self.groups.last_head(group)):
-                    var first = rows.group.unsafe_offset(head * self.head_size - group * columns)
+                    var first = rows.group.offset(head * self.head_size - group * columns)
                     self._pack_block(first, window, head, start, height)
 
-    def _pack_block(self, rows: Floats, window: Int, head: Int, start: Int, height: Int):
+    def _pack_block(self, rows: FloatView, window: Int, head: Int, start: Int, height: Int):
         """Frames `[start, start + height)` of one head: of queries, keys or values."""
         var stride = self.groups.columns()
         var place = window * self.heads + head % self.heads
@@ -103,7 +104,7 @@ struct EncoderHeads[storage: DType]:
             var scale = query_scale(self.head_size)
             for i in range(height):
                 round_tile_row(
-                    rows.unsafe_offset(i * stride),
+                    rows.offset(i * stride),
                     self.head_size,
                     scale,
                     self._strip(place, start + i),
@@ -119,48 +120,50 @@ struct EncoderHeads[storage: DType]:
         var head = place % self.heads
         var window = self._window(place)
         self._keys_values(place).pack(
-            window.unsafe_offset(self.groups.place(self.heads + head)),
-            window.unsafe_offset(self.groups.place(2 * self.heads + head)),
+            window.offset(self.groups.place(self.heads + head)),
+            window.offset(self.groups.place(2 * self.heads + head)),
             self.groups.columns(),
         )
 
     def attend(
         self,
-        mut scratch: AttentionScratch[Self.memory],
+        mut scratch: AttentionScratch[Self.kv_type],
         place: Int,
         first: Int,
         last: Int,
-        output: Floats,
+        output: FloatView,
         stride: Int,
     ):
         """Attention of queries `[first, last)` of a head of a window; output row i at
         `output[i * stride]`."""
-        var memory = self._keys_values(place)
+        var kv = self._keys_values(place)
         comptime if Self.at_once:
             scratch.attend_strips(
                 self._strip(place, first),
                 last - first,
-                memory,
-                output.unsafe_offset(first * stride),
+                kv,
+                output.offset(first * stride),
                 stride,
             )
         else:
-            var queries = self._window(place).unsafe_offset(self.groups.place(place % self.heads))
+            var queries = self._window(place).offset(self.groups.place(place % self.heads))
             var rows = Rows(queries, self.groups.columns(), self.count)
-            scratch.attend(rows, first, last, memory, output, stride)
+            scratch.attend(rows, first, last, kv, output, stride)
 
     @always_inline
-    def _window(self, place: Int) -> Floats:
-        return self.projected.unsafe_offset(place // self.heads * self.groups.size())
+    def _window(self, place: Int) -> FloatView:
+        return self.projected.slice(place // self.heads * self.groups.size(), self.groups.size())
 
     @always_inline
-    def _strip(self, place: Int, row: Int) -> Bytes:
+    def _strip(self, place: Int, row: Int) -> ByteView:
         """The strip of queries with a row."""
-        var strip = row // TILE_ROWS * TILE_ROWS * Strips[HALF].row_bytes(self.head_size)
-        return self.queries.unsafe_offset(place * self.strips_bytes + strip)
+        var strip = row // TILE_ROWS * TILE_ROWS * Strips[BF16].row_bytes(self.head_size)
+        return self.queries.offset(place * self.strips_bytes + strip)
 
     @always_inline
-    def _keys_values(self, place: Int) -> KeysValues[Self.memory]:
-        return KeysValues[Self.memory](
-            self.packed.unsafe_offset(place * self.packed_bytes), self.count, self.head_size
+    def _keys_values(self, place: Int) -> KeysValues[Self.kv_type]:
+        return KeysValues[Self.kv_type](
+            self.packed.slice(place * self.packed_bytes, self.packed_bytes),
+            self.count,
+            self.head_size,
         )

@@ -1,10 +1,10 @@
 """What happens to a product on its way out: `c = gelu(product + bias) + residual`."""
 
-from ..common.extremes import smaller
 from ..common.gelu import gelu, half_gelu, nearly_gelu
+from ..common.min_max import smaller
 from ..common.simd import F32
-from .panels import tiled
-from ..common.views import Floats, Numbers
+from ..common.views import FloatView, View
+from .target import tiled
 
 
 struct Epilogue(ImplicitlyCopyable):
@@ -13,14 +13,14 @@ struct Epilogue(ImplicitlyCopyable):
     Each part is optional. `residual` has the layout of C, and may be C itself.
     """
 
-    var bias: Optional[Floats]
-    var residual: Optional[Floats]
+    var bias: Optional[FloatView]
+    var residual: Optional[FloatView]
     var activate: Bool
 
     def __init__(
         out self,
-        bias: Optional[Floats] = None,
-        residual: Optional[Floats] = None,
+        bias: Optional[FloatView] = None,
+        residual: Optional[FloatView] = None,
         activate: Bool = False,
     ):
         self.bias = bias
@@ -35,16 +35,16 @@ struct Epilogue(ImplicitlyCopyable):
 @always_inline
 def finish[
     output: DType, //, storage: DType, width: Int
-](product: Floats, columns: Int, column: Int, c: Numbers[output], place: Int, epilogue: Epilogue):
+](product: FloatView, columns: Int, column: Int, c: View[output], place: Int, epilogue: Epilogue):
     """A row of a tile, at most `width` columns, through the epilogue to `c[place]`."""
     if columns == width:
         # All columns at once, so that they share the loads of constants.
-        var value = product.unsafe_load[width=width]()
-        c.unsafe_offset(place).unsafe_store(finished[storage, output, width](value, column, place, epilogue))
+        var value = product.load[width]()
+        c.store(place, finished[storage, output, width](value, column, place, epilogue))
         return
     for lane in range(columns):
-        var value = product[unsafe_offset=lane]
-        c[unsafe_offset=place + lane] = finished[storage, output, 1](value, column + lane, place + lane, epilogue)
+        var value = product[lane]
+        c[place + lane] = finished[storage, output, 1](value, column + lane, place + lane, epilogue)
 
 
 @always_inline
@@ -55,7 +55,7 @@ def finished[
     float16, where nothing is added to, without a residual."""
     var value = product
     if epilogue.bias:
-        value += epilogue.bias.value().unsafe_offset(column).unsafe_load[width=width]()
+        value += epilogue.bias.value().load[width](column)
     comptime if output == DType.float16:
         # Two vectors become one before the GELU. What is too large for the type stays finite.
         var half = value.cast[DType.float16]()
@@ -68,5 +68,5 @@ def finished[
         else:
             value = gelu(value)
     if epilogue.residual:
-        value += epilogue.residual.value().unsafe_offset(place).unsafe_load[width=width]()
+        value += epilogue.residual.value().load[width](place)
     return value.cast[output]()

@@ -5,13 +5,11 @@ item is finished, and what its `rules.Timestamps` says about the histories that 
 compares and takes the steps that were made for what it wants to know.
 """
 
-from std.memory.alloc import unsafe_alloc
-
 from ..common.rules import Rules
-from ..common.views import Floats, Ints
+from ..common.views import FloatView, IntView
 
 
-def survivors(ids: Ints, wanted: Int, beams: Int, eot: Int, kept: Ints) -> Int:
+def survivors(ids: IntView, wanted: Int, beams: Int, eot: Int, kept: IntView) -> Int:
     """Which of the candidates `ids [wanted]` live on, one a beam; returns how many beams ended.
 
     A candidate among the first `beams` that ends is replaced by the next one behind them that
@@ -20,20 +18,20 @@ def survivors(ids: Ints, wanted: Int, beams: Int, eot: Int, kept: Ints) -> Int:
     var ended = 0
     var spare = beams
     for beam in range(beams):
-        kept[unsafe_offset=beam] = Int32(beam)
-        if Int(ids[unsafe_offset=beam]) != eot:
+        kept[beam] = Int32(beam)
+        if Int(ids[beam]) != eot:
             continue
         ended += 1
         while spare < wanted:
             spare += 1
-            if Int(ids[unsafe_offset=spare - 1]) != eot:
-                kept[unsafe_offset=beam] = Int32(spare - 1)
+            if Int(ids[spare - 1]) != eot:
+                kept[beam] = Int32(spare - 1)
                 break
     return ended
 
 
 @fieldwise_init
-struct Course(ImplicitlyCopyable):
+struct Continuation(ImplicitlyCopyable):
     """How hypotheses go on and end."""
 
     var eot: Int
@@ -46,7 +44,7 @@ struct Course(ImplicitlyCopyable):
 
 
 @fieldwise_init
-struct Stamps(ImplicitlyCopyable):
+struct LastTimestamp(ImplicitlyCopyable):
     """What the timestamp rule has to know of a history that has left its prefix."""
 
     var latest: Int
@@ -54,25 +52,25 @@ struct Stamps(ImplicitlyCopyable):
     var is_last: Bool
     """Whether its last token is one."""
 
-    def restrict(self, token: Int, course: Course, ranges: Ints) -> Bool:
+    def restrict(self, token: Int, continuation: Continuation, ranges: IntView) -> Bool:
         """The rule after this history and a token: up to two ranges of ids that are banned.
 
         Returns whether text is banned if the timestamps together are likelier than it.
         """
-        var first = course.first_timestamp
+        var first = continuation.first_timestamp
         if token < first:
             if self.latest >= 0:
-                ranges[unsafe_offset=0] = Int32(first)
-                ranges[unsafe_offset=1] = Int32(self.latest + 1)
+                ranges[0] = Int32(first)
+                ranges[1] = Int32(self.latest + 1)
             return True
         if self.is_last:  # a pair is complete
-            ranges[unsafe_offset=0] = Int32(first)
-            ranges[unsafe_offset=1] = Int32(course.vocabulary)
+            ranges[0] = Int32(first)
+            ranges[1] = Int32(continuation.vocabulary)
             return False
-        ranges[unsafe_offset=1] = Int32(course.eot)
+        ranges[1] = Int32(continuation.eot)
         if token > first:
-            ranges[unsafe_offset=2] = Int32(first)
-            ranges[unsafe_offset=3] = Int32(token)
+            ranges[2] = Int32(first)
+            ranges[3] = Int32(token)
         return True
 
 
@@ -82,24 +80,24 @@ struct Hypotheses(Movable):
     var items: Int
     var beams: Int
     var context: Int
-    var positions: Ints
+    var positions: IntView
     """[rows], of the first step's tokens."""
-    var course: Course
-    var tokens: Ints
+    var continuation: Continuation
+    var tokens: IntView
     """[rows], the last of every row."""
-    var scores: Floats
+    var scores: FloatView
     """[rows]."""
-    var ranges: Ints
+    var ranges: IntView
     """[rows, 4], what the timestamp rule bans."""
-    var checks: Ints
+    var checks: IntView
     """[rows], where it bans text that timestamps outweigh."""
-    var remaining: Ints
+    var remaining: IntView
     """[items]: how many hypotheses may end before an item is finished."""
-    var origins: Ints
+    var slot_tables: IntView
     """[2, rows, context]: before and after an advance, in turns."""
-    var stamps: Ints
+    var last_timestamps: IntView
     """[2, rows, 2], likewise."""
-    var kept: Ints
+    var kept: IntView
     """[beams]."""
 
     def __init__(
@@ -107,11 +105,11 @@ struct Hypotheses(Movable):
         items: Int,
         beams: Int,
         context: Int,
-        positions: Ints,
-        course: Course,
-        remaining: Ints,
-        origins: Ints,
-        stamps: Ints,
+        positions: IntView,
+        continuation: Continuation,
+        remaining: IntView,
+        slot_table: IntView,
+        last_timestamps: IntView,
     ):
         """With the histories before the first advance."""
         var rows = items * beams
@@ -119,32 +117,32 @@ struct Hypotheses(Movable):
         self.beams = beams
         self.context = context
         self.positions = positions
-        self.course = course
-        self.tokens = unsafe_alloc[Int32](rows)
-        self.scores = unsafe_alloc[Float32](rows)
-        self.ranges = unsafe_alloc[Int32](4 * rows)
-        self.checks = unsafe_alloc[Int32](rows)
-        self.remaining = unsafe_alloc[Int32](items)
-        self.origins = unsafe_alloc[Int32](2 * rows * context)
-        self.stamps = unsafe_alloc[Int32](2 * rows * 2)
-        self.kept = unsafe_alloc[Int32](beams)
-        copy(origins, self.origins, rows * context)
-        copy(stamps, self.stamps, rows * 2)
+        self.continuation = continuation
+        self.tokens = IntView.allocate(rows)
+        self.scores = FloatView.allocate(rows)
+        self.ranges = IntView.allocate(4 * rows)
+        self.checks = IntView.allocate(rows)
+        self.remaining = IntView.allocate(items)
+        self.slot_tables = IntView.allocate(2 * rows * context)
+        self.last_timestamps = IntView.allocate(2 * rows * 2)
+        self.kept = IntView.allocate(beams)
+        copy(slot_table, self.slot_tables, rows * context)
+        copy(last_timestamps, self.last_timestamps, rows * 2)
         copy(remaining, self.remaining, items)
 
     def __deinit__(deinit self):
-        self.tokens.unsafe_free()
-        self.scores.unsafe_free()
-        self.ranges.unsafe_free()
-        self.checks.unsafe_free()
-        self.remaining.unsafe_free()
-        self.origins.unsafe_free()
-        self.stamps.unsafe_free()
-        self.kept.unsafe_free()
+        self.tokens.free()
+        self.scores.free()
+        self.ranges.free()
+        self.checks.free()
+        self.remaining.free()
+        self.slot_tables.free()
+        self.last_timestamps.free()
+        self.kept.free()
 
-    def histories(self, step: Int) -> Ints:
-        """The origins [rows, context] of a step."""
-        return self.origins.unsafe_offset(step % 2 * self.items * self.beams * self.context)
+    def slot_table(self, step: Int) -> IntView:
+        """The slots [rows, context] of a step."""
+        return self.slot_tables.offset(step % 2 * self.items * self.beams * self.context)
 
     def rules(self, asked: Rules) -> Rules:
         """Those after an advance: of what can be looked ahead of, only the timestamps' change."""
@@ -156,7 +154,13 @@ struct Hypotheses(Movable):
         return rules
 
     def advance(
-        self, step: Int, ids: Ints, sources: Ints, values: Floats, wanted: Int, fed: Ints
+        self,
+        step: Int,
+        ids: IntView,
+        sources: IntView,
+        values: FloatView,
+        wanted: Int,
+        fed: IntView,
     ) -> Bool:
         """From the candidates of a step [items, wanted] to the rows of the next one.
 
@@ -164,61 +168,59 @@ struct Hypotheses(Movable):
         has now, and the row that it continues. Returns whether all items go on.
         """
         var rows = self.items * self.beams
-        var stamps = self.stamps.unsafe_offset(step % 2 * rows * 2)
-        var next_stamps = self.stamps.unsafe_offset((step + 1) % 2 * rows * 2)
+        var last_timestamps = self.last_timestamps.offset(step % 2 * rows * 2)
+        var next_timestamps = self.last_timestamps.offset((step + 1) % 2 * rows * 2)
         var goes_on = True
         for item in range(self.items):
             var place = item * wanted
             var ended = survivors(
-                ids.unsafe_offset(place), wanted, self.beams, self.course.eot, self.kept
+                ids.slice(place, wanted), wanted, self.beams, self.continuation.eot, self.kept
             )
-            self.remaining[unsafe_offset=item] -= Int32(ended)
-            goes_on = goes_on and self.remaining[unsafe_offset=item] > 0
+            self.remaining[item] -= Int32(ended)
+            goes_on = goes_on and self.remaining[item] > 0
             for beam in range(self.beams):
                 var row = item * self.beams + beam
-                var chosen = place + Int(self.kept[unsafe_offset=beam])
-                var parent = item * self.beams + Int(sources[unsafe_offset=chosen])
-                var token = Int(ids[unsafe_offset=chosen])
-                fed[unsafe_offset=2 * row] = Int32(token)
-                fed[unsafe_offset=2 * row + 1] = Int32(parent)
-                self.tokens[unsafe_offset=row] = Int32(token)
-                self.scores[unsafe_offset=row] = (
-                    values[unsafe_offset=chosen] if self.course.summed else 0
-                )
+                var chosen = place + Int(self.kept[beam])
+                var parent = item * self.beams + Int(sources[chosen])
+                var token = Int(ids[chosen])
+                fed[2 * row] = Int32(token)
+                fed[2 * row + 1] = Int32(parent)
+                self.tokens[row] = Int32(token)
+                self.scores[row] = values[chosen] if self.continuation.summed else 0
                 self._follow(step, row, parent)
                 self._restrict(
                     row,
                     token,
-                    stamps.unsafe_offset(2 * parent),
-                    next_stamps.unsafe_offset(2 * row),
+                    last_timestamps.slice(2 * parent, 2),
+                    next_timestamps.slice(2 * row, 2),
                 )
         return goes_on
 
     def _follow(self, step: Int, row: Int, parent: Int):
         """The row's history is its parent's; it goes on writing to the slot that is its own."""
-        var before = self.histories(step)
-        var after = self.histories(step + 1).unsafe_offset(row * self.context)
-        var position = Int(self.positions[unsafe_offset=row]) + step
-        copy(before.unsafe_offset(parent * self.context), after, position + 1)
-        after[unsafe_offset=position + 1] = before[unsafe_offset=row * self.context + position]
+        var before = self.slot_table(step)
+        var after = self.slot_table(step + 1).offset(row * self.context)
+        var position = Int(self.positions[row]) + step
+        copy(before.offset(parent * self.context), after, position + 1)
+        after[position + 1] = before[row * self.context + position]
 
-    def _restrict(self, row: Int, token: Int, past: Ints, present: Ints):
+    def _restrict(self, row: Int, token: Int, past: IntView, present: IntView):
         """What the timestamp rule says after the token, and has to know of the history then."""
-        var ranges = self.ranges.unsafe_offset(4 * row)
+        var ranges = self.ranges.slice(4 * row, 4)
         for i in range(4):
-            ranges[unsafe_offset=i] = 0
-        self.checks[unsafe_offset=row] = 0
-        if not self.course.timed:
+            ranges[i] = 0
+        self.checks[row] = 0
+        if not self.continuation.timed:
             return
-        var first = self.course.first_timestamp
-        var stamps = Stamps(Int(past[unsafe_offset=0]), past[unsafe_offset=1] != 0)
-        if stamps.restrict(token, self.course, ranges):
-            self.checks[unsafe_offset=row] = 1
-        present[unsafe_offset=0] = Int32(token) if token >= first else past[unsafe_offset=0]
-        present[unsafe_offset=1] = Int32(1) if token >= first else Int32(0)
+        var first = self.continuation.first_timestamp
+        var last_timestamps = LastTimestamp(Int(past[0]), past[1] != 0)
+        if last_timestamps.restrict(token, self.continuation, ranges):
+            self.checks[row] = 1
+        present[0] = Int32(token) if token >= first else past[0]
+        present[1] = Int32(1) if token >= first else Int32(0)
 
 
-def copy(source: Ints, target: Ints, count: Int):
+def copy(source: IntView, target: IntView, count: Int):
     """Numbers from one place to another."""
     for i in range(count):
-        target[unsafe_offset=i] = source[unsafe_offset=i]
+        target[i] = source[i]

@@ -3,35 +3,33 @@
 from std.math import sqrt
 
 from ..common.simd import F32, LANES
-from ..common.views import Floats
+from ..common.views import FloatView
 
 comptime EPSILON = Float32(1e-5)
 
 
-def normalize(x: Floats, gamma: Floats, beta: Floats, y: Floats, width: Int):
+def normalize(x: FloatView, gamma: FloatView, beta: FloatView, y: FloatView, width: Int):
     """`y = (x - mean) / sqrt(variance + epsilon) * gamma + beta` over one row."""
     var whole = width // LANES * LANES
     var sums = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):
-        sums += x.unsafe_offset(k).unsafe_load[width=LANES]()
+        sums += x.load[LANES](k)
     var total = sums.reduce_add()
     for k in range(whole, width):
-        total += x[unsafe_offset=k]
+        total += x[k]
     var mean = total / Float32(width)
     var squares = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):
-        var d = x.unsafe_offset(k).unsafe_load[width=LANES]() - mean
+        var d = x.load[LANES](k) - mean
         squares = d.fma(d, squares)
     var variance = squares.reduce_add()
     for k in range(whole, width):
-        var d = x[unsafe_offset=k] - mean
+        var d = x[k] - mean
         variance += d * d
     var scale = 1 / sqrt(variance / Float32(width) + EPSILON)
     for k in range(0, whole, LANES):
-        var d = x.unsafe_offset(k).unsafe_load[width=LANES]() - mean
-        var g = gamma.unsafe_offset(k).unsafe_load[width=LANES]() * scale
-        y.unsafe_offset(k).unsafe_store(d.fma(g, beta.unsafe_offset(k).unsafe_load[width=LANES]()))
+        var d = x.load[LANES](k) - mean
+        var g = gamma.load[LANES](k) * scale
+        y.store(k, d.fma(g, beta.load[LANES](k)))
     for k in range(whole, width):
-        y[unsafe_offset=k] = (x[unsafe_offset=k] - mean) * scale * gamma[unsafe_offset=k] + beta[
-            unsafe_offset=k
-        ]
+        y[k] = (x[k] - mean) * scale * gamma[k] + beta[k]

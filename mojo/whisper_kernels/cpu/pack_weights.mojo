@@ -7,38 +7,31 @@ from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from .panels import PANEL, panel_bytes
+from ..common.views import Address, ByteView, FloatView, View, first
 from .pack import clear_column, pack_column
+from .panels import PANEL, panel_bytes
 from .threads import parallel
-from ..common.views import Bytes, Floats, Numbers, first, numbers
 
-comptime BLOCK = 64
+comptime PACKED_ROWS = 64
 """Rows of a panel of floats that stay in L1 while their columns are written."""
 
 
 def pack_panel[
     storage: DType, dtype: DType
-](
-    weight: Numbers[dtype],
-    scale: Floats,
-    outputs: Int,
-    inputs: Int,
-    index: Int,
-    panel: Bytes,
-):
+](weight: View[dtype], scale: FloatView, outputs: Int, inputs: Int, index: Int, panel: ByteView,):
     """A panel of a weight [outputs, inputs] times scale [outputs]."""
     # int8 needs a whole column at once, and its panels are small.
-    var block = inputs if storage == DType.int8 else BLOCK
+    var block = inputs if storage == DType.int8 else PACKED_ROWS
     for start in range(0, inputs, block):
         var depth = min(block, inputs - start)
-        var rows = panel.unsafe_offset(panel_bytes[storage](start) if start > 0 else 0)
+        var rows = panel.offset(panel_bytes[storage](start) if start > 0 else 0)
         for lane in range(PANEL):
             var n = index * PANEL + lane
             if n < outputs:
                 pack_column[storage](
-                    weight.unsafe_offset(n * inputs + start),
+                    weight.offset(n * inputs + start),
                     depth,
-                    scale[unsafe_offset=n],
+                    scale[n],
                     rows,
                     lane,
                 )
@@ -47,7 +40,7 @@ def pack_panel[
 
 
 struct Source(ImplicitlyCopyable):
-    """A matrix to be packed, as a row of the table that `Pack` takes."""
+    """A matrix to be packed, as a row of the table that `PackWeights` takes."""
 
     comptime NUMBERS = 5
 
@@ -60,13 +53,13 @@ struct Source(ImplicitlyCopyable):
     var outputs: Int
     var inputs: Int
 
-    def __init__(out self, table: Numbers[DType.int64], index: Int):
-        var row = table.unsafe_offset(index * Self.NUMBERS)
-        self.weight = Int(row[unsafe_offset=0])
-        self.scale = Int(row[unsafe_offset=1])
-        self.place = Int(row[unsafe_offset=2])
-        self.outputs = Int(row[unsafe_offset=3])
-        self.inputs = Int(row[unsafe_offset=4])
+    def __init__(out self, table: View[DType.int64], index: Int):
+        var row = table.offset(index * Self.NUMBERS)
+        self.weight = Int(row[0])
+        self.scale = Int(row[1])
+        self.place = Int(row[2])
+        self.outputs = Int(row[3])
+        self.inputs = Int(row[4])
 
     @always_inline
     def panels(self) -> Int:
@@ -74,8 +67,8 @@ struct Source(ImplicitlyCopyable):
         return ceildiv(self.outputs, PANEL)
 
 
-@extensibility.register("whisper.pack")
-struct Pack:
+@extensibility.register("whisper.pack_weights")
+struct PackWeights:
     """Weights [outputs, inputs] of one type, times scales [outputs], into panels of any type.
 
     packed [bytes]: of each weight, ceil(outputs / PANEL) panels of `panel_bytes`; columns past the
@@ -92,8 +85,8 @@ struct Pack:
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        var destination = numbers(packed)
-        var table = numbers(sources)
+        var destination = View(packed)
+        var table = View(sources)
         var panels = 0
         for index in range(sources.dim_size(0)):
             panels += Source(table, index).panels()
@@ -106,14 +99,15 @@ struct Pack:
                 index += 1
             var source = Source(table, index)
             pack_panel[storage](
-                Numbers[dtype](unsafe_from_address=source.weight),
-                Floats(unsafe_from_address=source.scale),
+                View(
+                    Address[dtype](unsafe_from_address=source.weight),
+                    source.outputs * source.inputs,
+                ),
+                FloatView(Address[DType.float32](unsafe_from_address=source.scale), source.outputs),
                 source.outputs,
                 source.inputs,
                 panel,
-                destination.unsafe_offset(
-                    source.place + panel * panel_bytes[storage](source.inputs)
-                ),
+                destination.offset(source.place + panel * panel_bytes[storage](source.inputs)),
             )
 
         parallel(first(threads), panels, pack)

@@ -14,29 +14,15 @@ tile unit multiplies bfloat16 (amx/tiles.mojo). Their depth is padded with zeros
 
 from std.math import align_up, ceildiv
 from std.sys import size_of
-from std.sys.info import CompilationTarget
 
-from ..common.simd import F32, LANES
-from ..common.views import Bytes, Numbers
+from ..common.simd import F32
+from ..common.views import ByteView, View
+from .target import GROUP, TILE_BYTES, tiled
 
 comptime PANEL = 32
 """Columns of a panel: two vectors of AVX-512, four of AVX2."""
 comptime HEADER = 2 * PANEL * 4
 """Bytes before an int8 panel: its columns' scales, then their sums."""
-comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
-"""Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
-comptime GROUP = 4 if DOTS else 2
-comptime TILES = DOTS and CompilationTarget.has_intel_amx()
-"""Whether the processor has a tile unit, which multiplies blocks of bytes or of bfloat16."""
-comptime TILE_BYTES = 64
-"""Of a row of a tile: so much depth goes through the unit at once."""
-comptime TILE_ROWS = 16
-
-
-@always_inline
-def tiled[storage: DType]() -> Bool:
-    """Whether products with matrices of this type are the tile unit's."""
-    return TILES and (storage == DType.int8 or storage == DType.bfloat16)
 
 
 @always_inline
@@ -65,7 +51,7 @@ def cell[storage: DType](k: Int, lane: Int) -> Int:
 struct Matrix[storage: DType](ImplicitlyCopyable):
     """B [depth, columns] in panels."""
 
-    var data: Bytes
+    var data: ByteView
     var depth: Int
     var columns: Int
 
@@ -78,9 +64,9 @@ struct Matrix[storage: DType](ImplicitlyCopyable):
         return self.panels() * panel_bytes[Self.storage](self.depth)
 
     @always_inline
-    def panel(self, index: Int) -> Bytes:
+    def panel(self, index: Int) -> ByteView:
         """Where a panel begins: with its header, if it has one."""
-        return self.data.unsafe_offset(index * panel_bytes[Self.storage](self.depth))
+        return self.data.offset(index * panel_bytes[Self.storage](self.depth))
 
 
 struct Rows[dtype: DType = F32](ImplicitlyCopyable):
@@ -92,18 +78,18 @@ struct Rows[dtype: DType = F32](ImplicitlyCopyable):
     and offset `-padding * channels`.
     """
 
-    var data: Numbers[Self.dtype]
+    var data: View[Self.dtype]
     var stride: Int
     var offset: Int
     var limit: Int
 
-    def __init__(out self, data: Numbers[Self.dtype], stride: Int, offset: Int, limit: Int):
+    def __init__(out self, data: View[Self.dtype], stride: Int, offset: Int, limit: Int):
         self.data = data
         self.stride = stride
         self.offset = offset
         self.limit = limit
 
-    def __init__(out self, data: Numbers[Self.dtype], stride: Int, rows: Int):
+    def __init__(out self, data: View[Self.dtype], stride: Int, rows: Int):
         """Rows that all lie inside."""
         self.data = data
         self.stride = stride

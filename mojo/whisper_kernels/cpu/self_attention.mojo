@@ -1,7 +1,7 @@
 """The decoder's causal self-attention over a cache that never moves.
 
 Beams share history: row r of a step may continue another row's hypothesis. The
-cache of a row stays where it was written; `origins[r, j]` names the cache row
+cache of a row stays where it was written; `slot_table[r, j]` names the cache row
 that holds position j of row r's history, so that reordering beams rewrites a
 small table of integers and no keys or values. Keys that all rows of an item
 share are read once.
@@ -9,16 +9,15 @@ share are read once.
 
 from std.collections import Array
 from std.math import align_up, sqrt
-from std.sys.intrinsics import prefetch
 
-from .attention import exponentiate
 from ..common.simd import F32, LANES
-from .prefetch import NEAR
-from ..common.views import Floats, Ints
+from ..common.views import FloatView, IntView
+from .attention import exponentiate
+from .prefetch import NEAR, prefetch
 
-comptime AHEAD = 8
+comptime PREFETCH_POSITIONS = 8
 """Positions whose keys are on their way: they lie too far apart for the processor to foresee."""
-comptime HEAD = 64
+comptime USUAL_HEAD_SIZE = 64
 """The size of a head in all models of the Whisper family, for which loops are unrolled."""
 
 
@@ -26,13 +25,13 @@ comptime HEAD = 64
 struct Histories(ImplicitlyCopyable):
     """What the rows of an item have said before, as one head of a layer keeps it."""
 
-    var keys: Floats
-    """Of the cache's first row; those of the others lie `slot` elements further each."""
-    var values: Floats
-    var slot: Int
-    var origins: Ints
+    var keys: FloatView
+    """Of the cache's first row; those of the others lie `slot_size` elements further each."""
+    var values: FloatView
+    var slot_size: Int
+    var slot_table: IntView
     """[rows, context]."""
-    var positions: Ints
+    var positions: IntView
     """[rows], where the first new token of each goes, less `later`."""
     var later: Int
     var rows: Int
@@ -43,44 +42,56 @@ struct Histories(ImplicitlyCopyable):
     @always_inline
     def position(self, row: Int) -> Int:
         """Where a row's first new token goes."""
-        return Int(self.positions[unsafe_offset=row]) + self.later
+        return Int(self.positions[row]) + self.later
 
     @always_inline
     def cell(self, row: Int, at: Int) -> Int:
         """Where the key of a position, and its value, lie."""
-        var origin = Int(self.origins[unsafe_offset = row * self.context + at])
-        return origin * self.slot + at * self.state
+        var slot = Int(self.slot_table[row * self.context + at])
+        return slot * self.slot_size + at * self.state
 
     def shared(self) -> Int:
         """How many positions, from the first one on, all rows have in common."""
         var count = self.position(0)
         for row in range(1, self.rows):
-            var history = self.origins.unsafe_offset(row * self.context)
+            var history = self.slot_table.offset(row * self.context)
             count = min(count, self.position(row))
             for at in range(count):
-                if history[unsafe_offset=at] != self.origins[unsafe_offset=at]:
+                if history[at] != self.slot_table[at]:
                     count = at
                     break
         return count
 
 
 def attend_rows(
-    qkv: Floats, tokens: Int, histories: Histories, head_size: Int, scores: Floats, output: Floats
+    qkv: FloatView,
+    tokens: Int,
+    histories: Histories,
+    head_size: Int,
+    scores: FloatView,
+    output: FloatView,
 ):
     """One head of the rows of an item: stores `tokens` new keys and values of each, then attends.
 
     qkv [rows * tokens, 3 * state] and output [rows * tokens, state], from the head's first column
     on; scores has room for [rows, context], each row in whole vectors.
     """
-    if head_size == HEAD:
-        _attend_rows[HEAD](qkv, tokens, histories, head_size, scores, output)
+    if head_size == USUAL_HEAD_SIZE:
+        _attend_rows[USUAL_HEAD_SIZE](qkv, tokens, histories, head_size, scores, output)
     else:
         _attend_rows[0](qkv, tokens, histories, head_size, scores, output)
 
 
 def _attend_rows[
     known: Int
-](qkv: Floats, tokens: Int, histories: Histories, head_size: Int, scores: Floats, output: Floats):
+](
+    qkv: FloatView,
+    tokens: Int,
+    histories: Histories,
+    head_size: Int,
+    scores: FloatView,
+    output: FloatView,
+):
     """The same for heads of `known` size, or of any if that is 0."""
     var state = histories.state
     var rows = histories.rows
@@ -89,27 +100,23 @@ def _attend_rows[
         # All of them go where the first one does.
         var place = histories.cell(row, histories.position(row))
         for t in range(tokens):
-            var new = qkv.unsafe_offset((row * tokens + t) * 3 * state)
+            var new = qkv.offset((row * tokens + t) * 3 * state)
             var at = place + t * state
-            copy(new.unsafe_offset(state), histories.keys.unsafe_offset(at), head_size)
-            copy(new.unsafe_offset(2 * state), histories.values.unsafe_offset(at), head_size)
+            copy(new.offset(state), histories.keys.offset(at), head_size)
+            copy(new.offset(2 * state), histories.values.offset(at), head_size)
     var shared = histories.shared()
     for t in range(tokens):
-        var first = Queries(qkv.unsafe_offset(t * 3 * state), 3 * tokens * state, rows)
+        var first = Queries(qkv.offset(t * 3 * state), 3 * tokens * state, rows)
         for j in range(shared):
-            _score[known](
-                first, histories, 0, j, shared - 1, head_size, scores.unsafe_offset(j), room
-            )
+            _score[known](first, histories, 0, j, shared - 1, head_size, scores.offset(j), room)
         for row in range(rows):
-            var own = scores.unsafe_offset(row * room)
+            var own = scores.offset(row * room)
             var query = Queries(first.row(row), 0, 1)
             var count = histories.position(row) + t + 1
             for j in range(shared, count):
-                _score[known](
-                    query, histories, row, j, count - 1, head_size, own.unsafe_offset(j), room
-                )
+                _score[known](query, histories, row, j, count - 1, head_size, own.offset(j), room)
             for j in range(count, align_up(count, LANES)):
-                own[unsafe_offset=j] = Float32.MIN_FINITE
+                own[j] = Float32.MIN_FINITE
             var total = exponentiate(own, align_up(count, LANES))
             _add_values[known](
                 own,
@@ -118,7 +125,7 @@ def _attend_rows[
                 histories,
                 row,
                 head_size,
-                output.unsafe_offset((row * tokens + t) * state),
+                output.offset((row * tokens + t) * state),
             )
 
 
@@ -126,14 +133,14 @@ def _attend_rows[
 struct Queries(ImplicitlyCopyable):
     """Queries of some rows."""
 
-    var data: Floats
+    var data: FloatView
     var stride: Int
     var count: Int
 
     @always_inline
-    def row(self, index: Int) -> Floats:
+    def row(self, index: Int) -> FloatView:
         """One of them."""
-        return self.data.unsafe_offset(index * self.stride)
+        return self.data.offset(index * self.stride)
 
 
 @always_inline
@@ -146,85 +153,83 @@ def _score[
     at: Int,
     last: Int,
     head_size: Int,
-    scores: Floats,
+    scores: FloatView,
     room: Int,
 ):
     """Scores of a position of a row's history for some queries, `room` apart."""
     var place = histories.cell(row, at)
-    var key = histories.keys.unsafe_offset(place)
-    var soon = histories.keys.unsafe_offset(histories.cell(row, min(at + AHEAD, last)))
-    ask_for[known](histories.values.unsafe_offset(place), head_size)
+    var key = histories.keys.offset(place)
+    var soon = histories.keys.offset(histories.cell(row, min(at + PREFETCH_POSITIONS, last)))
+    ask_for[known](histories.values.offset(place), head_size)
     ask_for[known](soon, head_size)
     var scale = 1 / sqrt(Float32(head_size))
     for i in range(queries.count):
-        scores[unsafe_offset = i * room] = scale * dot[known](queries.row(i), key, head_size)
+        scores[i * room] = scale * dot[known](queries.row(i), key, head_size)
 
 
 @always_inline
 def _add_values[
     known: Int
 ](
-    weights: Floats,
+    weights: FloatView,
     count: Int,
     factor: Float32,
     histories: Histories,
     row: Int,
     head_size: Int,
-    y: Floats,
+    y: FloatView,
 ):
     """`y = factor * sum(weights[j] * value of position j)`."""
     comptime if known > 0:
         comptime vectors = known // LANES
         var sums = Array[SIMD[F32, LANES], vectors](fill=SIMD[F32, LANES](0))
         for j in range(count):
-            var value = histories.values.unsafe_offset(histories.cell(row, j))
-            var weight = SIMD[F32, LANES](weights[unsafe_offset=j])
+            var value = histories.values.offset(histories.cell(row, j))
+            var weight = SIMD[F32, LANES](weights[j])
             comptime for k in range(vectors):
-                sums[k] = value.unsafe_offset(k * LANES).unsafe_load[width=LANES]().fma(
-                    weight, sums[k]
-                )
+                sums[k] = value.load[LANES](k * LANES).fma(weight, sums[k])
         comptime for k in range(vectors):
-            y.unsafe_offset(k * LANES).unsafe_store(factor * sums[k])
+            y.store(k * LANES, factor * sums[k])
     else:
         for k in range(head_size):
-            y[unsafe_offset=k] = 0
+            y[k] = 0
         for j in range(count):
-            var value = histories.values.unsafe_offset(histories.cell(row, j))
+            var value = histories.values.offset(histories.cell(row, j))
             for k in range(head_size):
-                y[unsafe_offset=k] += factor * weights[unsafe_offset=j] * value[unsafe_offset=k]
+                y[k] += factor * weights[j] * value[k]
 
 
 @always_inline
-def dot[known: Int](a: Floats, b: Floats, count: Int) -> Float32:
+def dot[known: Int](a: FloatView, b: FloatView, count: Int) -> Float32:
     """The inner product of two rows."""
     var sums = SIMD[F32, LANES](0)
     comptime if known > 0:
         comptime for k in range(0, known, LANES):
-            var x = a.unsafe_offset(k).unsafe_load[width=LANES]()
-            sums = x.fma(b.unsafe_offset(k).unsafe_load[width=LANES](), sums)
+            var x = a.load[LANES](k)
+            sums = x.fma(b.load[LANES](k), sums)
         return sums.reduce_add()
     var total = Float32(0)
     for k in range(count):
-        total += a[unsafe_offset=k] * b[unsafe_offset=k]
+        total += a[k] * b[k]
     return total
 
 
 @always_inline
-def copy(x: Floats, y: Floats, count: Int):
+def copy(x: FloatView, y: FloatView, count: Int):
     """`y = x`."""
     var whole = count // LANES * LANES
     for k in range(0, whole, LANES):
-        y.unsafe_offset(k).unsafe_store(x.unsafe_offset(k).unsafe_load[width=LANES]())
+        y.store(k, x.load[LANES](k))
     for k in range(whole, count):
-        y[unsafe_offset=k] = x[unsafe_offset=k]
+        y[k] = x[k]
 
 
 @always_inline
-def ask_for[known: Int](x: Floats, count: Int):
+def ask_for[known: Int](x: FloatView, count: Int):
     """Has a row brought near."""
     comptime if known > 0:
         comptime for k in range(0, known, 16):
-            prefetch[NEAR](x.unsafe_offset(k))
+            prefetch[NEAR](x.offset(k))
     else:
         for k in range(0, count, 16):
-            prefetch[NEAR](x.unsafe_offset(k))
+            prefetch[NEAR](x.offset(k))

@@ -6,17 +6,16 @@ first session opens; how many of them a model may use is an input of its graphs.
 
 from std.atomic import Atomic
 from std.ffi import external_call
-from std.memory.alloc import unsafe_alloc
 from std.sys import llvm_intrinsic
 from std.sys.info import CompilationTarget
 
 from max.algorithm import sync_parallelize
 
-from ..common.views import Numbers
+from ..common.views import View
 from .amx.tiles import configure_tiles, release_tiles
 
-comptime Counters = Numbers[DType.int64]
-comptime LINE = 8
+comptime Counters = View[DType.int64]
+comptime LINE_COUNTERS = 8
 """Counters of a cache line: those that different threads change lie apart."""
 comptime PATIENCE = 2000
 """Looks at a counter before the thread offers its core to others."""
@@ -30,14 +29,14 @@ def parallel[Task: def(Int) -> None](threads: Int, count: Int, task: Task):
     """
     var next = Atomic[Int64](0)
 
-    def worker(_index: Int) {mut next, imm}:
+    def take_tasks(_thread: Int) {mut next, imm}:
         while True:
             var i = Int(next.fetch_add(1))
             if i >= count:
                 return
             task(i)
 
-    together(min(threads, count), worker)
+    together(min(threads, count), take_tasks)
 
 
 struct Phases:
@@ -47,15 +46,15 @@ struct Phases:
 
     def __init__(out self, count: Int):
         """For at most `count` phases."""
-        self.counters = unsafe_alloc[Int64](2 * LINE * count, alignment=64)
-        for i in range(2 * LINE * count):
-            self.counters[unsafe_offset=i] = 0
+        self.counters = View[DType.int64].allocate(2 * LINE_COUNTERS * count)
+        for i in range(2 * LINE_COUNTERS * count):
+            self.counters[i] = 0
 
     def __deinit__(deinit self):
-        self.counters.unsafe_free()
+        self.counters.free()
 
 
-struct Member:
+struct Worker:
     """One thread on its way through the phases.
 
     Waking threads costs several microseconds, passing from phase to phase a fraction of one. A
@@ -70,9 +69,10 @@ struct Member:
 
     def run[Task: def(Int) -> None](mut self, count: Int, task: Task):
         """The next phase, the same for all threads: `task(0) ... task(count - 1)`, then waits."""
-        var taken = self.counters.unsafe_bitcast[Atomic[Int64]]()
-        var done = self.counters.unsafe_offset(LINE).unsafe_bitcast[Atomic[Int64]]()
-        self.counters = self.counters.unsafe_offset(2 * LINE)
+        var own = self.counters.slice(0, 2 * LINE_COUNTERS)
+        var taken = own.data.unsafe_bitcast[Atomic[Int64]]()
+        var done = own.offset(LINE_COUNTERS).data.unsafe_bitcast[Atomic[Int64]]()
+        self.counters = self.counters.offset(2 * LINE_COUNTERS)
         while True:
             var i = Int(taken[unsafe_offset=0].fetch_add(1))
             if i >= count:
@@ -90,11 +90,11 @@ struct Member:
 
 
 def together[Body: def(Int) -> None](threads: Int, body: Body):
-    """Runs `body` on so many threads at once; they share work by the phases of a `Member`."""
+    """Runs `body` on so many threads at once; they share work by the phases of a `Worker`."""
 
-    def prepared(worker: Int) {imm}:
+    def prepared(thread: Int) {imm}:
         configure_tiles()
-        body(worker)
+        body(thread)
         release_tiles()
 
     if threads <= 1:

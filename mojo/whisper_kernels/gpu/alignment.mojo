@@ -8,8 +8,8 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp, sqrt
 
+from ..common.frames import reflect
 from ..common.views import FloatView, IntView, View
-from ..cpu.alignment import reflect
 from .block import Reduction, each_element, each_thread
 from .launch import Kernel, launch
 

@@ -56,7 +56,7 @@ struct EnergiesKernel(Kernel):
             comptime for q in range(16):
                 x[q] = (
                     sample(
-                        heard.data.as_unsafe_any_origin(),
+                        heard,
                         self.samples,
                         self.padded,
                         start + COLUMNS * q,

@@ -19,7 +19,8 @@ from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout
 from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead, split_candidates
-from .weights import PackedWeights, cache_shape, memory_shape
+from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
+from .weights import PackedWeights, cache_shape, cross_kv_shape
 
 
 class CPUDecoder(Decoder):
@@ -41,7 +42,7 @@ class CPUDecoder(Decoder):
             device,
             cross_kv=lambda frames, windows: (
                 DType.uint8,
-                memory_shape(dimensions, storage.memory, frames, windows),
+                cross_kv_shape(dimensions, storage.memory, frames, windows),
             ),
             kv_cache=lambda slots: (DType.float32, cache_shape(dimensions, slots)),
             slot_axis=0,
@@ -49,15 +50,15 @@ class CPUDecoder(Decoder):
         super().__init__(graphs, dimensions, device, layout)
         self._threads = self._buffer(np.array([threads], np.int32))
         self._width = self._buffer(np.array([dimensions.n_text_state], np.int32))
-        self._vocabulary = self._buffer(np.zeros(dimensions.n_vocab, np.uint8))
-        self._memory_weights = weights.memory.to(device)
+        self._cross_kv_weights = weights.cross_kv.to(device)
         self._embeddings = weights.embeddings.to(device)
         self._weights = weights.decoder.to(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the caches of all rows."""
-        history = self._history([state], [tokens], [state.advance(tokens.shape[1])], 1)
-        (state.prefill_states,) = self._graphs["prefill"].execute(*history, self._threads)
+        new = self._new_tokens([state], [tokens], [state.advance(tokens.shape[1])], 1)
+        inputs = PREFILL.ordered(**new, threads=self._threads)
+        (state.prefill_states,) = self._graphs["prefill"].execute(*inputs)
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together."""
@@ -82,31 +83,34 @@ class CPUDecoder(Decoder):
         requests = [step.request for step in steps]
         constraints = Constraints.joined([request.constraints for request in requests])
         ahead = joined_lookahead(steps)
-        ids, origins, values, fed, made, watched, ruled = self._graphs["step"].execute(
-            *self._history(
+        inputs = STEP.ordered(
+            **self._new_tokens(
                 [step.state for step in steps],
                 [request.tokens for request in requests],
                 [step.positions for step in steps],
                 first.beams,
             ),
-            self._vocabulary,
-            self._buffer(joined([request.scores for request in requests])),
-            self._buffer(rules.suppressed),
-            self._buffer(constraints.ranges.reshape(-1, 4)),
-            self._buffer(constraints.banned),
-            self._buffer(constraints.penalized),
-            self._buffer(constraints.check_timestamps),
-            _integers(rules.first_timestamp, first.watch),
-            _floats(rules.repetition_penalty),
-            _integers(sampling.topk, sampling.seed),
-            _floats(sampling.temperature),
-            _integers(*[0] * first.candidates),
-            _integers(*[0] * ahead.steps),
-            _integers(ahead.eot, ahead.timed, ahead.summed),
-            self._buffer(ahead.remaining),
-            self._buffer(ahead.last_timestamps),
-            self._threads,
+            scores=self._buffer(joined([request.scores for request in requests])),
+            suppressed=self._buffer(rules.suppressed),
+            ranges=self._buffer(constraints.ranges.reshape(-1, 4)),
+            banned=self._buffer(constraints.banned),
+            penalized=self._buffer(constraints.penalized),
+            checks=self._buffer(constraints.check_timestamps),
+            first_timestamp=_integer(rules.first_timestamp),
+            watched_id=_integer(first.watch),
+            penalty=_float(rules.repetition_penalty),
+            top_k=_integer(sampling.topk),
+            seed=_integer(sampling.seed),
+            temperature=_float(sampling.temperature),
+            eot=_integer(ahead.eot),
+            timed=_integer(ahead.timed),
+            summed=_integer(ahead.summed),
+            remaining=self._buffer(ahead.remaining),
+            last_timestamps=self._buffer(ahead.last_timestamps),
+            sizes=_sizes(ahead.steps, first.candidates, self.n_vocab),
+            threads=self._threads,
         )
+        ids, origins, values, fed, made, watched, ruled = self._graphs["step"].execute(*inputs)
         proposed = [
             Candidates(*of_step)
             for of_step in zip(ids.to_numpy(), origins.to_numpy(), values.to_numpy(), strict=True)
@@ -119,62 +123,69 @@ class CPUDecoder(Decoder):
         """See `Decoder.align`."""
         state = self._alone(encoded)
         positions = state.advance(request.tokens.shape[1])
-        paths, lengths, probabilities = self._graphs["align"].execute(
-            *self._history([state], [request.tokens], [positions], 1),
-            self._vocabulary,
-            self._buffer(request.weight_sizes),
-            self._buffer(request.matrices),
-            _integers(state.frames, request.median_filter_width),
-            self._buffer(np.zeros(request.most_frames, np.int32)),
-            self._buffer(request.sorted_heads),
-            _floats(len(request.heads)),
-            self._buffer(request.targets),
-            _integers(request.eot),
-            self._threads,
+        inputs = ALIGN.ordered(
+            **self._new_tokens([state], [request.tokens], [positions], 1),
+            heads=self._buffer(request.sorted_heads),
+            weight_sizes=self._buffer(request.weight_sizes),
+            median_width=_integer(request.median_filter_width),
+            matrices=self._buffer(request.matrices),
+            head_count=_float(len(request.heads)),
+            targets=self._buffer(request.targets),
+            limit=_integer(request.eot),
+            sizes=_sizes(request.most_frames, self.n_vocab),
+            threads=self._threads,
         )
+        paths, lengths, probabilities = self._graphs["align"].execute(*inputs)
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
     def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
-        self._graphs["remember"].execute(
-            cross_kv, encoded, self._memory_weights, self._width, self._threads
+        inputs = CROSS_KV.ordered(
+            cross_kv=cross_kv,
+            states=encoded,
+            weights=self._cross_kv_weights,
+            text_width=self._width,
+            threads=self._threads,
         )
+        self._graphs["cross_kv"].execute(*inputs)
 
-    def _history(
+    def _new_tokens(
         self,
         states: Sequence[DecoderState],
         tokens: Sequence[Int32Array],
         positions: Sequence[Int32Array],
         beams: int,
-    ) -> list[Buffer]:
+    ) -> dict[str, Buffer]:
         """Inputs of a pass over new tokens of each state, ``[rows, length]`` or one a row."""
         first = states[0]
         new = joined(tokens)
         buffers = first.allocation.buffers
-        return [
-            self._buffer(new.reshape(len(new) // beams, -1)),
-            self._buffer(joined(positions)),
-            self._buffer(joined([state.slot_table for state in states])),
-            self._buffer(np.ascontiguousarray(joined([s.windows[::beams] for s in states]))),
-            _integers(first.frames),
-            buffers.cross_kv,
-            buffers.kv_cache,
-            self._embeddings,
-            self._weights,
-        ]
+        windows = np.ascontiguousarray(joined([state.windows[::beams] for state in states]))
+        return {
+            "tokens": self._buffer(new.reshape(len(new) // beams, -1)),
+            "positions": self._buffer(joined(positions)),
+            "slot_table": self._buffer(joined([state.slot_table for state in states])),
+            "windows": self._buffer(windows),
+            "frames": _integer(first.frames),
+            "cross_kv": buffers.cross_kv,
+            "kv_cache": buffers.kv_cache,
+            "embeddings": self._embeddings,
+            "weights": self._weights,
+        }
 
     def _probabilities(
         self, state: DecoderState, position: int, ids: Int32Array, limit: int
     ) -> Float32Array:
         assert state.prefill_states is not None
-        (result,) = self._graphs["probabilities"].execute(
-            state.prefill_states,
-            _integers(position),
-            self._buffer(np.ascontiguousarray(ids)),
-            _integers(limit),
-            self._embeddings,
-            self._vocabulary,
-            self._threads,
+        inputs = PROBABILITIES.ordered(
+            states=state.prefill_states,
+            index=_integer(position),
+            ids=self._buffer(np.ascontiguousarray(ids)),
+            limit=_integer(limit),
+            embeddings=self._embeddings,
+            sizes=_sizes(self.n_vocab),
+            threads=self._threads,
         )
+        (result,) = self._graphs["probabilities"].execute(*inputs)
         values: Float32Array = result.to_numpy()[:, 0]
         return values
 
@@ -183,12 +194,18 @@ class CPUDecoder(Decoder):
 
 
 @functools.lru_cache(maxsize=256)
-def _integers(*values: int) -> Buffer:
-    """int32 numbers, which most steps have in common: making one takes longer than finding it."""
-    return Buffer.from_numpy(np.array(values, np.int32))
+def _integer(value: int) -> Buffer:
+    """An int32 number, which most steps have in common: making one takes longer than finding it."""
+    return Buffer.from_numpy(np.array([value], np.int32))
 
 
 @functools.lru_cache(maxsize=256)
-def _floats(*values: float) -> Buffer:
-    """float32 numbers, the same."""
-    return Buffer.from_numpy(np.array(values, np.float32))
+def _float(value: float) -> Buffer:
+    """A float32 number, the same."""
+    return Buffer.from_numpy(np.array([value], np.float32))
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(*dimensions: int) -> Buffer:
+    """An empty buffer that tells a graph the sizes of its results."""
+    return Buffer.from_numpy(np.empty((0, *dimensions), np.uint8))

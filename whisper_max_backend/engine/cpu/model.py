@@ -13,6 +13,7 @@ from ..checkpoint.load import Checkpoint, dense
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from .decoder import CPUDecoder
+from .graphs.signatures import ENCODE
 from .weights import packed_weights
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class CPUModel:
         weights = packed_weights(checkpoint, storage, count)
         self._weights = weights.encoder.to(self._device)
         d = self.dimensions
-        self._sizes = self.to_device(np.array([d.n_audio_head, d.n_audio_layer], np.int32))
+        self._heads = self.to_device(np.array([d.n_audio_head], np.int32))
+        self._layers = self.to_device(np.array([d.n_audio_layer], np.int32))
         self._graphs = session.init_all(artifact)
         # A copy: the file may change while the model is in use.
         self._encodings = np.array(dense(checkpoint.weights, _ENCODINGS))
@@ -70,11 +72,14 @@ class CPUModel:
         """
         states = (features.shape[2] + 1) // 2
         (output,) = self._graphs["encode"].execute(
-            self.to_device(np.ascontiguousarray(features)),
-            self.to_device(self._encodings[:states]),
-            self._weights,
-            self._sizes,
-            self._threads,
+            *ENCODE.ordered(
+                features=self.to_device(np.ascontiguousarray(features)),
+                encodings=self.to_device(self._encodings[:states]),
+                weights=self._weights,
+                heads=self._heads,
+                layers=self._layers,
+                threads=self._threads,
+            )
         )
         return output
 

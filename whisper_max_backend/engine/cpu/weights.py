@@ -1,7 +1,8 @@
 """A model's weights in the layout of the kernels: one after another, in the order of their use.
 
-The order here is the one in which ``mojo/whisper_kernels`` reads them (``cpu/weights.mojo`` and the
-layers of encoder, decoder and memory). Every part begins at a multiple of `ALIGNMENT` bytes.
+The order here is the one in which ``mojo/whisper_kernels`` reads them: the layers of
+encoder and decoder, and ``cpu/cross_kv.mojo``, by ``cpu/weight_reader.mojo``. Every part begins at
+a multiple of `ALIGNMENT` bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class PackedWeights:
     """The weights as the graphs take them, each uint8 ``[bytes]``."""
 
     encoder: Buffer
-    memory: Buffer
+    cross_kv: Buffer
     decoder: Buffer
     embeddings: Buffer
 
@@ -49,7 +50,7 @@ def matrix_bytes(storage: DType, depth: int, columns: int) -> int:
     return -(-columns // PANEL) * panel_bytes(storage, depth)
 
 
-def memory_shape(
+def cross_kv_shape(
     dimensions: Dimensions, storage: DType, frames: int, windows: int
 ) -> tuple[int, ...]:
     """Cross-attention keys and values: ``[layers, windows, heads, bytes]`` (cpu/attention.mojo).
@@ -85,7 +86,7 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
         # First, for it is the largest one, which is in memory twice while it is packed.
         "embeddings": _Group([_Part(EMBEDDINGS)], storage.decoder),
         "encoder": _Group(list(_encoder_parts(d)), storage.encoder),
-        "memory": _Group(list(_memory_parts(d)), storage.encoder),
+        "cross_kv": _Group(list(_cross_kv_parts(d)), storage.encoder),
         "decoder": _Group(list(_decoder_parts(d)), storage.decoder),
     }
     shapes = expected_shapes(d)
@@ -148,7 +149,7 @@ def _encoder_parts(dimensions: Dimensions) -> Iterator[_Part]:
     yield from _norm("encoder/layer_norm")
 
 
-def _memory_parts(dimensions: Dimensions) -> Iterator[_Part]:
+def _cross_kv_parts(dimensions: Dimensions) -> Iterator[_Part]:
     for index in range(dimensions.n_text_layer):
         for share in range(2):  # keys, values
             yield from _linear(f"decoder/layer_{index}/attention/linear_1", share, 2)

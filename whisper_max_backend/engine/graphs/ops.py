@@ -24,6 +24,8 @@ from max.graph.dim import DimLike
 from ..compile.artifacts import kernels_path
 
 Parameters = Mapping[str, bool | int | float | str | DType]
+Values = Mapping[str, TensorValue | BufferValue]
+"""Inputs of a kernel by name, in its order."""
 
 
 def new_graph(name: str, input_types: Sequence[TensorType | BufferType], module: Module) -> Graph:
@@ -51,12 +53,15 @@ class Kernels:
     def call(
         self,
         name: str,
-        inputs: Sequence[TensorValue | BufferValue],
+        inputs: Values,
         results: Sequence[TensorType],
         parameters: Parameters | None = None,
     ) -> list[TensorValue]:
-        """The kernel ``whisper.<name>``; buffers among the inputs are written in place."""
-        values = [*inputs, self.threads]
+        """The kernel ``whisper.<name>``; buffers among the inputs are written in place.
+
+        The names are for the reader, and for the test that holds them against the kernel's.
+        """
+        values = list({**inputs, "threads": self.threads}.values())
         in_place = any(isinstance(value, BufferValue) for value in values)
         add = ops.inplace_custom if in_place else ops.custom
         outputs = add(f"whisper.{name}", self.device, values, list(results), parameters)

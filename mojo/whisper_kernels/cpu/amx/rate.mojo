@@ -6,9 +6,9 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from ..panels import TILES
+from ...common.views import View, first
+from ..target import TILES
 from ..threads import together
-from ...common.views import first, ints
 from .tiles import multiply_tile
 
 
@@ -31,7 +31,7 @@ struct TileRate:
     ) raises:
         var rounds = first(count)
 
-        def body(_worker: Int) {imm}:
+        def body(_thread: Int) {imm}:
             comptime if TILES:
                 comptime for tile in range(8):
                     llvm_intrinsic["llvm.x86.tilezero", NoneType](Int8(tile))
@@ -42,4 +42,4 @@ struct TileRate:
                     multiply_tile[storage, 3, 5, 7]()
 
         together(first(threads), body)
-        ints(done)[unsafe_offset=0] = Int32(rounds)
+        View(done)[0] = Int32(rounds)

@@ -3,22 +3,26 @@
 The unit has eight tiles of 16 rows of 64 bytes and adds to one of them the product of two others:
 of unsigned with signed bytes in int32, or of bfloat16 in float32. Four of them hold a block of
 32 x 32 results while the depth streams past. The right operand's tiles are read from a panel as it
-lies, the left operand's from strips (amx/rows.mojo).
+lies, the left operand's from strips (amx/strips.mojo).
 
 Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3.
 """
 
-from std.memory.alloc import unsafe_alloc
 from std.sys import llvm_intrinsic
 
-from ..panels import PANEL, TILE_BYTES, TILE_ROWS, TILES
-from ...common.views import Bytes
+from ...common.views import ByteView
+from ..panels import PANEL
+from ..target import TILES, TILE_BYTES, TILE_ROWS
 
 comptime BLOCK_ROWS = 2 * TILE_ROWS
 """Rows of a block of results, which is as wide as a panel."""
-comptime PARTS = 5
+comptime TILE_SIZE = TILE_ROWS * TILE_BYTES
+"""Bytes of a tile."""
+comptime SLICE_SIZE = PANEL * TILE_BYTES
+"""Bytes of a panel, as deep as a tile."""
+comptime FLAT_INSTRUCTIONS = 5
 """Instructions that add the products of a tile of A to the results."""
-comptime TALL_PARTS = 8
+comptime TALL_INSTRUCTIONS = 8
 """With those of the tile below."""
 
 
@@ -26,15 +30,15 @@ comptime TALL_PARTS = 8
 def configure_tiles():
     """Makes this thread's tiles full-sized; a thread does it before it uses them."""
     comptime if TILES:
-        var shapes = unsafe_alloc[UInt8](64, alignment=64)
+        var shapes = ByteView.allocate(64)
         for i in range(64):
-            shapes[unsafe_offset=i] = 0
-        shapes[unsafe_offset=0] = 1  # the palette
+            shapes[i] = 0
+        shapes[0] = 1  # the palette
         for tile in range(8):
-            shapes.unsafe_offset(16).unsafe_bitcast[UInt16]()[unsafe_offset=tile] = TILE_BYTES
-            shapes[unsafe_offset=48 + tile] = TILE_ROWS
-        llvm_intrinsic["llvm.x86.ldtilecfg", NoneType](shapes)
-        shapes.unsafe_free()
+            shapes.offset(16).bitcast[DType.uint16]()[tile] = TILE_BYTES
+            shapes[48 + tile] = TILE_ROWS
+        llvm_intrinsic["llvm.x86.ldtilecfg", NoneType](shapes.data)
+        shapes.free()
 
 
 @always_inline
@@ -45,23 +49,23 @@ def release_tiles():
 
 
 @always_inline
-def load_tile[tile: Int](source: Bytes, stride: Int):
+def load_tile[tile: Int](source: ByteView, stride: Int):
     """A tile from rows `stride` bytes apart."""
-    llvm_intrinsic["llvm.x86.tileloadd64", NoneType](Int8(tile), source, stride)
+    var rows = source.slice(0, (TILE_ROWS - 1) * stride + TILE_BYTES)
+    llvm_intrinsic["llvm.x86.tileloadd64", NoneType](Int8(tile), rows.data, stride)
 
 
 @always_inline
-def store_tile[tile: Int](target: Bytes, stride: Int):
+def store_tile[tile: Int](target: ByteView, stride: Int):
     """A tile to rows `stride` bytes apart."""
-    llvm_intrinsic["llvm.x86.tilestored64", NoneType](Int8(tile), target, stride)
+    var rows = target.slice(0, (TILE_ROWS - 1) * stride + TILE_BYTES)
+    llvm_intrinsic["llvm.x86.tilestored64", NoneType](Int8(tile), rows.data, stride)
 
 
 @always_inline
 def multiply_tile[storage: DType, c: Int, a: Int, b: Int]():
     """Tile `c += a b`."""
-    comptime name = (
-        "llvm.x86.tdpbusd" if storage == DType.int8 else "llvm.x86.tdpbf16ps"
-    )
+    comptime name = ("llvm.x86.tdpbusd" if storage == DType.int8 else "llvm.x86.tdpbf16ps")
     llvm_intrinsic[name, NoneType](Int8(c), Int8(a), Int8(b))
 
 
@@ -73,55 +77,57 @@ def zero_block[tall: Bool]():
 
 
 @always_inline
-def load_block(c: Bytes, line: Int):
+def load_block(c: ByteView, line: Int):
     """The results' tiles from a block [32, PANEL] of four bytes each, rows `line` bytes apart."""
-    var low = c.unsafe_offset(TILE_ROWS * line)
+    var low = c.offset(TILE_ROWS * line)
     load_tile[0](c, line)
-    load_tile[1](c.unsafe_offset(TILE_BYTES), line)
+    load_tile[1](c.offset(TILE_BYTES), line)
     load_tile[2](low, line)
-    load_tile[3](low.unsafe_offset(TILE_BYTES), line)
+    load_tile[3](low.offset(TILE_BYTES), line)
 
 
 @always_inline
-def store_block[tall: Bool](c: Bytes, line: Int):
+def store_block[tall: Bool](c: ByteView, line: Int):
     """The results' tiles to such a block."""
     store_tile[0](c, line)
-    store_tile[1](c.unsafe_offset(TILE_BYTES), line)
+    store_tile[1](c.offset(TILE_BYTES), line)
     comptime if tall:
-        var low = c.unsafe_offset(TILE_ROWS * line)
+        var low = c.offset(TILE_ROWS * line)
         store_tile[2](low, line)
-        store_tile[3](low.unsafe_offset(TILE_BYTES), line)
+        store_tile[3](low.offset(TILE_BYTES), line)
 
 
 @always_inline
 def add_products[
     storage: DType, tall: Bool
-](a: Bytes, strip_bytes: Int, b: Bytes, depth_bytes: Int):
+](a: ByteView, strip_bytes: Int, b: ByteView, depth_bytes: Int):
     """Adds `a b` to the results' tiles; the lower half of `a` is `strip_bytes` behind the upper."""
     for step in range(0, depth_bytes, TILE_BYTES):
-        comptime for part in range(TALL_PARTS if tall else PARTS):
-            add_product_part[storage, part](
-                a.unsafe_offset(step * TILE_ROWS), strip_bytes, b.unsafe_offset(step * PANEL)
+        comptime for instruction in range(TALL_INSTRUCTIONS if tall else FLAT_INSTRUCTIONS):
+            add_product_instruction[storage, instruction](
+                a.offset(step * TILE_ROWS), strip_bytes, b.offset(step * PANEL)
             )
 
 
 @always_inline
-def add_product_part[storage: DType, part: Int](a: Bytes, strip_bytes: Int, b: Bytes):
+def add_product_instruction[
+    storage: DType, instruction: Int
+](a: ByteView, strip_bytes: Int, b: ByteView):
     """One instruction of `add_products`, as deep as a tile."""
     comptime line = 4 * PANEL
-    comptime if part == 0:
+    comptime if instruction == 0:
         load_tile[4](a, TILE_BYTES)
-    elif part == 1:
+    elif instruction == 1:
         load_tile[6](b, line)
-    elif part == 2:
+    elif instruction == 2:
         multiply_tile[storage, 0, 4, 6]()
-    elif part == 3:
-        load_tile[7](b.unsafe_offset(TILE_BYTES), line)
-    elif part == 4:
+    elif instruction == 3:
+        load_tile[7](b.offset(TILE_BYTES), line)
+    elif instruction == 4:
         multiply_tile[storage, 1, 4, 7]()
-    elif part == 5:
-        load_tile[5](a.unsafe_offset(strip_bytes), TILE_BYTES)
-    elif part == 6:
+    elif instruction == 5:
+        load_tile[5](a.offset(strip_bytes), TILE_BYTES)
+    elif instruction == 6:
         multiply_tile[storage, 2, 5, 6]()
     else:
         multiply_tile[storage, 3, 5, 7]()

@@ -5,21 +5,20 @@ what leaves are a few candidates.
 """
 
 from std.math import ceildiv, exp
-from std.memory.alloc import unsafe_alloc
 
 import extensibility
 from extensibility import InputTensor, ManagedTensorSlice, OutputTensor
 from max.gpu.host import DeviceContext
 
-from .candidates import Best, Sampling, write
-from ..embedding import TASK_COLUMNS, vocabulary_task
-from ..panels import Matrix, Rows
-from ..threads import Member, Phases, together
 from ...common.rules import Rules, ban
-from ..strips import Strips
 from ...common.rules import TEXT, TIMESTAMPS, UNRULED
-from ..log_softmax import Tallies
-from ...common.views import Floats, Ints, first, floats, ints, numbers
+from ...common.views import FloatView, IntView, View, first
+from ..embedding import TASK_COLUMNS, vocabulary_task
+from ..log_sum_exp import LogSumExps
+from ..panels import Matrix, Rows
+from ..strips import Strips
+from ..threads import Phases, Worker, together
+from .top_k import Sampling, TopK, write
 
 
 struct Choice[storage: DType](Movable):
@@ -28,33 +27,33 @@ struct Choice[storage: DType](Movable):
     comptime PHASES = 3
     """Of a run."""
 
-    var states: Floats
+    var states: FloatView
     var embeddings: Matrix[Self.storage]
     var sampling: Sampling
     var items: Int
     var beams: Int
     var wanted: Int
-    var logits: Floats
+    var logits: FloatView
     """After a run: after the rules."""
-    var watched: Floats
+    var watched: FloatView
     var capacity: Int
     """Of the best that are kept of a row."""
-    var shifts: Floats
-    var counts: Ints
-    var keys: Floats
-    var places: Ints
-    var tallies: Tallies
+    var shifts: FloatView
+    var counts: IntView
+    var keys: FloatView
+    var places: IntView
+    var log_sums: LogSumExps
 
     def __init__(
         out self,
-        states: Floats,
+        states: FloatView,
         embeddings: Matrix[Self.storage],
         sampling: Sampling,
         items: Int,
         beams: Int,
         wanted: Int,
-        logits: Floats,
-        watched: Floats,
+        logits: FloatView,
+        watched: FloatView,
     ):
         var rows = items * beams
         var parts = ceildiv(embeddings.columns, TASK_COLUMNS)
@@ -68,32 +67,32 @@ struct Choice[storage: DType](Movable):
         self.watched = watched
         var restricted = sampling.restricted(beams * embeddings.columns)
         self.capacity = sampling.topk if restricted else wanted
-        self.shifts = unsafe_alloc[Float32](rows)
-        self.counts = unsafe_alloc[Int32](rows)
-        self.keys = unsafe_alloc[Float32](rows * self.capacity)
-        self.places = unsafe_alloc[Int32](rows * self.capacity)
-        self.tallies = Tallies(
-            unsafe_alloc[Float32](Tallies.floats(rows, parts)),
-            unsafe_alloc[Float32](Tallies.floats(rows, parts)),
+        self.shifts = FloatView.allocate(rows)
+        self.counts = IntView.allocate(rows)
+        self.keys = FloatView.allocate(rows * self.capacity)
+        self.places = IntView.allocate(rows * self.capacity)
+        self.log_sums = LogSumExps(
+            FloatView.allocate(LogSumExps.size(rows, parts)),
+            FloatView.allocate(LogSumExps.size(rows, parts)),
             parts,
         )
 
     def __deinit__(deinit self):
-        self.shifts.unsafe_free()
-        self.counts.unsafe_free()
-        self.keys.unsafe_free()
-        self.places.unsafe_free()
-        self.tallies.tops.unsafe_free()
-        self.tallies.sums.unsafe_free()
+        self.shifts.free()
+        self.counts.free()
+        self.keys.free()
+        self.places.free()
+        self.log_sums.tops.free()
+        self.log_sums.sums.free()
 
     def run(
         self,
-        mut member: Member,
+        mut worker: Worker,
         rules: Rules,
-        scores: Floats,
-        ids: Ints,
-        origins: Ints,
-        values: Floats,
+        scores: FloatView,
+        ids: IntView,
+        origins: IntView,
+        values: FloatView,
     ):
         """A thread's part: ids, origins and values [items, wanted], by scores [rows] so far."""
         var beams = self.beams
@@ -102,7 +101,7 @@ struct Choice[storage: DType](Movable):
         var rows = self.items * beams
         var width = self.embeddings.depth
         var vocabulary = self.embeddings.columns
-        var tallies = self.tallies
+        var log_sums = self.log_sums
         var logits = self.logits
         var watched = self.watched
         var stamps = min(rules.first_timestamp, vocabulary)
@@ -118,72 +117,70 @@ struct Choice[storage: DType](Movable):
                 vocabulary_task(strips, self.embeddings, task, logits)
             if watching:
                 for row in range(rows):
-                    var line = logits.unsafe_offset(row * vocabulary)
-                    tallies.of(row, UNRULED).note(task, line.unsafe_offset(low), high - low)
+                    var line = logits.slice(row * vocabulary, vocabulary)
+                    log_sums.of(row, UNRULED).add(task, line.slice(low, high - low), high - low)
                     if low <= rules.watched_id < high:
-                        watched[unsafe_offset=row] = line[unsafe_offset=rules.watched_id]
+                        watched[row] = line[rules.watched_id]
             rules.apply(logits, rows, vocabulary, low, high)
             for row in range(rows):
-                var line = logits.unsafe_offset(row * vocabulary)
-                tallies.of(row, TEXT).note(task, line.unsafe_offset(low), middle - low)
-                tallies.of(row, TIMESTAMPS).note(task, line.unsafe_offset(middle), high - middle)
+                var line = logits.slice(row * vocabulary, vocabulary)
+                log_sums.of(row, TEXT).add(task, line.slice(low, middle - low), middle - low)
+                log_sums.of(row, TIMESTAMPS).add(
+                    task, line.slice(middle, high - middle), high - middle
+                )
 
-        member.run(tallies.parts, project)
+        worker.run(log_sums.parts, project)
 
-        def survey(row: Int) {imm}:
-            var line = logits.unsafe_offset(row * vocabulary)
+        def rank(row: Int) {imm}:
+            var line = logits.slice(row * vocabulary, vocabulary)
             var probability = Float32(0)
             if watching:
-                var total = tallies.of(row, UNRULED).log_sum_exp()
-                probability = exp(watched[unsafe_offset=row] - total)
-            watched[unsafe_offset=row] = probability
-            var text = tallies.of(row, TEXT)
-            if rules.checks[unsafe_offset=row] != 0:
-                if tallies.of(row, TIMESTAMPS).log_sum_exp() > text.top():
+                var total = log_sums.of(row, UNRULED).value()
+                probability = exp(watched[row] - total)
+            watched[row] = probability
+            var text = log_sums.of(row, TEXT)
+            if rules.checks[row] != 0:
+                if log_sums.of(row, TIMESTAMPS).value() > text.top():
                     ban(line, 0, stamps)
-                    text.forget()
-            var shift = scores[unsafe_offset=row] - tallies.ruled(row).log_sum_exp()
-            var best = Best(
-                self.keys.unsafe_offset(row * capacity),
-                self.places.unsafe_offset(row * capacity),
+                    text.clear()
+            var shift = scores[row] - log_sums.ruled(row).value()
+            var best = TopK(
+                self.keys.slice(row * capacity, capacity),
+                self.places.slice(row * capacity, capacity),
                 capacity,
             )
-            self.sampling.survey(line, vocabulary, tallies, shift, row, beams, best)
-            self.shifts[unsafe_offset=row] = shift
-            self.counts[unsafe_offset=row] = Int32(best.count)
+            self.sampling.offer_row(line, vocabulary, log_sums, shift, row, beams, best)
+            self.shifts[row] = shift
+            self.counts[row] = Int32(best.count)
 
-        member.run(rows, survey)
-        var own_keys = unsafe_alloc[Float32](capacity + wanted)
-        var own_places = unsafe_alloc[Int32](capacity + wanted)
+        worker.run(rows, rank)
+        var own_keys = FloatView.allocate(capacity + wanted)
+        var own_places = IntView.allocate(capacity + wanted)
 
         def merge(item: Int) {imm}:
-            var best = Best(own_keys, own_places, capacity)
+            var best = TopK(own_keys, own_places, capacity)
             for row in range(item * beams, (item + 1) * beams):
-                for i in range(Int(self.counts[unsafe_offset=row])):
+                for i in range(Int(self.counts[row])):
                     var place = row * capacity + i
-                    best.offer(
-                        self.keys[unsafe_offset=place], Int(self.places[unsafe_offset=place])
-                    )
+                    best.offer(self.keys[place], Int(self.places[place]))
             if self.sampling.restricted(beams * vocabulary):
-                var drawn = Best(
-                    own_keys.unsafe_offset(capacity), own_places.unsafe_offset(capacity), wanted
-                )
+                var drawn = TopK(own_keys.offset(capacity), own_places.offset(capacity), wanted)
                 self.sampling.draw(best, item, drawn)
                 best = drawn
             write(
                 best,
                 wanted,
-                logits.unsafe_offset(item * beams * vocabulary),
-                self.shifts.unsafe_offset(item * beams),
+                logits.slice(item * beams * vocabulary, beams * vocabulary),
+                self.shifts.slice(item * beams, beams),
                 vocabulary,
-                ids.unsafe_offset(item * wanted),
-                origins.unsafe_offset(item * wanted),
-                values.unsafe_offset(item * wanted),
+                ids.slice(item * wanted, wanted),
+                origins.slice(item * wanted, wanted),
+                values.slice(item * wanted, wanted),
             )
 
-        member.run(self.items, merge)
-        own_keys.unsafe_free()
-        own_places.unsafe_free()
+        worker.run(self.items, merge)
+        own_keys.free()
+        own_places.free()
 
 
 def rules_of(
@@ -192,33 +189,33 @@ def rules_of(
     banned: ManagedTensorSlice[dtype=DType.int32, ...],
     penalized: ManagedTensorSlice[dtype=DType.int32, ...],
     checks: ManagedTensorSlice[dtype=DType.int32, ...],
-    numbers: ManagedTensorSlice[dtype=DType.int32, ...],
+    first_timestamp: ManagedTensorSlice[dtype=DType.int32, ...],
+    watched_id: ManagedTensorSlice[dtype=DType.int32, ...],
     penalty: ManagedTensorSlice[dtype=DType.float32, ...],
 ) -> Rules:
     """The rules, from the inputs of a graph; see `Choose`."""
     return Rules(
-        ints(suppressed),
+        View(suppressed),
         suppressed.dim_size(0),
-        ints(ranges),
-        ints(banned),
+        View(ranges),
+        View(banned),
         banned.dim_size(1),
-        ints(penalized),
+        View(penalized),
         penalized.dim_size(1),
-        ints(checks),
-        first(numbers),
-        Int(ints(numbers)[unsafe_offset=1]),
-        floats(penalty)[unsafe_offset=0],
+        View(checks),
+        first(first_timestamp),
+        first(watched_id),
+        View(penalty)[0],
     )
 
 
 def sampling_of(
-    draw: ManagedTensorSlice[dtype=DType.int32, ...],
     temperature: ManagedTensorSlice[dtype=DType.float32, ...],
+    top_k: ManagedTensorSlice[dtype=DType.int32, ...],
+    seed: ManagedTensorSlice[dtype=DType.int32, ...],
 ) -> Sampling:
     """How continuations are chosen, from the inputs of a graph; see `Choose`."""
-    return Sampling(
-        floats(temperature)[unsafe_offset=0], first(draw), UInt32(ints(draw)[unsafe_offset=1])
-    )
+    return Sampling(View(temperature)[0], first(top_k), UInt32(View(seed)[0]))
 
 
 @extensibility.register("whisper.choose")
@@ -226,10 +223,10 @@ struct Choose:
     """The end of a step, from states [items, beams, width]; rows are items * beams.
 
     embeddings [bytes] in panels; scores [rows] so far; suppressed [n], ranges [rows, 4], banned
-    and penalized [rows, ...], checks [rows] as `Rules` has them; numbers [2]: the first timestamp
-    id, and the watched id or -1; penalty [1]; draw [2]: top-k, seed; temperature [1]; `picks`
-    [candidates] gives their number; ids and origins [items, candidates] int32, values
-    [items, candidates], watched [rows], logits [items, beams, vocabulary] after the rules.
+    and penalized [rows, ...], checks [rows], first_timestamp [1], watched_id [1] and penalty [1]
+    as `Rules` has them; top_k [1], seed [1] and temperature [1] as `Sampling`; ids and origins
+    [items, candidates] int32, values [items, candidates], watched [rows], logits [items, beams,
+    vocabulary] after the rules.
     """
 
     @staticmethod
@@ -249,29 +246,32 @@ struct Choose:
         banned: InputTensor[dtype=DType.int32, rank=2, ...],
         penalized: InputTensor[dtype=DType.int32, rank=2, ...],
         checks: InputTensor[dtype=DType.int32, rank=1, ...],
-        numbers_: InputTensor[dtype=DType.int32, rank=1, ...],
+        first_timestamp: InputTensor[dtype=DType.int32, rank=1, ...],
+        watched_id: InputTensor[dtype=DType.int32, rank=1, ...],
         penalty: InputTensor[dtype=DType.float32, rank=1, ...],
-        draw: InputTensor[dtype=DType.int32, rank=1, ...],
+        top_k: InputTensor[dtype=DType.int32, rank=1, ...],
+        seed: InputTensor[dtype=DType.int32, rank=1, ...],
         temperature: InputTensor[dtype=DType.float32, rank=1, ...],
-        picks: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var choice = Choice[storage](
-            floats(states),
-            Matrix[storage](numbers(embeddings), states.dim_size(2), logits.dim_size(2)),
-            sampling_of(draw, temperature),
+            View(states),
+            Matrix[storage](View(embeddings), states.dim_size(2), logits.dim_size(2)),
+            sampling_of(temperature, top_k, seed),
             states.dim_size(0),
             states.dim_size(1),
-            picks.dim_size(0),
-            floats(logits),
-            floats(watched),
+            ids.dim_size(1),
+            View(logits),
+            View(watched),
         )
-        var rules = rules_of(suppressed, ranges, banned, penalized, checks, numbers_, penalty)
+        var rules = rules_of(
+            suppressed, ranges, banned, penalized, checks, first_timestamp, watched_id, penalty
+        )
         var phases = Phases(Choice[storage].PHASES)
 
-        def body(_worker: Int) {imm}:
-            var member = Member(phases.counters)
-            choice.run(member, rules, floats(scores), ints(ids), ints(origins), floats(values))
+        def body(_thread: Int) {imm}:
+            var worker = Worker(phases.counters)
+            choice.run(worker, rules, View(scores), View(ids), View(origins), View(values))
 
         together(first(threads), body)

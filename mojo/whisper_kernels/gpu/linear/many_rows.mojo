@@ -12,7 +12,7 @@ from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys import inlined_assembly
 
-from ...common.views import Numbers, View
+from ...common.views import Address, View
 from ..block import load
 from ..launch import Kernel
 from .epilogue import Epilogue
@@ -22,7 +22,8 @@ from .epilogue import Epilogue
 struct ManyRowsKernel[dtype: DType, result: DType, activate: Bool, biased: Bool, added: Bool](
     Kernel
 ):
-    """A tile of `y = x weight^T`; the block's index is the column of tiles, `block_idx.y` the row."""
+    """A tile of `y = x weight^T`; the block's index is the column of tiles, `block_idx.y` the row.
+    """
 
     comptime threads = 128
     comptime tile = 128
@@ -144,7 +145,7 @@ struct ManyRowsKernel[dtype: DType, result: DType, activate: Bool, biased: Bool,
 
 
 @always_inline
-def copy_ahead[dtype: DType](target: UInt32, source: Numbers[dtype], bytes: Int32):
+def copy_ahead[dtype: DType](target: UInt32, source: Address[dtype], bytes: Int32):
     """Asks for 16 bytes in shared memory: so many of the source's, then zeros."""
     inlined_assembly[
         "cp.async.cg.shared.global [$0], [$1], 16, $2;",

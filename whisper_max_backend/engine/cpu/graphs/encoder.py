@@ -1,54 +1,33 @@
-"""The audio encoder, and the memory that the decoder keeps of a window."""
+"""The audio encoder, and the cross-attention keys and values that the decoder keeps of a window."""
 
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Module, TensorType
+from max.graph import DeviceRef, Module
 
 from ...graphs.ops import Kernels, new_graph
+from .signatures import CROSS_KV, ENCODE
 
 
 def add_encoder(module: Module, device: DeviceRef, storage: DType) -> None:
-    """Adds the graph ``encode``.
+    """Adds the graph ``encode``, which gives ``states [batch, states, width]``.
 
-    ``features [batch, mels, frames]``, ``encodings [states, width]`` (position embeddings of
-    ``states == (frames + 1) // 2``), ``parameters [bytes]`` with matrices of the type `storage`,
-    ``sizes [heads, layers]``, ``threads [1]`` give ``states [batch, states, width]``.
+    The matrices of its weights are of the type `storage`.
     """
-    inputs = [
-        TensorType(DType.float32, ["batch", "mels", "frames"], device),
-        TensorType(DType.float32, ["states", "width"], device),
-        TensorType(DType.uint8, ["bytes"], device),
-        TensorType(DType.int32, [2], device),
-        TensorType(DType.int32, [1], device),
-    ]
-    with new_graph("encode", inputs, module) as graph:
+    with new_graph("encode", ENCODE.types(device), module) as graph:
         kernels = Kernels(graph, device)
-        values = [value.tensor for value in graph.inputs[:-1]]
         states = kernels.floats("batch", "states", "width")
+        values = ENCODE.values(graph)
         graph.output(*kernels.call("encoder", values, [states], {"storage": storage}))
 
 
-def add_memory(module: Module, device: DeviceRef, storage: DType, memory_type: DType) -> None:
-    """Adds the graph ``remember``: the cross-attention keys and values of a window, once.
-
-    ``memory [layers, items, heads, bytes]``, written in place with values of `memory_type`;
-    ``states [items, frames, width]``, ``parameters [bytes]``, the decoder's width ``[1]``,
-    ``threads [1]``.
-    """
-    inputs = [
-        BufferType(DType.uint8, ["layers", "items", "heads", "head_bytes"], device),
-        TensorType(DType.float32, ["items", "frames", "width"], device),
-        TensorType(DType.uint8, ["bytes"], device),
-        TensorType(DType.int32, [1], device),
-        TensorType(DType.int32, [1], device),
-    ]
-    with new_graph("remember", inputs, module) as graph:
-        memory, *values = graph.inputs[:-1]
+def add_cross_kv(module: Module, device: DeviceRef, storage: DType, kv_type: DType) -> None:
+    """Adds the graph ``cross_kv``, which writes a window's keys and values in `kv_type` once."""
+    with new_graph("cross_kv", CROSS_KV.types(device), module) as graph:
         Kernels(graph, device).call(
-            "remember",
-            [memory.buffer, *(value.tensor for value in values)],
+            "cross_kv",
+            CROSS_KV.values(graph),
             [],
-            {"storage": storage, "memory_type": memory_type},
+            {"storage": storage, "kv_type": kv_type},
         )
         graph.output()

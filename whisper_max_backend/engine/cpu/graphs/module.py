@@ -6,13 +6,13 @@ from max.graph import DeviceRef, Module
 
 from ...checkpoint.dtypes import Storage
 from .decoder import DecoderGraphs
-from .encoder import add_encoder, add_memory
+from .encoder import add_cross_kv, add_encoder
 
 
 def build_module(device: DeviceRef, storage: Storage) -> Module:
-    """The graphs ``encode``, ``remember``, ``prefill``, ``step``, ``probabilities``, ``align``."""
+    """The graphs ``encode``, ``cross_kv``, ``prefill``, ``step``, ``probabilities``, ``align``."""
     module = Module()
     add_encoder(module, device, storage.encoder)
-    add_memory(module, device, storage.encoder, storage.memory)
+    add_cross_kv(module, device, storage.encoder, storage.memory)
     DecoderGraphs(module, device, storage.decoder, storage.memory).add_all()
     return module

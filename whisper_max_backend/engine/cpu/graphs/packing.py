@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Module, TensorType
+from max.graph import DeviceRef, Module
 
 from ...graphs.ops import Kernels, new_graph
+from ...graphs.signature import Input, Signature
+from .signatures import THREADS
 
 # (of the file, of the panels)
 CONVERSIONS = (
@@ -25,21 +27,19 @@ CONVERSIONS = (
 )
 
 
-def add_packing(module: Module, device: DeviceRef) -> None:
-    """Adds a graph ``pack_<from>_<to>`` for each of the `CONVERSIONS`.
+PACK = Signature(
+    Input("packed", DType.uint8, ("bytes",), in_place=True),
+    # Of each weight [outputs, inputs]: its address, that of its scale [outputs], which multiplies
+    # it, the first of its bytes in `packed`, outputs, inputs.
+    Input("sources", DType.int64, ("weights", 5)),
+    THREADS,
+)
 
-    Inputs: ``packed [bytes]``, written in place; ``sources [weights, 5]`` int64, for each weight
-    ``[outputs, inputs]`` its address, that of its scale ``[outputs]``, which multiplies it, the
-    first of its bytes in ``packed``, outputs, inputs; ``threads [1]``.
-    """
-    inputs = [
-        BufferType(DType.uint8, ["bytes"], device),
-        TensorType(DType.int64, ["weights", 5], device),
-        TensorType(DType.int32, [1], device),
-    ]
+
+def add_packing(module: Module, device: DeviceRef) -> None:
+    """Adds a graph ``pack_<from>_<to>`` for each of the `CONVERSIONS`."""
     for dtype, storage in CONVERSIONS:
-        with new_graph(f"pack_{dtype.name}_{storage.name}", inputs, module) as graph:
-            packed, sources, _ = graph.inputs
-            values = [packed.buffer, sources.tensor]
-            Kernels(graph, device).call("pack", values, [], {"storage": storage, "dtype": dtype})
+        parameters = {"storage": storage, "dtype": dtype}
+        with new_graph(f"pack_{dtype.name}_{storage.name}", PACK.types(device), module) as graph:
+            Kernels(graph, device).call("pack_weights", PACK.values(graph), [], parameters)
             graph.output()

@@ -4,7 +4,7 @@ from std.collections import Array
 from std.sys import simd_width_of
 
 from .simd import F32, LANES
-from .views import Floats, Numbers
+from .views import FloatView, View
 
 comptime WAYS = 4
 """Comparisons under way at once, each waiting for its own predecessor only."""
@@ -27,28 +27,26 @@ def smaller[
 
 
 @always_inline
-def largest(row: Floats, count: Int) -> Float32:
+def largest(row: FloatView, count: Int) -> Float32:
     """The largest of `count` values (minus infinity of none)."""
     var tops = Array[SIMD[F32, LANES], WAYS](fill=SIMD[F32, LANES](Float32.MIN))
     var whole = count // (WAYS * LANES) * (WAYS * LANES)
     for k in range(0, whole, WAYS * LANES):
         comptime for i in range(WAYS):
-            tops[i] = larger(
-                row.unsafe_offset(k + i * LANES).unsafe_load[width=LANES](), tops[i]
-            )
+            tops[i] = larger(row.load[LANES](k + i * LANES), tops[i])
     var vectors = count // LANES * LANES
     for k in range(whole, vectors, LANES):
-        tops[0] = larger(row.unsafe_offset(k).unsafe_load[width=LANES](), tops[0])
+        tops[0] = larger(row.load[LANES](k), tops[0])
     comptime for i in range(1, WAYS):
         tops[0] = larger(tops[i], tops[0])
     var top = tops[0].reduce_max()
     for k in range(vectors, count):
-        top = larger[1](row[unsafe_offset=k], top)
+        top = larger[1](row[k], top)
     return top
 
 
 @always_inline
-def extremes[dtype: DType](row: Numbers[dtype], count: Int) -> Tuple[Float32, Float32]:
+def min_and_max[dtype: DType](row: View[dtype], count: Int) -> Tuple[Float32, Float32]:
     """The smallest and the largest of `count` values and zero."""
     comptime lanes = simd_width_of[dtype]()
     var lows = Array[SIMD[dtype, lanes], WAYS](fill=SIMD[dtype, lanes](0))
@@ -56,12 +54,12 @@ def extremes[dtype: DType](row: Numbers[dtype], count: Int) -> Tuple[Float32, Fl
     var whole = count // (WAYS * lanes) * (WAYS * lanes)
     for k in range(0, whole, WAYS * lanes):
         comptime for i in range(WAYS):
-            var x = row.unsafe_offset(k + i * lanes).unsafe_load[width=lanes]()
+            var x = row.load[lanes](k + i * lanes)
             lows[i] = smaller(x, lows[i])
             highs[i] = larger(x, highs[i])
     var vectors = count // lanes * lanes
     for k in range(whole, vectors, lanes):
-        var x = row.unsafe_offset(k).unsafe_load[width=lanes]()
+        var x = row.load[lanes](k)
         lows[0] = smaller(x, lows[0])
         highs[0] = larger(x, highs[0])
     comptime for i in range(1, WAYS):
@@ -70,6 +68,6 @@ def extremes[dtype: DType](row: Numbers[dtype], count: Int) -> Tuple[Float32, Fl
     var low = lows[0].reduce_min()
     var high = highs[0].reduce_max()
     for k in range(vectors, count):
-        low = smaller[1](row[unsafe_offset=k], low)
-        high = larger[1](row[unsafe_offset=k], high)
+        low = smaller[1](row[k], low)
+        high = larger[1](row[k], high)
     return (low.cast[F32](), high.cast[F32]())

@@ -1,17 +1,36 @@
-"""What a block of the encoder's rows goes through between two attentions, row by row."""
+"""A layer of the encoder: its weights, and the way of a block of rows between two attentions."""
 
-from std.memory.alloc import unsafe_alloc
-
+from ..common.views import FloatView, View
 from .epilogue import Epilogue
 from .gemm import multiply
 from .norm import normalize
-from .panels import TILES, Rows
-from .weights import Linear, Norm
+from .panels import Rows
 from .strips import Strips
-from ..common.views import Floats, Numbers
+from .target import TILES
+from .weight_reader import Linear, Norm, WeightReader
 
 
-struct RowBlock[storage: DType]:
+struct EncoderLayer[storage: DType](ImplicitlyCopyable):
+    """Weights of a layer."""
+
+    var attention_norm: Norm
+    var attention_in: Linear[Self.storage]
+    """To queries, keys and values."""
+    var attention_out: Linear[Self.storage]
+    var norm: Norm
+    var up: Linear[Self.storage]
+    var down: Linear[Self.storage]
+
+    def __init__(out self, mut weights: WeightReader, width: Int):
+        self.attention_norm = weights.norm(width)
+        self.attention_in = weights.linear[Self.storage](width, 3 * width)
+        self.attention_out = weights.linear[Self.storage](width, width)
+        self.norm = weights.norm(width)
+        self.up = weights.linear[Self.storage](width, 4 * width)
+        self.down = weights.linear[Self.storage](4 * width, width)
+
+
+struct EncoderChunk[storage: DType]:
     """A thread's room for a block of rows."""
 
     comptime HIDDEN = DType.float16 if TILES and Self.storage == DType.int8 else DType.float32
@@ -19,22 +38,24 @@ struct RowBlock[storage: DType]:
     tile unit compute in float16, too."""
 
     var strips: Strips[Self.storage]
-    var hidden: Numbers[Self.HIDDEN]
-    var group: Floats
+    var hidden: View[Self.HIDDEN]
+    var group: FloatView
     """[rows, columns of a group of heads]."""
 
     def __init__(out self, rows: Int, width: Int, depth: Int, group: Int):
         """For `rows` of the model's width, products as deep as `depth` and groups of so many
         columns."""
         self.strips = Strips[Self.storage](rows, depth)
-        self.hidden = unsafe_alloc[Scalar[Self.HIDDEN]](rows * 4 * width, alignment=64)
-        self.group = unsafe_alloc[Float32](rows * group, alignment=64)
+        self.hidden = View[Self.HIDDEN].allocate(rows * 4 * width)
+        self.group = FloatView.allocate(rows * group)
 
     def __deinit__(deinit self):
-        self.hidden.unsafe_free()
-        self.group.unsafe_free()
+        self.hidden.free()
+        self.group.free()
 
-    def add_attention(mut self, attended: Floats, rows: Int, out_: Linear[Self.storage], x: Floats):
+    def add_attention(
+        mut self, attended: FloatView, rows: Int, out_: Linear[Self.storage], x: FloatView
+    ):
         """`x += out(attended)`."""
         var width = out_.weight.depth
         self.strips.prepare(Rows(attended, width, rows), 0, rows, width)
@@ -42,7 +63,7 @@ struct RowBlock[storage: DType]:
 
     def feed_forward(
         mut self,
-        x: Floats,
+        x: FloatView,
         rows: Int,
         norm: Norm,
         up: Linear[Self.storage],
@@ -60,8 +81,8 @@ struct RowBlock[storage: DType]:
     ](
         self,
         linear: Linear[Self.storage],
-        y: Numbers[output],
-        residual: Optional[Floats] = None,
+        y: View[output],
+        residual: Optional[FloatView] = None,
         activate: Bool = False,
     ):
         """The layer for the rows that the strips hold."""
@@ -75,8 +96,8 @@ struct RowBlock[storage: DType]:
             Epilogue(bias=linear.bias, residual=residual, activate=activate),
         )
 
-    def normalize_rows(self, x: Floats, rows: Int, norm: Norm, width: Int):
+    def normalize_rows(self, x: FloatView, rows: Int, norm: Norm, width: Int):
         """Layer normalisation of some rows, in place."""
         for row in range(rows):
-            var line = x.unsafe_offset(row * width)
+            var line = x.slice(row * width, width)
             normalize(line, norm.gamma, norm.beta, line, width)

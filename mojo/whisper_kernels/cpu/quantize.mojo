@@ -2,12 +2,12 @@
 
 from std.math import round
 
-from ..common.extremes import extremes
+from ..common.min_max import min_and_max
 from ..common.simd import F32
-from ..common.views import Numbers
+from ..common.views import View
 
 
-struct Quantizer(TrivialRegisterPassable):
+struct RowQuantizer(TrivialRegisterPassable):
     """The scale and the zero of one row."""
 
     var scale: Float32
@@ -16,9 +16,9 @@ struct Quantizer(TrivialRegisterPassable):
     var inverse: Float32
     """Of the scale."""
 
-    def __init__[dtype: DType](out self, row: Numbers[dtype], depth: Int):
+    def __init__[dtype: DType](out self, row: View[dtype], depth: Int):
         """Those with which all of the row's `depth` numbers, and zero, find a byte."""
-        var low, high = extremes(row, depth)
+        var low, high = min_and_max(row, depth)
         self.scale = max(high - low, Float32(1e-30)) / 255
         self.inverse = 1 / self.scale
         self.zero = round(-low * self.inverse)

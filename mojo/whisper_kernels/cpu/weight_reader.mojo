@@ -5,8 +5,8 @@ The loader lays them out (`engine/cpu/weights.py`); every part begins at a multi
 
 from std.math import align_up
 
+from ..common.views import ByteView, FloatView
 from .panels import Matrix
-from ..common.views import Bytes, Floats
 
 comptime ALIGNMENT = 64
 
@@ -15,8 +15,8 @@ comptime ALIGNMENT = 64
 struct Norm(ImplicitlyCopyable):
     """Gain and bias of a layer normalisation."""
 
-    var gamma: Floats
-    var beta: Floats
+    var gamma: FloatView
+    var beta: FloatView
 
 
 @fieldwise_init
@@ -24,21 +24,21 @@ struct Linear[storage: DType](ImplicitlyCopyable):
     """Weights and bias of a linear layer or convolution."""
 
     var weight: Matrix[Self.storage]
-    var bias: Floats
+    var bias: FloatView
 
 
-struct Parameters:
+struct WeightReader:
     """A place among the weights."""
 
-    var place: Bytes
+    var place: ByteView
 
-    def __init__(out self, place: Bytes):
+    def __init__(out self, place: ByteView):
         self.place = place
 
-    def vector(mut self, count: Int) -> Floats:
+    def vector(mut self, count: Int) -> FloatView:
         """The next vector of float32."""
-        var found = self.place.unsafe_bitcast[Float32]()
-        self.place = self.place.unsafe_offset(align_up(4 * count, ALIGNMENT))
+        var found = self.place.slice(0, 4 * count).bitcast[DType.float32]()
+        self.place = self.place.offset(align_up(4 * count, ALIGNMENT))
         return found
 
     def norm(mut self, width: Int) -> Norm:
@@ -49,5 +49,6 @@ struct Parameters:
     def linear[storage: DType](mut self, inputs: Int, outputs: Int) -> Linear[storage]:
         """The next linear layer: its weights in panels, then its bias."""
         var weight = Matrix[storage](self.place, inputs, outputs)
-        self.place = self.place.unsafe_offset(weight.bytes())
+        weight.data = self.place.slice(0, weight.bytes())
+        self.place = self.place.offset(weight.bytes())
         return Linear[storage](weight, self.vector(outputs))

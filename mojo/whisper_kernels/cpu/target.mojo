@@ -1,0 +1,22 @@
+"""What the processor has that kernels are compiled for; `LANES` is in `common/simd.mojo`."""
+
+from std.sys.info import CompilationTarget
+
+from ..common.simd import LANES
+
+comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
+"""Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
+comptime GROUP = 4 if DOTS else 2
+comptime TILES = DOTS and CompilationTarget.has_intel_amx()
+"""Whether the processor has a tile unit, which multiplies blocks of bytes or of bfloat16."""
+comptime TILE_BYTES = 64
+"""Of a row of a tile: so much depth goes through the unit at once."""
+comptime TILE_ROWS = 16
+comptime STRIP_ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
+"""Rows of a strip: as many accumulators as the register file holds."""
+
+
+@always_inline
+def tiled[storage: DType]() -> Bool:
+    """Whether products with matrices of this type are the tile unit's."""
+    return TILES and (storage == DType.int8 or storage == DType.bfloat16)
