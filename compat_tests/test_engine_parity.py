@@ -339,7 +339,7 @@ def test_detect_language(engines: Engines) -> None:
         assert list(language_differences(one, other)) == []
 
 
-@pytest.mark.parametrize("width", [7, 1, 3])
+@pytest.mark.parametrize("width", [7, 1, 3, 2, 6])
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, 1.0), (1.0, 0.5, 0.3)], ids=str)
 def test_align(engines: Engines, shares: tuple[float, ...], width: int) -> None:
     """One item, two of equal length, and three of unequal text and audio."""

@@ -26,8 +26,9 @@ def add_median(
 ):
     """`sums += median of width` along a row; a row of at most width // 2 is taken as it is.
 
-    Sorts shifted copies of the row, lane by lane. `padded` holds count + width + 2 * LANES
-    floats, `window` (width + 1) * LANES.
+    Sorts shifted copies of the row, lane by lane. An even width takes one value more from the left
+    than from the right, and of the two in the middle the larger, as the reference does. `padded`
+    holds count + width + 2 * LANES floats, `window` width * LANES.
     """
     var rank = width // 2
     if count <= rank:
@@ -39,13 +40,13 @@ def add_median(
     for k in range(count + 2 * rank, align_up(count, LANES) + 2 * rank):
         padded[k] = 0
     for k in range(0, count, LANES):
-        for i in range(2 * rank + 1):
+        for i in range(width):
             var shifted = padded.load[LANES](k + i)
             window.store(i * LANES, shifted)
         # Selection of the smallest rank + 1, one at a time.
         for i in range(rank + 1):
             var low = window.load[LANES](i * LANES)
-            for j in range(i + 1, 2 * rank + 1):
+            for j in range(i + 1, width):
                 var other = window.load[LANES](j * LANES)
                 window.store(j * LANES, max(low, other))
                 low = min(low, other)
@@ -99,7 +100,7 @@ def head_weights[
             var x = scores[t * stride + k]
             scores[t * stride + k] = (x - mean) * scale
     var padded = FloatView.allocate(frames + width + 2 * LANES)
-    var window = FloatView.allocate((width + 1) * LANES)
+    var window = FloatView.allocate(width * LANES)
     for t in range(normalized):
         add_median(
             scores.offset(t * stride),

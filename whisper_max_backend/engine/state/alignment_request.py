@@ -23,7 +23,7 @@ class AlignmentRequest:
         frames: Frames of each item that are not padding.
         heads: The alignment heads, as (layer, head).
         start_length: Tokens of the start sequence.
-        median_filter_width: Of the filter over frames; odd.
+        median_filter_width: Of the filter over frames.
         eot: Probabilities are over the ids below it.
     """
 
