@@ -66,6 +66,4 @@ def launch[
         else:
             sync_parallelize(work, blocks)
     else:
-        ctx.enqueue_function[run[K]](
-            Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads
-        )
+        ctx.enqueue_function[run[K]](Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads)
