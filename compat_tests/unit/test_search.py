@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +10,9 @@ import numpy as np
 import pytest
 
 from compat_tests.support.decoding_case import BATCH, DecodingCase, load_case
-from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState, pick
+from compat_tests.support.numpy_decoder import NumpyDecoder, NumpyState
 from whisper_max_backend.engine.search.options import SearchOptions
-from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Candidates, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 from whisper_max_backend.engine.search.run import run_search
 
@@ -23,11 +20,6 @@ from whisper_max_backend.engine.search.run import run_search
 @pytest.fixture(scope="module", params=[0, 5])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DecodingCase:
     return load_case(tmp_path_factory.mktemp("miniature"), request.param)
-
-
-@pytest.fixture(scope="module")
-def one_model(tmp_path_factory: pytest.TempPathFactory) -> DecodingCase:
-    return load_case(tmp_path_factory.mktemp("miniature"), 0)
 
 
 BEAM_OPTIONS: list[dict[str, Any]] = [
@@ -275,72 +267,6 @@ def test_logits_of_beam_search_are_empty(one_model: DecodingCase) -> None:
         assert [step.size for steps in result.logits for step in steps] == [0, 0]
 
 
-def _sampled(model: DecodingCase, seeds: int, **options: Any) -> list[list[tuple[int, ...]]]:
-    """Sequences of the single item, one list a seed."""
-    prompt = [model.prompt()]
-    runs = [model.generate(prompt, seed=seed, max_length=8, **options) for seed in range(seeds)]
-    return [[tuple(sequence) for sequence in run[0].sequences] for run in runs]
-
-
-def test_sampled_hypotheses(one_model: DecodingCase) -> None:
-    """Several are drawn independently, sorted by score, and repeat with the seed."""
-    options: dict[str, Any] = {"beam_size": 1, "num_hypotheses": 6, "sampling_topk": 0}
-    (first,) = _sampled(one_model, 1, **options)
-    assert len(set(first)) > 1
-    assert _sampled(one_model, 2, **options)[0] == first
-    assert _sampled(one_model, 2, **options)[1] != first
-    (result,) = one_model.generate([one_model.prompt()], return_scores=True, **options)
-    assert result.scores == sorted(result.scores, reverse=True)
-
-
-def test_sampled_hypotheses_are_each_items_own(one_model: DecodingCase) -> None:
-    """They begin with the item's prefix, and the scores are those of its sequences."""
-    prompts = [one_model.prompt(40 + item) for item in range(BATCH)]
-    options: dict[str, Any] = {"beam_size": 1, "sampling_topk": 5, "max_length": 16}
-    found = one_model.generate(prompts, num_hypotheses=4, return_scores=True, **options)
-    for item, result in enumerate(found):
-        assert [sequence[0] for sequence in result.sequences] == [40 + item] * 4
-        assert len(result.scores) == 4
-        assert len({tuple(sequence) for sequence in result.sequences}) > 1
-    assert one_model.generate(prompts, num_hypotheses=4, **options)[0].scores == []
-
-
-def test_sampled_tokens_are_those_of_the_reference(one_model: DecodingCase) -> None:
-    """The first tokens of both sides are as frequent."""
-    options: dict[str, Any] = {
-        "beam_size": 1,
-        "num_hypotheses": 40,
-        "sampling_topk": 5,
-        "max_length": 10,
-    }
-    encoded = ctranslate2.StorageView.from_array(one_model.encoded[:1])
-    ctranslate2.set_random_seed(7)
-    counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
-    for seed in range(10):
-        ours = one_model.generate([one_model.prompt()], seed=seed, **options)
-        theirs = one_model.reference.generate(encoded, [one_model.prompt()], **options)
-        for count, sequences in zip(
-            counts, (ours[0].sequences, theirs[0].sequences_ids), strict=True
-        ):
-            count.update(sequence[0] for sequence in sequences)
-    ours_drawn, theirs_drawn = counts
-    tokens = ours_drawn | theirs_drawn
-    assert 1 < len(tokens) <= 5
-    for token in tokens:  # 400 draws a side: the deviation of the difference is 14 at most
-        assert abs(ours_drawn[token] - theirs_drawn[token]) < 60
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_gumbel_picks_follow_the_distribution(temperature: float) -> None:
-    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
-    draws = np.repeat(logits[None], 20000, axis=0)
-    picked = pick(draws, 1, Sampling(temperature, topk=0, seed=3))[:, 0]
-    expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
-    np.testing.assert_allclose(np.bincount(picked) / len(draws), expected, atol=0.02)
-    among_two = pick(draws, 1, Sampling(temperature, topk=2, seed=3))
-    assert set(among_two[:, 0].tolist()) == {0, 1}
-
-
 def test_forced_tokens_take_no_steps(one_model: DecodingCase) -> None:
     """A prefix that all items share in length costs one pass, and beams only grow after it."""
     rows: list[tuple[int, int]] = []
@@ -357,169 +283,6 @@ def test_forced_tokens_take_no_steps(one_model: DecodingCase) -> None:
     options = SearchOptions(beam_size=3, max_length=6)
     run_search(counting, state, [[7, 40, 50, 60], [7, 41, 51, 61]], -1, options, make_rules())
     assert rows == [(3, 2), (4, 6), (5, 6)]
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"beam_size": 0}, "beam_size"),
-        ({"patience": 0.0}, "patience"),
-        ({"patience": -1.0}, "patience"),
-        ({"num_hypotheses": 0}, "num_hypotheses"),
-        ({"num_hypotheses": 4, "beam_size": 3}, "num_hypotheses"),
-        ({"num_hypotheses": 2, "beam_size": 1}, "num_hypotheses"),
-        ({"beam_size": 1, "patience": 0.4}, "num_hypotheses"),
-        ({"max_length": 3}, "max_length"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty"),
-        ({"beam_size": 1, "sampling_topk": 10**6}, "sampling_topk"),
-    ],
-    ids=str,
-)
-def test_bad_options(one_model: DecodingCase, options: dict[str, Any], named: str) -> None:
-    """Refused like the reference refuses them, with the argument named."""
-    encoded = ctranslate2.StorageView.from_array(one_model.encoded[:1])
-    with pytest.raises(ValueError) as expected:  # noqa: PT011
-        one_model.reference.generate(encoded, [one_model.prompt()], **options)
-    with pytest.raises(ValueError, match=named) as raised:
-        one_model.generate([one_model.prompt()], **options)
-    gist = str(expected.value).split(" > ")[0].split(" (")[0]
-    assert gist in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"beam_size": 2, "sampling_topk": 0},
-        {"beam_size": 2, "sampling_topk": 4},
-        {"beam_size": 2, "sampling_topk": 3, "sampling_temperature": 0.0},
-        {"beam_size": 1, "sampling_topk": 10},
-        {"beam_size": 5, "num_hypotheses": 5},
-        {"beam_size": 1, "num_hypotheses": 9, "sampling_topk": 0},
-        {"max_length": -1},
-    ],
-    ids=str,
-)
-def test_options_at_the_limit(options: dict[str, Any]) -> None:
-    SearchOptions(**options).validate(10)
-
-
-@pytest.mark.parametrize("options", [{"beam_size": 2}, {"beam_size": 1, "sampling_topk": 4}])
-def test_options_beyond_a_small_vocabulary(options: dict[str, Any]) -> None:
-    SearchOptions(**options).validate(4)
-    with pytest.raises(ValueError, match=list(options)[-1]):
-        SearchOptions(**options).validate(3)
-
-
-def test_defaults_are_those_of_generate() -> None:
-    signature = str(ctranslate2.models.Whisper.generate.__doc__).splitlines()[0]
-    for name, default in vars(SearchOptions()).items():
-        if name not in ("max_length", "seed"):
-            stated = re.search(rf"\b{name}: [^=]*= ([^,)]*)", signature)
-            assert stated is not None
-            assert ast.literal_eval(stated[1]) == default
-
-
-class Eager(NumpyDecoder):
-    """Notes how far it may go on, and does not."""
-
-    steps_ahead = 8
-
-    def __init__(self, model: DecodingCase) -> None:
-        super().__init__(model.decoder.weights, model.ids["<|endoftext|>"], model.ids["<|0.00|>"])
-        self.asked: list[Lookahead | None] = []
-        self.candidates: set[int] = set()
-
-    def step(self, state: NumpyState, request: StepRequest) -> Candidates:
-        self.asked.append(request.lookahead)
-        self.candidates.add(request.candidates)
-        return super().step(state, request)
-
-
-@pytest.mark.parametrize(
-    ("options", "remaining"),
-    [
-        ({"beam_size": 1}, 1),
-        ({"beam_size": 2}, 2),
-        ({"beam_size": 3, "patience": 2.0}, 6),
-        ({"beam_size": 3, "length_penalty": 0.0}, 1),
-    ],
-    ids=str,
-)
-def test_how_far_a_decoder_may_go_on(
-    one_model: DecodingCase, options: dict[str, Any], remaining: int
-) -> None:
-    """From the first step after the prefix on, and never past the last step."""
-    eager = Eager(one_model)
-    case = replace(one_model, decoder=eager)
-    eot, prompts = one_model.ids["<|endoftext|>"], [one_model.prompt(40)] * 2
-    # Nothing ends, so that the number of steps is known: max_length // 2.
-    case.generate(prompts, max_length=40, suppress_tokens=[-1, eot], **options)
-    assert eager.asked[0] is None
-    steps = [ahead.steps if ahead else 1 for ahead in eager.asked[1:]]
-    assert steps == [min(8, left) for left in range(len(steps), 0, -1)]
-    assert len(steps) == 18
-    beam_size = options["beam_size"]
-    assert eager.candidates == {2 * beam_size if beam_size > 1 else 1}, "no more than are used"
-    for ahead in eager.asked[1:-1]:
-        assert ahead is not None
-        assert ahead.remaining.tolist() == [remaining] * 2
-        assert (ahead.eot, ahead.timed) == (eot, False)
-        assert ahead.summed == (options["beam_size"] > 1)
-        assert len(ahead.last_timestamps) == 2 * options["beam_size"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"sampling_topk": 0},
-        {"return_logits_vocab": True},
-        {"repetition_penalty": 1.1},
-        {"no_repeat_ngram_size": 3},
-    ],
-    ids=str,
-)
-def test_where_a_decoder_may_not_go_on(one_model: DecodingCase, options: dict[str, Any]) -> None:
-    eager = Eager(one_model)
-    prompts = [one_model.prompt()]
-    replace(one_model, decoder=eager).generate(prompts, beam_size=1, max_length=20, **options)
-    assert eager.asked
-    assert not any(eager.asked)
-
-
-def test_a_decoder_that_goes_on_is_told_the_timestamps(one_model: DecodingCase) -> None:
-    eager = Eager(one_model)
-    prompts = [one_model.prompt(timestamps=True)]
-    replace(one_model, decoder=eager).generate(prompts, beam_size=2, max_length=20)
-    told = [ahead for ahead in eager.asked if ahead is not None]
-    assert told
-    assert all(ahead.timed for ahead in told)
-    assert all((ahead.last_timestamps[:, 0] >= one_model.first_timestamp).all() for ahead in told)
-
-
-@pytest.mark.parametrize(
-    ("beam_size", "patience", "expected"), [(5, 1.0, 5), (5, 0.5, 3), (1, 0.5, 1), (3, 1.5, 5)]
-)
-def test_patience_rounds_half_away_from_zero(
-    beam_size: int, patience: float, expected: int
-) -> None:
-    options = SearchOptions(beam_size=beam_size, patience=patience)
-    assert options.max_candidates == expected
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"beam_size": 2000},
-        {"beam_size": 5, "sampling_topk": 4},
-        {"patience": float("nan")},
-    ],
-    ids=str,
-)
-def test_options_the_reference_reads_out_of_bounds(
-    one_model: DecodingCase, options: dict[str, Any]
-) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        one_model.generate([one_model.prompt()], **options)
 
 
 def test_start_tokens_are_needed(one_model: DecodingCase) -> None:
