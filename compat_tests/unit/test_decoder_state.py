@@ -12,8 +12,6 @@ from max.driver import Buffer
 
 from whisper_max_backend.engine.search.protocol import Candidates, Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, make_rules
-from whisper_max_backend.engine.state.alignment_request import AlignmentRequest
-from whisper_max_backend.engine.state.decoder import Decoder
 from whisper_max_backend.engine.state.decoder_state import DecoderState, StepAhead
 from whisper_max_backend.engine.state.kv_cache import KVAllocation, KVBuffers
 from whisper_max_backend.engine.state.step_batch import (
@@ -129,12 +127,6 @@ def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
 def test_a_step_is_no_other_than_itself() -> None:
     state = state_of([0])
     assert step_of(state, 1) != step_of(state, 1)
-
-
-def test_alignments_that_are_asked_for_are_no_others_than_themselves() -> None:
-    tokens, ones = np.zeros((1, 3), np.int32), np.ones(1, np.int32)
-    first, second = (AlignmentRequest(tokens, ones, ones, [(0, 0)], 1, 7, 9) for _ in range(2))
-    assert first != second
 
 
 # Several requests
@@ -255,9 +247,3 @@ def test_a_plain_request_gets_candidates_alone() -> None:
     assert found.logits is None
     assert found.watched is None
     assert_items(found, numbered(1), slice(0, 1))
-
-
-def test_what_a_decoder_of_a_device_has_to_bring() -> None:
-    assert Decoder.__abstractmethods__ == {
-        *("prefill", "kind", "step_together", "align", "_fill_cross_kv", "_probabilities")
-    }
