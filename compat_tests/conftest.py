@@ -8,6 +8,10 @@ from collections.abc import Generator
 
 import pytest
 
+# The matrices that tests multiply with NumPy are small: its threads would wait more than compute.
+# It reads this when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from compat_tests.support import randomness
 
 # Plugins that happen to be installed have no say in the tests; those of the tests set this anew.
