@@ -28,17 +28,17 @@ class Storage:
         encoder: The matrices that are read once a window: the encoder's, and the projections to
             cross-attention keys and values.
         decoder: The matrices that every step reads.
-        memory: The cross-attention keys and values.
+        cross_kv: The cross-attention keys and values.
     """
 
     encoder: DType
     decoder: DType
-    memory: DType
+    cross_kv: DType
 
     @property
     def name(self) -> str:
         """Names the three, as part of a key."""
-        return f"{self.encoder.name}-{self.decoder.name}-{self.memory.name}"
+        return f"{self.encoder.name}-{self.decoder.name}-{self.cross_kv.name}"
 
 
 def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:

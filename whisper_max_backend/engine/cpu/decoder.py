@@ -20,7 +20,7 @@ from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout
 from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead, split_candidates
 from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
-from .weights import PackedWeights, cache_shape, cross_kv_shape
+from .weights import PackedWeights, cross_kv_shape, kv_cache_shape
 
 
 class CPUDecoder(Decoder):
@@ -42,9 +42,9 @@ class CPUDecoder(Decoder):
             device,
             cross_kv=lambda frames, windows: (
                 DType.uint8,
-                cross_kv_shape(dimensions, storage.memory, frames, windows),
+                cross_kv_shape(dimensions, storage.cross_kv, frames, windows),
             ),
-            kv_cache=lambda slots: (DType.float32, cache_shape(dimensions, slots)),
+            kv_cache=lambda slots: (DType.float32, kv_cache_shape(dimensions, slots)),
             slot_axis=0,
         )
         super().__init__(graphs, dimensions, device, layout)
@@ -55,7 +55,7 @@ class CPUDecoder(Decoder):
         self._weights = weights.decoder.to(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """Appends ``tokens [rows, length]`` to the caches of all rows."""
+        """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
         new = self._new_tokens([state], [tokens], [state.advance(tokens.shape[1])], 1)
         inputs = PREFILL.ordered(**new, threads=self._threads)
         (state.prefill_states,) = self._graphs["prefill"].execute(*inputs)

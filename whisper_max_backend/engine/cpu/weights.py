@@ -64,7 +64,7 @@ def cross_kv_shape(
     return (dimensions.n_text_layer, windows, heads, size)
 
 
-def cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
+def kv_cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
     """Self-attention keys and values: ``[slots, layers, 2, n_text_ctx, n_text_state]``.
 
     What few slots use is the beginning of what many use, so that memory which a batch has left

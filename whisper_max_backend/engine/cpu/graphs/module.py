@@ -13,6 +13,6 @@ def build_module(device: DeviceRef, storage: Storage) -> Module:
     """The graphs ``encode``, ``cross_kv``, ``prefill``, ``step``, ``probabilities``, ``align``."""
     module = Module()
     add_encoder(module, device, storage.encoder)
-    add_cross_kv(module, device, storage.encoder, storage.memory)
-    DecoderGraphs(module, device, storage.decoder, storage.memory).add_all()
+    add_cross_kv(module, device, storage.encoder, storage.cross_kv)
+    DecoderGraphs(module, device, storage.decoder, storage.cross_kv).add_all()
     return module
