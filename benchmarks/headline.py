@@ -1,17 +1,16 @@
-"""``python -m benchmarks.headline RESULTS.json``: draws the picture of the README (SVG)."""
+"""``python -m benchmarks headline RECORD``: draws the picture of the README (SVG)."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 import matplotlib.pyplot as plt
 
 from benchmarks.plot import OTHER, OURS, STYLE, TEXT
+from benchmarks.record import ROOT, Record, read
 
-PICTURE = Path(__file__).parents[1] / "docs" / "speed.svg"
+PICTURE = ROOT / "docs" / "speed.svg"
 CASES = {
     "base, beam 5": "test_transcribe[base-int8-ten-5]",
     "base, beam 1": "test_transcribe[base-int8-ten-1]",
@@ -22,17 +21,17 @@ CASES = {
 _BAR = 0.38
 
 
-def draw(kept: dict[str, Any], path: Path) -> None:
+def draw(record: Record, path: Path) -> None:
     """Draw the seconds that both sides take, a pair of bars for each case.
 
     Args:
-        kept: What `python -m benchmarks` wrote.
+        record: Of `python -m benchmarks cpu`.
         path: Of the SVG file.
 
     Raises:
         KeyError: The run has not measured one of the cases.
     """
-    measured = {row["name"]: row for row in kept["benchmarks"]}
+    measured = {row["name"]: row for row in record.found["benchmarks"]}
     rows = [measured[name] for name in CASES.values()]
     sides = (
         ("faster-whisper", OTHER, [row["reference_s"] for row in rows]),
@@ -62,15 +61,11 @@ def draw(kept: dict[str, Any], path: Path) -> None:
 
 
 @click.command()
-@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(results: Path) -> None:
-    """Draw RESULTS, a whole run of `python -m benchmarks`, into docs/speed.svg."""
+@click.argument("record", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(record: Path) -> None:
+    """Draw RECORD, of a whole run of `cpu`, into docs/speed.svg."""
     try:
-        draw(json.loads(results.read_text()), PICTURE)
+        draw(read(record), PICTURE)
     except KeyError as error:
-        raise click.ClickException(f"{results} has no {error}: choose a whole run") from error
+        raise click.ClickException(f"{record} has no {error}: choose a whole run") from error
     print(f"drawn in {PICTURE}")
-
-
-if __name__ == "__main__":
-    main()

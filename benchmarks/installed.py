@@ -1,4 +1,8 @@
-"""``python -m benchmarks.installed``: a wheel with compiled graphs, where nothing is cached yet."""
+"""``python -m benchmarks installed``: a wheel with compiled graphs, where nothing is cached yet.
+
+The record has the seconds of each start with empty caches (``empty_s``) and of the next one
+(``later_s``), and whether something was ``compiled``.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,13 @@ from statistics import median
 import click
 from rich.console import Console
 
-from benchmarks.record import describe_run, finish, result_path
-from benchmarks.start import first_text
+from benchmarks.new_process import first_text
+from benchmarks.record import ROOT, begin, results_option
 from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import audio_file
 from whisper_max_backend.engine.compile.cpu_target import best_target
 from whisper_max_backend.system.cpu_features import processor_features
 
-ROOT = Path(__file__).parents[1]
 LIMIT = 1.0
 """Seconds that the first start may take more than a later one."""
 _CACHES = ("HOME", "XDG_CACHE_HOME", "WHISPER_MAX_CACHE")
@@ -29,10 +32,11 @@ _CACHES = ("HOME", "XDG_CACHE_HOME", "WHISPER_MAX_CACHE")
 @click.option("--model", "name", default="tiny.en", show_default=True, help="base or tiny.en.")
 @click.option("--compute-type", default="int8", show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes.")
-def main(name: str, compute_type: str, rounds: int, output: Path | None) -> None:
+@results_option
+def main(name: str, compute_type: str, rounds: int, results: Path) -> None:
     """From process start to text, with empty caches and again; 1 if the first is too slow."""
     console = Console()
+    record = begin("installed", name, model=name, compute_type=compute_type)
     target = best_target(processor_features())
     with tempfile.TemporaryDirectory(prefix="whisper-max-installed-") as scratch:
         console.print(f"building a wheel for {target}")
@@ -59,10 +63,7 @@ def main(name: str, compute_type: str, rounds: int, output: Path | None) -> None
     broken = ["graphs were compiled that the wheel should have brought"] if compiled else []
     if difference > LIMIT:
         broken.append(f"the first start takes {difference:.2f} s more than a later one")
-    kept = {
-        **describe_run(),
-        "model": name,
-        "compute_type": compute_type,
+    record.found |= {
         "wheel_bytes": size,
         "empty_s": empty,
         "later_s": later,
@@ -74,7 +75,7 @@ def main(name: str, compute_type: str, rounds: int, output: Path | None) -> None
         f"process start to text: {median(empty):.2f} s with empty caches, {median(later):.2f} s "
         f"later, {difference:+.2f} s (at most {LIMIT:.0f} s)"
     )
-    finish(kept, output or result_path(f"installed-{name}", kept))
+    record.finish(results)
 
 
 def _build(folder: Path, target: str) -> Path:
@@ -95,7 +96,3 @@ def _install(folder: Path, wheel: Path) -> str:
     python = str(folder / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", str(wheel)], check=True)
     return python
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,7 @@
-"""``python -m benchmarks.long``: hours of audio, each length in a process of its own."""
+"""``python -m benchmarks long``: hours of audio, each length in a process of its own.
+
+The record's ``long`` are rows of `Run`, all of the one ``side``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from rich.table import Table
 import whisper_max_backend
 from benchmarks.peers import Model
 from benchmarks.peers.faster_whisper import FasterWhisper
-from benchmarks.record import describe_run, finish, result_path
+from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE
 from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import load
@@ -184,29 +187,27 @@ def table(runs: Sequence[Run]) -> Table:
 @click.option("--model", "name", default="base", show_default=True, help="base or tiny.en.")
 @click.option("--compute-type", default="int8", show_default=True)
 @click.option("--stock", is_flag=True, help="Stock faster-whisper instead of this package.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes.")
+@results_option
 def main(
     hours: tuple[float, ...],
     ways: tuple[str, ...],
     name: str,
     compute_type: str,
     stock: bool,
-    output: Path | None,
+    results: Path,
 ) -> None:
     """Time for each minute and memory over time; 1 if the one grows or the other is not flat."""
     console = Console()
-    kept = {**describe_run(), "model": name}
     module = "faster_whisper" if stock else whisper_max_backend.__name__
     side, model = FasterWhisper(module, compute_type), Model(name, model_directory(name))
+    variant = " ".join([name, *ways, *(["stock"] if stock else [])])
+    record = begin("long", variant, model=name, side=side.name)
     runs: list[Run] = []
     for way in ways:
         for length in hours or (1 / 6, 1, 3):
             console.print(f"{side.name}, {way}: {60 * length:.0f} minutes of audio")
             runs.append(measure(side, model, way, 60 * length))
-    kept |= {"side": side.name, "long": [asdict(run) for run in runs], "broken": broken(runs)}
+            record.found |= {"long": [asdict(run) for run in runs], "broken": broken(runs)}
+            record.keep(results)
     console.print(table(runs))
-    finish(kept, output or result_path(f"long-{name}", kept))
-
-
-if __name__ == "__main__":
-    main()
+    record.finish(results)

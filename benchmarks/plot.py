@@ -1,8 +1,7 @@
-"""``python -m benchmarks.plot RESULTS.json``: the ratios of a run as a picture beside it (SVG)."""
+"""``python -m benchmarks plot RECORD``: a record of `cpu` or `peers` as a picture (SVG)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import click
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+
+from benchmarks.record import Record, read
 
 OURS, OTHER, TEXT = "#2f8f6b", "#8f96a3", "#7d828c"
 """Of a lightness that shows on white and on black."""
@@ -22,9 +23,9 @@ Bar = tuple[str, float, str, str]
 """Label, length, what is written at its end, colour."""
 
 
-def plot(kept: dict[str, Any], path: Path) -> None:
-    """Draw what `python -m benchmarks` has kept into an SVG file."""
-    panels = [panel for panel in (_ratios(kept), *_programs(kept)) if panel[1]]
+def plot(record: Record, path: Path) -> None:
+    """Draw a record into an SVG file."""
+    panels = [panel for panel in (_ratios(record), *_programs(record)) if panel[1]]
     heights = [_TITLES + _ROW * len(bars) for _, bars in panels]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -36,9 +37,9 @@ def plot(kept: dict[str, Any], path: Path) -> None:
         )
         for axis, (title, bars) in zip(axes[:, 0], panels, strict=True):
             _draw(axis, title, bars)
-        machine = kept["machine"]
+        machine = record.machine
         figure.suptitle(
-            f"{machine['processor']}, {machine['cores']} cores, {kept['date'][:10]}",
+            f"{machine['processor']}, {machine['cores']} cores, {record.date[:10]}",
             color=TEXT,
         )
         figure.savefig(path, transparent=True)
@@ -53,11 +54,12 @@ STYLE: Any = {
     "axes.edgecolor": TEXT,
     "axes.titlecolor": TEXT,
     "svg.fonttype": "none",
+    "svg.hashsalt": "whisper-max-backend",  # the same picture from the same record
 }
 """Of every picture, for `matplotlib.pyplot.rc_context`."""
 
 
-def _ratios(kept: dict[str, Any]) -> tuple[str, list[Bar]]:
+def _ratios(record: Record) -> tuple[str, list[Bar]]:
     """How much less of its time, or memory, this package needs than stock faster-whisper."""
     bars = [
         (
@@ -66,17 +68,17 @@ def _ratios(kept: dict[str, Any]) -> tuple[str, list[Bar]]:
             f"{row['ratio']:.1f}",
             OURS if row["ratio"] >= 1 else OTHER,
         )
-        for row in kept["benchmarks"]
-        if "ratio" in row and "programs" not in row
+        for row in record.found.get("benchmarks", [])
+        if "ratio" in row
     ]
     return "stock faster-whisper over this package (1: equal)", bars
 
 
-def _programs(kept: dict[str, Any]) -> list[tuple[str, list[Bar]]]:
+def _programs(record: Record) -> list[tuple[str, list[Bar]]]:
     """The seconds of every program, a panel for each case."""
     panels = []
-    for row in kept["benchmarks"]:
-        programs = sorted(row.get("programs", []), key=lambda program: program["seconds"])
+    for row in record.found.get("peers", []):
+        programs = sorted(row["programs"], key=lambda program: program["seconds"])
         bars = [
             (
                 program["name"],
@@ -86,7 +88,7 @@ def _programs(kept: dict[str, Any]) -> list[tuple[str, list[Bar]]]:
             )
             for program in programs
         ]
-        panels.append((_case(row), bars))
+        panels.append((f"{row['recording']}, beam {row['beams']}", bars))
     return panels
 
 
@@ -110,13 +112,9 @@ def _draw(axis: Axes, title: str, bars: Sequence[Bar]) -> None:
 
 
 @click.command()
-@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(results: Path) -> None:
-    """Draw RESULTS, a file that `python -m benchmarks` wrote."""
-    picture = results.with_suffix(".svg")
-    plot(json.loads(results.read_text()), picture)
+@click.argument("record", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(record: Path) -> None:
+    """Draw RECORD, a file that `cpu` or `peers` has written, beside it."""
+    picture = record.with_suffix(".svg")
+    plot(read(record), picture)
     print(f"drawn in {picture}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,8 @@
-"""``python -m benchmarks.programs``: how much faster the programs that people use become."""
+"""``python -m benchmarks programs``: how much faster the programs that people use become.
+
+The record's ``programs`` are rows, one for each way to use one: medians of seconds, stock and
+swapped in, and their ``ratio``.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from typing import Any
 
 import click
 
-from benchmarks.paired import PAUSE
-from benchmarks.record import describe_run, keep, result_path
+from benchmarks.record import begin, results_option
+from benchmarks.timing import PAUSE
 from compat_tests.support.models import model_directory
 from compat_tests.support.programs.catalogue import PROGRAMS, Mode, Program
 from compat_tests.support.programs.environment import make_environment
@@ -32,8 +36,14 @@ from compat_tests.support.recordings import RECORDINGS, load, write_wav
 )
 @click.option("--compute-type", default="int8", show_default=True)
 @click.option("--program", "names", multiple=True, help="Only this one; several times for more.")
+@results_option
 def main(
-    rounds: int, model: str, recording: str, compute_type: str, names: tuple[str, ...]
+    rounds: int,
+    model: str,
+    recording: str,
+    compute_type: str,
+    names: tuple[str, ...],
+    results: Path,
 ) -> None:
     """Runs each program stock and swapped in, in turns, and prints and keeps the medians.
 
@@ -43,14 +53,8 @@ def main(
     if not programs:
         raise click.BadParameter(f"choose from {', '.join(one.name for one in PROGRAMS)}")
     rows: list[dict[str, Any]] = []
-    kept = {
-        **describe_run(),
-        "model": model,
-        "recording": recording,
-        "compute_type": compute_type,
-        "programs": rows,
-    }
-    path = result_path("programs", kept)
+    settings = {"model": model, "recording": recording, "compute_type": compute_type}
+    record = begin("programs", model, **settings, programs=rows)
     with tempfile.TemporaryDirectory(prefix="whisper-max-programs-") as name:
         folder = Path(name)
         audio = folder / "speech.wav"
@@ -62,9 +66,9 @@ def main(
             for mode in program.modes:
                 turns = folder / f"{program.name} {mode}"
                 rows.append(measure(program, mode, task, turns, rounds))
-                keep(kept, path)
+                record.keep(results)
                 click.echo(markdown(rows[-1]))
-    click.echo(f"kept in {path}")
+    record.finish(results)
 
 
 def measure(
@@ -123,7 +127,3 @@ def markdown(row: dict[str, Any]) -> str:
     """A line of the README's table."""
     times = f"{row['stock_s']:.2f} s | {row['ours_s']:.2f} s | {row['ratio']:.1f}"
     return f"| {row['program']} | {row['version']} | {row['mode']} | {times} |"
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PAUSE = 0.25
+"""Seconds before a call that takes turns with others: OpenMP's threads spin for 0.2 s after their
+work is done, and others for less."""
+
 
 def once(call: Callable[[], Any]) -> float:
     """One call."""

@@ -1,8 +1,4 @@
 """The GPU: every kernel against float64, tokens against the CPU, then times."""
 
-from pathlib import Path
-
 HOST_TARGET = "x86-64-v3"
 """What the host's part of artifacts is compiled for: every machine with a GPU runs it."""
-ROOT = Path(__file__).parents[2]
-"""Where processes of these benchmarks are started."""

@@ -16,11 +16,11 @@ import numpy as np
 from max.driver import Device
 
 from benchmarks import timing
-from benchmarks.dimensions import encoder_operations
-from benchmarks.gpu import ROOT
-from benchmarks.gpu.machine import Watch, median_seconds
+from benchmarks.gpu.device import Watch, median_seconds
 from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features, random_model
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
+from benchmarks.operations import encoder_operations
+from benchmarks.record import ROOT
 from benchmarks.speech import RATE
 from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions

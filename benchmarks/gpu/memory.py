@@ -20,7 +20,7 @@ def main(size: str, device: str, compute_type: str, tokens: int) -> None:
 
     from benchmarks.gpu import HOST_TARGET
     from benchmarks.gpu.cases import RandomModel
-    from benchmarks.gpu.machine import Watch, memory_used
+    from benchmarks.gpu.device import Watch, memory_used
 
     if device == "gpu":
         set_virtual_cpu_target(HOST_TARGET)

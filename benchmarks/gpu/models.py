@@ -10,7 +10,7 @@ import numpy as np
 from ctranslate2.specs import model_spec, whisper_spec
 from max.dtype import DType
 
-from benchmarks.dimensions import step_bytes
+from benchmarks.operations import step_bytes
 from compat_tests.support.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
 from whisper_max_backend.engine.checkpoint.dtypes import gpu_types

@@ -18,9 +18,9 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.dimensions import transformers_names
-from benchmarks.gpu import ROOT
 from benchmarks.gpu.models import SIZES, prompt_of, random_features, random_model, save_model
+from benchmarks.peers.dimension_names import transformers_names
+from benchmarks.record import ROOT
 from benchmarks.timing import times
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 

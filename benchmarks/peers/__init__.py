@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from benchmarks.record import version_of
+
 Transcribe = Callable[[np.ndarray, int], str]
 """From float32 ``[samples]`` at 16 kHz and a number of beams to the text."""
-
-_PACKAGES = ("openvino-genai", "pywhispercpp", "transformers", "torch", "openai-whisper")
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,3 @@ def missing(*packages: str) -> str:
     if not absent:
         return ""
     return f"not installed: {', '.join(absent)} (pip install -e '.[peers]')"
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {package: version_of(package) for package in _PACKAGES}
-    return {package: one for package, one in found.items() if one is not None}
-
-
-def version_of(package: str) -> str | None:
-    """Of a package; None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -15,8 +15,8 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer
 
-from benchmarks.dimensions import transformers_names
 from benchmarks.peers import Model
+from benchmarks.peers.dimension_names import transformers_names
 from compat_tests.support.miniature_formats import HUGGING_FACE, OPENAI, split
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
 from whisper_max_backend.engine.compile.cache import cache_folder

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.limits import cores
+from benchmarks.machine import cores
 from benchmarks.peers import Model, Transcribe, missing
 from benchmarks.peers.converted import converted
 from benchmarks.peers.ggml import save

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from max.dtype import DType
 
-from benchmarks.gpu import cases, machine, models, peers
+from benchmarks.gpu import cases, device, models, peers
 from whisper_max_backend.engine.checkpoint.load import dense
 from whisper_max_backend.engine.gpu.weights import weight_bytes
 
@@ -58,14 +58,14 @@ def test_watch(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(next(looks, None))
         return seen[-1]
 
-    monkeypatch.setattr(machine, "_looker", lambda: look)
-    with machine.Watch() as watch:
+    monkeypatch.setattr(device, "_looker", lambda: look)
+    with device.Watch() as watch:
         while len(seen) < 4:
             watch._stop.wait(0.01)
     assert watch.utilisation == pytest.approx(0.8)
     assert watch.peak_mib == 300
-    monkeypatch.setattr(machine, "_looker", lambda: lambda: None)
-    with machine.Watch() as watch:
+    monkeypatch.setattr(device, "_looker", lambda: lambda: None)
+    with device.Watch() as watch:
         pass
     assert (watch.utilisation, watch.peak_mib) == (None, None)
 

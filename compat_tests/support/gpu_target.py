@@ -2,7 +2,7 @@
 
 MAX takes a pretended GPU for real from the start of a process only, so tests run this beside them.
 What is made of MAX's own products and attention is left out, for it takes minutes to compile:
-``python -m benchmarks.gpu --target`` compiles everything.
+``python -m benchmarks gpu --target`` compiles everything.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Word errors of every precision on real speech."""

@@ -1,0 +1,1 @@
+"""Every stage and whole transcriptions on the CPU, in turns with stock faster-whisper."""
