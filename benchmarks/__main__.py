@@ -32,6 +32,7 @@ COMMANDS = {
         "benchmarks.peers.command",
         "Time other programs that run Whisper, with the same weights.",
     ),
+    "compare": ("benchmarks.compare.command", "Time two commits of this repository in turns."),
     "plot": ("benchmarks.plot", "Draw a record of `cpu` or `peers` as a picture."),
     "headline": ("benchmarks.headline", "Draw the picture of the README from a record of `cpu`."),
 }

@@ -1,0 +1,1 @@
+"""Two commits of this repository in turns: has the speed changed?"""
