@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import numpy as np
-from max.driver import CPU
-from max.dtype import DType
-from max.graph import DeviceRef, Module, TensorType
+from mojo.run import subprocess_run_mojo
 
 from benchmarks.machine import cores
 from benchmarks.timing import times
-from whisper_max_backend.engine.compile.artifacts import compiled
-from whisper_max_backend.engine.compile.session import Session
-from whisper_max_backend.engine.graphs.ops import Kernels, new_graph
+from whisper_max_backend.engine.compile.artifacts import kernel_sources
+from whisper_max_backend.engine.compile.cpu_target import TILES
 
 _SIDE = 1536
 _READ_BYTES = 1 << 28
-_TILE_ROUNDS = 1 << 20
-_TILE_OPERATIONS = 2 * 16 * 16 * 32
-"""Of a product of two tiles of bfloat16."""
+_TILE_RATE = Path(__file__).with_name("tile_rate.mojo")
 
 
 def multiply_limit() -> float:
@@ -32,22 +30,25 @@ def multiply_limit() -> float:
 
 def tile_limit() -> float:
     """FLOP/s in bfloat16 of the tile units of all cores (AMX), where nothing has to be read."""
-    session = Session([CPU()])
+    with tempfile.TemporaryDirectory() as folder:
+        program = build_tile_rate(Path(folder))
+        result = run([program, str(cores())], check=True, capture_output=True, text=True)
+    return float(result.stdout)
 
-    def build() -> Module:
-        module, number = Module(), TensorType(DType.int32, [1], DeviceRef.CPU())
-        with new_graph("tile_rate", [number, number], module) as graph:
-            values = {"count": graph.inputs[0].tensor}
-            parameters = {"storage": DType.bfloat16}
-            kernels = Kernels(graph, DeviceRef.CPU())
-            graph.output(*kernels.call("tile_rate", values, [number], parameters))
-        return module
 
-    artifact = compiled(name="tile-rate", build=build, key={}, session=session, about_seconds=5)
-    model = session.init_all(artifact)["tile_rate"]
-    count, threads = np.array([_TILE_ROUNDS], np.int32), np.array([cores()], np.int32)
-    operations = 4 * _TILE_ROUNDS * cores() * _TILE_OPERATIONS
-    return operations / shortest(lambda: model.execute(count, threads))
+def build_tile_rate(folder: Path) -> Path:
+    """The program that measures it.
+
+    Raises:
+        RuntimeError: It does not compile.
+    """
+    program = folder / _TILE_RATE.stem
+    kernels = kernel_sources().parent
+    command = ["build", "--target-cpu", TILES, "-I", kernels, _TILE_RATE, "-o", program]
+    result = subprocess_run_mojo([str(part) for part in command], capture_output=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{_TILE_RATE} does not compile:\n{result.stderr.decode()}")
+    return program
 
 
 def read_limit() -> float:
