@@ -33,6 +33,10 @@ COMMANDS = {
         "Time other programs that run Whisper, with the same weights.",
     ),
     "compare": ("benchmarks.compare.command", "Time two commits of this repository in turns."),
+    "mutation": (
+        "benchmarks.mutation",
+        "Change one token of the package at a time, to find what the tests do not notice.",
+    ),
     "plot": ("benchmarks.plot", "Draw a record of `cpu` or `peers` as a picture."),
     "headline": ("benchmarks.headline", "Draw the picture of the README from a record of `cpu`."),
 }

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.mutation``: which small faults the tests do not notice.
+"""``python -m benchmarks mutation``: which small faults the tests do not notice.
 
 cosmic-ray changes one token of the package in a copy of the repository, and the tests that
 ``mutation.json`` names for the file run until one fails. A place is drawn, then one of the changes
@@ -197,7 +197,3 @@ def _mutant(spec: MutationSpec) -> Mutant:
         " ".join(line[1:].strip() for line in diff[2:] if line.startswith(sign)) for sign in "-+"
     )
     return Mutant(file, spec, before, after, "\n".join(diff))
-
-
-if __name__ == "__main__":
-    main()
