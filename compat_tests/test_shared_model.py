@@ -78,7 +78,7 @@ def capturing_model(checkpoint: Checkpoint) -> GPUModel:
     steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
     decoder: Any = model.decoder
     decoder._graphs = {**decoder._graphs, **steps}
-    decoder.replays.wanted = True
+    decoder.captured_graphs.wanted = True
     return model
 
 
@@ -237,7 +237,7 @@ def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
     assert len({str(answer[0][0]) for answer in expected}) > CALLERS / 2
     decoder: Any = pair.model.decoder._decoder
     if isinstance(decoder._graphs["step"], CapturingGraph):
-        assert decoder.replays.wanted
+        assert decoder.captured_graphs.wanted
         assert decoder._graphs["step"].replays > len(executed) / 4
     steps = sum(map(len, executed))
     assert max(map(len, executed)) >= CALLERS / 2  # a CPU has two kinds, for what is suppressed

@@ -59,7 +59,7 @@ class RandomModel:
         self.compute_type = compute_type
         checkpoint = random_model(dimensions)
         runtime = GPUModel(checkpoint, device, compute_type)
-        self.replays = runtime.decoder.replays
+        self.captured_graphs = runtime.decoder.captured_graphs
         self.runtime = SharedModel(runtime)
         self.replica = Replica(self.runtime, checkpoint.vocabulary, checkpoint.config)
         self.vocabulary = checkpoint.vocabulary
@@ -150,7 +150,7 @@ def step(
 ) -> Row:
     """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
     decoder = model.runtime.decoder
-    usual, model.replays.wanted = model.replays.wanted, replay
+    usual, model.captured_graphs.wanted = model.captured_graphs.wanted, replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
     state = decoder.start(encoded, FixedRules(), rows_per_item=beams)
     decoder.prefill(state, np.array([[model.vocabulary.sot] * 3], np.int32))
@@ -166,8 +166,8 @@ def step(
     kept = _weights(model.compute_type)
     row = _row(f"{name}{kept}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
     if replay:
-        row["refused"] = not model.replays.wanted  # the log says why
-    model.replays.wanted = usual and not row.get("refused", False)
+        row["refused"] = not model.captured_graphs.wanted  # the log says why
+    model.captured_graphs.wanted = usual and not row.get("refused", False)
     needed = device_step_bytes(model.dimensions, model.compute_type)
     row["achieved_over_limit"] = needed / limits.bytes / seconds
     return row

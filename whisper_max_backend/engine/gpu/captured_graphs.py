@@ -24,14 +24,14 @@ _log = logging.getLogger("whisper_max_backend")
 
 VARIABLE = "WHISPER_MAX_REPLAY"
 """0 never captures and replays decoder steps, 1 tries it on any device."""
-MOST = 24
+MAX_CAPTURED = 24
 """Captured graphs that are kept: each has its results and what is between them on the device."""
 
 Inputs = Callable[[Sequence[Buffer]], list[Buffer]]
 
 
 @dataclass(eq=False)
-class _Captured:
+class _CapturedGraph:
     """A captured execution, with everything that a replay reads and writes."""
 
     number: int
@@ -42,7 +42,7 @@ class _Captured:
     outputs: list[Buffer]
 
 
-class Replays:
+class CapturedGraphs:
     """Executes models, and replays what comes again with the same shapes and buffers.
 
     An execution is captured when it comes for the second time. A capture is tried at once: the
@@ -59,7 +59,7 @@ class Replays:
         self._device = device
         self._numbers = itertools.count(1)
         self._seen: set[Hashable] = set()
-        self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._captured: OrderedDict[Hashable, _CapturedGraph] = OrderedDict()
 
     def execute(
         self,
@@ -86,7 +86,7 @@ class Replays:
                 return self._replay(key, fresh)
             if key in self._seen:
                 return self._capture(model, key, arrays, fresh, kept, inputs)
-            if len(self._seen) >= 64 * MOST:  # shapes that never come again
+            if len(self._seen) >= 64 * MAX_CAPTURED:  # shapes that never come again
                 self._seen.clear()
             self._seen.add(key)
         on_device = Buffer.from_numpy(fresh).to(self._device)
@@ -118,7 +118,7 @@ class Replays:
         number = next(self._numbers)
         try:
             outputs = list(model.capture(number, *given))
-            captured = _Captured(number, model, kept, staging, given, outputs)
+            captured = _CapturedGraph(number, model, kept, staging, given, outputs)
             self._captured[key] = captured
             model.debug_verify_replay(number, *given)
             model.replay(number, *given)
@@ -129,7 +129,7 @@ class Replays:
             self._forget_unless(None)
             _log.warning("device graphs are not used: %s", error)
             return results
-        if len(self._captured) > MOST:
+        if len(self._captured) > MAX_CAPTURED:
             self._release(next(iter(self._captured)))
         return results
 

@@ -17,10 +17,10 @@ from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout
 from ..state.step_batch import Step, joined, split_candidates
-from .captured_graphs import Replays
+from .captured_graphs import CapturedGraphs
 from .graphs.layers import FEW_ROWS
 from .upload import parts, staged
-from .weights import DeviceWeights
+from .weights import GPUWeights
 
 
 class GPUDecoder(Decoder):
@@ -32,7 +32,7 @@ class GPUDecoder(Decoder):
     def __init__(
         self,
         graphs: Mapping[str, LoadedGraph],
-        weights: DeviceWeights,
+        weights: GPUWeights,
         dimensions: Dimensions,
         device: Device,
         dtype: DType,
@@ -55,7 +55,7 @@ class GPUDecoder(Decoder):
         self._weights = weights.decoder
         self._embeddings = weights.decoder[: weights.embeddings]
         self._lengths: dict[int, Buffer] = {}
-        self.replays = Replays(device)
+        self.captured_graphs = CapturedGraphs(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
@@ -94,16 +94,16 @@ class GPUDecoder(Decoder):
         lengths = [self._length(first.candidates), self._length(self._capacity(first))]
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
         buffers = state.allocation.buffers
-        candidates, watched, ruled = self.replays.execute(
+        candidates, watched, ruled = self.captured_graphs.execute(
             self._graphs[name],
             (name, self.kind(steps[0])),
             arrays,
             (buffers.cross_kv, buffers.kv_cache),
             lambda uploaded: [*self._pass_inputs(state, uploaded[:4]), *uploaded[4:], *lengths],
         )
-        ids, rows, bits = candidates.to_numpy().swapaxes(0, 1)
+        ids, origins, bits = candidates.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
-        return split_candidates(steps, Candidates(ids, rows, scores), watched, ruled)
+        return split_candidates(steps, Candidates(ids, origins, scores), watched, ruled)
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`.

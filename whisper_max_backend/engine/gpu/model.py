@@ -19,7 +19,7 @@ from ..cpu.common_graphs import common_graphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
 from .log_mel import GPULogMel
-from .weights import device_weights, weight_bytes
+from .weights import gpu_weights, weight_bytes
 
 WINDOWS = 8
 """Windows that are encoded at once: more are no faster, and their activations need memory."""
@@ -43,7 +43,7 @@ class GPUModel:
         check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
         artifact = compiled(**gpu_artifact(self.dimensions, compute_type, device, session))
-        self._weights = device_weights(checkpoint, dtype, kept, device)
+        self._weights = gpu_weights(checkpoint, dtype, kept, device)
         self._graphs = session.init_all(artifact)
         graphs = {**self._graphs, "time_warping": common_graphs()["time_warping"]}
         self.log_mel = GPULogMel(graphs["log_mel"], device)

@@ -19,7 +19,7 @@ from .graphs.weights import Weight
 
 
 @dataclass(frozen=True)
-class DeviceWeights:
+class GPUWeights:
     """The weights of the graphs.
 
     Attributes:
@@ -37,9 +37,7 @@ class DeviceWeights:
     embeddings: int
 
 
-def device_weights(
-    checkpoint: Checkpoint, dtype: DType, kept: DType, device: Device
-) -> DeviceWeights:
+def gpu_weights(checkpoint: Checkpoint, dtype: DType, kept: DType, device: Device) -> GPUWeights:
     """Every weight of a model; vectors are float32.
 
     Where `kept` is int8, the device has no second copy of the decoder's matrices: large-v3's 800
@@ -60,7 +58,7 @@ def device_weights(
         return [buffer for w in wanted for buffer in _buffers(checkpoint, w, kept, device)]
 
     encodings = Weight("encoder/position_encodings/encodings", (d.n_audio_ctx, d.n_audio_state))
-    return DeviceWeights(
+    return GPUWeights(
         encodings=placed([encodings], dtype)[0],
         encoder=placed(weights.encoder_weights(d), dtype),
         cross_kv=placed(weights.cross_kv_weights(d), dtype),
@@ -70,7 +68,7 @@ def device_weights(
 
 
 def weight_bytes(d: Dimensions, dtype: DType, kept: DType) -> int:
-    """What the weights of a model take; types as in `device_weights`."""
+    """What the weights of a model take; types as in `gpu_weights`."""
     once = [*weights.encoder_weights(d), *weights.cross_kv_weights(d)]
     types = [
         *weights.input_types(once, dtype, DeviceRef.CPU()),

@@ -9,7 +9,7 @@ from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.whisper import Whisper
 
 
-class DeviceWhisper(Whisper):
+class GPUGraphsWhisper(Whisper):
     """The engine over the graphs of a GPU, on the CPU: in float32 or int8_float32."""
 
     @property

@@ -11,7 +11,7 @@ import pytest
 from max.driver import CPU, Buffer
 
 from whisper_max_backend.engine.gpu import captured_graphs as module
-from whisper_max_backend.engine.gpu.captured_graphs import Replays
+from whisper_max_backend.engine.gpu.captured_graphs import CapturedGraphs
 from whisper_max_backend.engine.gpu.upload import parts, staged
 
 KEPT = (Buffer.from_numpy(np.full(1, 100, np.int32)), Buffer.from_numpy(np.zeros(1, np.int32)))
@@ -61,13 +61,15 @@ class Model:
 
 
 @pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> CapturedGraphs:
     monkeypatch.setenv(module.VARIABLE, "1")
-    return Replays(CPU())
+    return CapturedGraphs(CPU())
 
 
-def run(replays: Replays, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT) -> int:
-    (output, *_) = replays.execute(model, kind, arrays, kept, lambda given: [*kept, *given])
+def run(
+    graphs: CapturedGraphs, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT
+) -> int:
+    (output, *_) = graphs.execute(model, kind, arrays, kept, lambda given: [*kept, *given])
     return int(output.to_numpy()[0])
 
 
@@ -86,16 +88,16 @@ def test_arrays_in_one_piece() -> None:
 def test_on_by_itself_on_nvidia_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(module.VARIABLE, raising=False)
     nvidia: Any = SimpleNamespace(api="cuda")
-    assert Replays(nvidia).wanted
+    assert CapturedGraphs(nvidia).wanted
     model = Model()
-    replays = Replays(CPU())
-    assert [run(replays, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
+    graphs = CapturedGraphs(CPU())
+    assert [run(graphs, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
     assert model.calls == ["execute"] * 4
 
 
-def test_the_second_is_captured_and_the_third_replayed(replays: Replays) -> None:
+def test_the_second_is_captured_and_the_third_replayed(graphs: CapturedGraphs) -> None:
     model = Model()
-    assert [run(replays, model, numbers(i), numbers(1, 2)) for i in range(5)] == [
+    assert [run(graphs, model, numbers(i), numbers(1, 2)) for i in range(5)] == [
         103,
         104,
         105,
@@ -105,77 +107,81 @@ def test_the_second_is_captured_and_the_third_replayed(replays: Replays) -> None
     assert model.calls == ["execute", "execute", "capture", "verify", *["replay"] * 4]
 
 
-def test_each_shape_and_kind_has_its_own(replays: Replays) -> None:
+def test_each_shape_and_kind_has_its_own(graphs: CapturedGraphs) -> None:
     model = Model()
     for i in range(5):
-        assert run(replays, model, numbers(i)) == 100 + i
-        assert run(replays, model, numbers(i, 10)) == 110 + i
-        assert run(replays, model, numbers(i), kind="other") == 100 + i
+        assert run(graphs, model, numbers(i)) == 100 + i
+        assert run(graphs, model, numbers(i, 10)) == 110 + i
+        assert run(graphs, model, numbers(i), kind="other") == 100 + i
     assert model.calls.count("capture") == len(model.graphs) == 3
     assert model.calls.count("execute") == 6
 
 
-def test_other_buffers_are_captured_anew(replays: Replays) -> None:
+def test_other_buffers_are_captured_anew(graphs: CapturedGraphs) -> None:
     """What holds the old ones is let go of."""
     model = Model()
     for i in range(4):
-        assert run(replays, model, numbers(i)) == 100 + i
+        assert run(graphs, model, numbers(i)) == 100 + i
     for i in range(4):
-        assert run(replays, model, numbers(i), kept=OTHER) == 500 + i
+        assert run(graphs, model, numbers(i), kept=OTHER) == 500 + i
     assert model.calls.count("capture") == 2
-    assert len(model.graphs) == len(replays._captured) == 1
+    assert len(model.graphs) == len(graphs._captured) == 1
 
 
-def test_no_more_than_so_many_are_kept(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_so_many_are_kept(
+    graphs: CapturedGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that were not used for the longest time go."""
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MAX_CAPTURED", 2)
     model = Model()
     for kind in ("a", "b", "a", "c"):
         for i in range(3):
-            assert run(replays, model, numbers(i), kind=kind) == 100 + i
+            assert run(graphs, model, numbers(i), kind=kind) == 100 + i
     assert len(model.graphs) == 2
     calls = len(model.calls)
-    assert run(replays, model, numbers(7), kind="a") == 107
+    assert run(graphs, model, numbers(7), kind="a") == 107
     assert model.calls[calls:] == ["replay"]
 
 
-def test_shapes_that_never_come_again(replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 1)
+def test_shapes_that_never_come_again(
+    graphs: CapturedGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CAPTURED", 1)
     model = Model()
     for length in range(1, 200):
-        run(replays, model, np.zeros(length, np.int32))
-    assert len(replays._seen) <= 64
+        run(graphs, model, np.zeros(length, np.int32))
+    assert len(graphs._seen) <= 64
     assert set(model.calls) == {"execute"}
 
 
 @pytest.mark.parametrize("refuses", ["capture", "verify", "replay"])
 def test_a_refusal_is_told_once(
-    replays: Replays, refuses: str, caplog: pytest.LogCaptureFixture
+    graphs: CapturedGraphs, refuses: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From then on everything is executed, and nothing is held on to."""
     model = Model(refuses)
     for kind in ("", "other"):
         for i in range(4):
-            assert run(replays, model, numbers(i), kind=kind) == 100 + i
+            assert run(graphs, model, numbers(i), kind=kind) == 100 + i
     (record,) = caplog.records
     assert f"{refuses} is not supported" in record.getMessage()
     assert model.calls.count("execute") == 8
     assert model.graphs == {}
-    assert not replays._captured
+    assert not graphs._captured
 
 
 def test_a_replay_that_gives_other_results(
-    replays: Replays, caplog: pytest.LogCaptureFixture
+    graphs: CapturedGraphs, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model(wrong=True)
-    assert [run(replays, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
+    assert [run(graphs, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
     assert "other results" in caplog.text
     assert model.graphs == {}
 
 
-def test_errors_of_the_model_itself_are_raised(replays: Replays) -> None:
+def test_errors_of_the_model_itself_are_raised(graphs: CapturedGraphs) -> None:
     model = Model("execute")
     for _ in range(3):
         with pytest.raises(RuntimeError, match="execute is not supported"):
-            run(replays, model, numbers(1))
-    assert replays.wanted
+            run(graphs, model, numbers(1))
+    assert graphs.wanted
