@@ -1,24 +1,26 @@
-"""The engine against `ctranslate2.models.Whisper`, on miniature models of every architecture."""
+"""The engines against `ctranslate2.models.Whisper`, on miniature models.
+
+The CPU's on every architecture; the GPU's graphs, executed on the CPU, with int8 weights too.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ctranslate2
 import numpy as np
 import pytest
 
 from compat_tests.support.compare import language_differences
-from compat_tests.support.miniature import (
-    ARCHITECTURES,
-    Architecture,
-    make_model,
-    vocabulary_tokens,
+from compat_tests.support.engines import (
+    MAX_LENGTH,
+    PROBABILITY,
+    Engines,
+    assert_same_results,
+    engine_cases,
+    make_engines,
+    relative_error,
 )
-from compat_tests.support.models import engine_class
 from compat_tests.support.numpy_runtime import storage
 from compat_tests.support.randomness import rng
 
@@ -26,94 +28,12 @@ pytestmark = pytest.mark.slow
 
 ENCODER_ERROR = 2e-5  # relative to the largest value
 LOGITS_ERROR = 1e-4
-PROBABILITY = 1e-4
-MAX_LENGTH = 48  # a random model seldom ends by itself
+CASES = dict(engine_cases())
 
 
-@dataclasses.dataclass(frozen=True)
-class Engines:
-    """One miniature model, loaded by both."""
-
-    architecture: Architecture
-    tokens: dict[str, int]
-    reference: Any
-    ours: Any
-
-    def features(self, batch: int = 1, frames: int | None = None, seed: int = 0) -> np.ndarray:
-        """Log-mel features as audio has them, roughly: float32 [batch, n_mels, frames]."""
-        random = np.random.default_rng(seed)
-        frames = frames or 2 * self.architecture.n_audio_ctx
-        shape = (batch, self.architecture.n_mels, frames)
-        slow = np.cumsum(random.normal(0, 0.2, shape), axis=2)
-        return (0.5 * np.sin(slow) + random.normal(0, 0.3, shape)).astype(np.float32)
-
-    def prompt(self, *, timestamps: bool = True, task: str = "transcribe") -> list[int]:
-        names = ["<|startoftranscript|>"]
-        if self.reference.is_multilingual:
-            names += ["<|fr|>", f"<|{task}|>"]
-        names += [] if timestamps else ["<|notimestamps|>"]
-        return [self.tokens[name] for name in names]
-
-    def words(self, count: int, seed: int = 0) -> list[int]:
-        """Random text tokens."""
-        text = self.tokens["<|endoftext|>"]
-        return [int(i) for i in np.random.default_rng(seed).integers(0, text - 1, count)]
-
-    def generate(self, prompts: list[list[int]], seed: int = 0, **options: Any) -> list[Any]:
-        """Both answers to one request, features given: [reference's, ours]."""
-        features = self.features(len(prompts), seed=seed)
-        options = {
-            "max_length": MAX_LENGTH,
-            "return_scores": True,
-            "return_no_speech_prob": True,
-            **options,
-        }
-        return [
-            self.reference.generate(storage(features), prompts, **options),
-            self.ours.generate(storage(features), prompts, **options),
-        ]
-
-
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+@pytest.fixture(scope="module", params=CASES)
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    return make_engines(request.param, tmp_path_factory, engine_class())
-
-
-def make_engines(
-    name: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    engine: Callable[..., Any],
-    *,
-    quantization: str | None = None,
-    compute_type: str = "float32",
-) -> Engines:
-    """A miniature, saved in some precision, loaded by the reference and by `engine`.
-
-    The reference computes in float32 with the numbers of the file, whatever `engine` is asked for.
-    """
-    path = str(make_model(tmp_path_factory.mktemp(name), name, quantization=quantization))
-    tokens = {token: i for i, token in enumerate(vocabulary_tokens(ARCHITECTURES[name]))}
-    # Models as small as these only lose by a second thread.
-    reference = ctranslate2.models.Whisper(path, compute_type="float32", intra_threads=1)
-    return Engines(ARCHITECTURES[name], tokens, reference, engine(path, compute_type=compute_type))
-
-
-def relative_error(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Largest difference over the largest value; infinite where one is not a number."""
-    assert expected.shape == actual.shape
-    difference = np.abs(np.asarray(expected, np.float64) - actual)
-    if not np.isfinite(difference).all():
-        return float("inf")
-    return float(difference.max() / np.abs(expected).max())
-
-
-def assert_same_results(expected: list[Any], actual: list[Any]) -> None:
-    assert len(actual) == len(expected)
-    for item, (one, other) in enumerate(zip(expected, actual, strict=True)):
-        assert other.sequences_ids == one.sequences_ids, f"item {item}"
-        assert other.sequences == one.sequences, f"item {item}"
-        assert other.scores == pytest.approx(one.scores, rel=1e-4, abs=1e-4)
-        assert other.no_speech_prob == pytest.approx(one.no_speech_prob, abs=PROBABILITY)
+    return make_engines(CASES[request.param], tmp_path_factory)
 
 
 def test_properties(engines: Engines) -> None:
@@ -123,7 +43,6 @@ def test_properties(engines: Engines) -> None:
         "num_languages",
         "device",
         "device_index",
-        "compute_type",
         "num_workers",
         "num_queued_batches",
         "num_active_batches",
@@ -131,6 +50,7 @@ def test_properties(engines: Engines) -> None:
         "model_is_loaded",
     ):
         assert getattr(engines.ours, name) == getattr(engines.reference, name), name
+    assert engines.ours.compute_type == engines.case.compute_type
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -1,7 +1,6 @@
-"""int8 weights in the graphs of a GPU, executed on the CPU.
+"""int8 weights in the graphs of a GPU, executed on the CPU: what the weights are.
 
-Only the weights are rounded, so what they are is all that int8 changes: the tests of the engine
-hold, as tightly as in float32, against the reference in float32 over the same rounded weights.
+What the engine makes of them is held against the reference in `test_engine_parity`.
 """
 
 from __future__ import annotations
@@ -17,54 +16,25 @@ from max.driver import CPU
 from max.dtype import DType
 from max.graph import DeviceRef, Module, TensorType
 
-from compat_tests.support.device_engine import DeviceWhisper
+from compat_tests.support.gpu_engine import GPUGraphsWhisper
 from compat_tests.support.miniature import make_model
 from compat_tests.support.models import model_directory, subject
 from compat_tests.support.randomness import rng
 from compat_tests.support.recordings import load
-from compat_tests.test_engine_parity import (  # noqa: F401
-    Engines,
-    make_engines,
-    test_align,
-    test_batch_with_timestamps,
-    test_detect_language,
-    test_encode,
-    test_generate,
-    test_logits,
-    test_previous_text,
-    test_several_threads,
-    test_whole_length,
-)
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
 from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
-from whisper_max_backend.engine.gpu.weights import device_weights
+from whisper_max_backend.engine.gpu.weights import gpu_weights
 from whisper_max_backend.engine.graphs.ops import new_graph
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    """An int8 model; the reference dequantises it."""
-    return make_engines(
-        "one-head",
-        tmp_path_factory,
-        DeviceWhisper,
-        quantization="int8",
-        compute_type="int8_float32",
-    )
-
-
-def test_it_is_what_runs(engines: Engines) -> None:
-    assert engines.ours.compute_type == "int8_float32"
-
-
 def on_device(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     """The decoder's weights by name: one array each, two of what is int8."""
-    placed = device_weights(checkpoint, DType.float32, DType.int8, CPU())
+    placed = gpu_weights(checkpoint, DType.float32, DType.int8, CPU())
     buffers = iter(placed.decoder)
     return {
         weight.name: [next(buffers).to_numpy() for _ in weight.types(DType.int8, DeviceRef.CPU())]
@@ -154,7 +124,7 @@ def _products(outputs: int, inputs: int) -> Module:
 
 
 def test_clear_speech_has_the_words_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", GPUGraphsWhisper)
 
     def words(compute_type: str) -> list[str]:
         folder = str(model_directory("tiny.en"))

@@ -1,57 +1,36 @@
-"""The graphs of a GPU, executed on the CPU: the tests of the engine, and a real model.
-
-WHISPER_MAX_ALL_DEVICE_GRAPHS=1 runs them on every architecture.
-"""
+"""The graphs of a GPU, executed on the CPU: what `test_engine_parity` does not ask of them."""
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from max.driver import CPU
 
-from compat_tests.support import miniature
 from compat_tests.support.compare import Transcription, assert_same
-from compat_tests.support.device_engine import DeviceWhisper
-from compat_tests.support.models import model_directory, reference_transcription, subject
-from compat_tests.support.numpy_runtime import storage
-from compat_tests.support.recordings import load
-from compat_tests.test_engine_parity import (  # noqa: F401
+from compat_tests.support.engines import (
+    EngineCase,
     Engines,
     assert_same_results,
     make_engines,
-    test_align,
-    test_align_nothing,
-    test_batch_with_timestamps,
-    test_detect_language,
-    test_encode,
-    test_encoded_once_or_twice,
-    test_encoder_outputs_longer_than_a_window,
-    test_generate,
-    test_logits,
-    test_previous_text,
-    test_several_threads,
-    test_unload_and_load,
-    test_whole_length,
 )
+from compat_tests.support.gpu_engine import GPUGraphsWhisper
+from compat_tests.support.models import model_directory, reference_transcription, subject
+from compat_tests.support.numpy_runtime import storage
+from compat_tests.support.recordings import load
 from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.api.seed import set_random_seed
-from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE as VARIABLE_OF_REPLAYS
+from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.whisper import Whisper
 
 pytestmark = pytest.mark.slow
 
-VARIABLE = "WHISPER_MAX_ALL_DEVICE_GRAPHS"
-# Each is compiled for itself, which takes a minute.
-ARCHITECTURES = tuple(miniature.ARCHITECTURES) if os.environ.get(VARIABLE) else ("one-head",)
 
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    return make_engines(request.param, tmp_path_factory, DeviceWhisper)
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    return make_engines(EngineCase("one-head", GPUGraphsWhisper), tmp_path_factory)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +60,8 @@ def test_steps_that_cannot_be_captured(
     engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """MAX captures nothing on a CPU: the log says so once, and the tokens are the same."""
-    monkeypatch.setenv(VARIABLE_OF_REPLAYS, "1")
-    model = DeviceWhisper(engines.ours._path, compute_type="float32")
+    monkeypatch.setenv(VARIABLE, "1")
+    model = GPUGraphsWhisper(engines.ours._path, compute_type="float32")
     models: list[Any] = [model, engines.reference]
     caplog.clear()
     for _ in range(2):
@@ -120,7 +99,7 @@ def test_several_devices(
         return encode(self, features)
 
     monkeypatch.setattr(GPUModel, "encode", encode_and_tell)
-    both = make_engines("one-head", tmp_path_factory, engine)
+    both = make_engines(EngineCase("one-head", engine), tmp_path_factory)
     assert (both.ours.device, both.ours.num_workers, opened) == ("cuda", 2, [0, 1])
     features = [storage(both.features(seed=seed)) for seed in range(4)]
     prompts = [both.prompt()]
@@ -135,7 +114,7 @@ def test_several_devices(
 
 def test_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """tiny.en with word times: the transcription is the reference's."""
-    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", GPUGraphsWhisper)
     options: dict[str, Any] = {"temperature": 0.0, "word_timestamps": True}
     model = subject().WhisperModel(str(model_directory("tiny.en")), compute_type="float32")
     assert model.feature_extractor.device_kernel is not None
@@ -149,7 +128,7 @@ def test_transcriptions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Each text is the reference's, whoever else is there, and in the end nothing is left running.
     """
-    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", DeviceWhisper)
+    monkeypatch.setattr("whisper_max_backend.engine.whisper.Whisper", GPUGraphsWhisper)
     model = subject().WhisperModel(str(model_directory("tiny.en")), compute_type="float32")
     cases: list[tuple[str, dict[str, Any]]] = [
         ("jfk", {"beam_size": 5}),
