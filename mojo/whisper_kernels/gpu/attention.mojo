@@ -1,7 +1,7 @@
 """Attention of the decoder: a few queries over many keys, read once for all of the queries.
 
-A block takes a head, up to `group` queries that share their keys, and a split of the keys. Where the
-keys are split among blocks, a second kernel merges what these found.
+A block takes a head, up to `group` queries that share their keys, and a split of the keys. Where
+the keys are split among blocks, a second kernel merges what these found.
 """
 
 from std.math import ceildiv, exp, fma, sqrt

@@ -2,8 +2,9 @@
 
 A kernel is a sequence of phases. In a phase every thread works alone; the next one begins when all
 are done. What passes from phase to phase is in memory that the block shares. On a GPU a phase is
-the threads' work and a barrier; on a CPU one thread does the work of all, one after another, so that
-the same source is tested where there is no GPU. Code between phases is done by every thread alike.
+the threads' work and a barrier; on a CPU one thread does the work of all, one after another, so
+that the same source is tested where there is no GPU. Code between phases is done by every thread
+alike.
 """
 
 from std.memory import unsafe_stack_allocation

@@ -1,4 +1,4 @@
-"""Copies: in another type, to a layer of cross-attention keys and values, and in a sum with positions.
+"""Copies: in another type, to a layer of cross-attention keys and values, with positions added.
 
 Why these are not MAX's is told in `norm.mojo`.
 """

@@ -92,11 +92,12 @@ struct MergeSplitsKernel[dtype: DType, head_size: Int, splits: Int](Kernel):
     comptime threads = ATTENTION_THREADS
     var split_sums: FloatView
     var output: View[Self.dtype]
+    var distance: Int
+    """Between the splits of a query and head."""
 
     @always_inline
     def __call__(self, block: Int):
         comptime split_size = Self.head_size + STATISTICS
-        var distance = self.output.count // Self.head_size * split_size
 
         def merge(place: Int) {imm}:
             var own = self.split_sums.offset(place // Self.head_size * split_size)
@@ -104,7 +105,7 @@ struct MergeSplitsKernel[dtype: DType, head_size: Int, splits: Int](Kernel):
             var largest = Array[Float32, Self.splits](fill=0)
             var totals = Array[Float32, Self.splits](fill=0)
             comptime for i in range(Self.splits):
-                var split = own.slice(i * distance, split_size)
+                var split = own.slice(i * self.distance, split_size)
                 sums[i] = split[place % Self.head_size]
                 largest[i] = split[Self.head_size]
                 totals[i] = split[Self.head_size + 1]
@@ -161,5 +162,7 @@ struct CrossAttention:
         )
         launch[target](kernel, items * ceildiv(tokens, group) * splits * heads, ctx)
         comptime if splits > 1:
-            var merge = MergeSplitsKernel[dtype, head_size, splits](View(split_sums), View(output))
+            var merge = MergeSplitsKernel[dtype, head_size, splits](
+                View(split_sums), View(output), split_sums.size() // splits
+            )
             launch[target](merge, ceildiv(output.size(), merge.threads), ctx)

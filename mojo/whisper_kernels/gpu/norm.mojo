@@ -1,9 +1,9 @@
 """Layer normalisation.
 
 MAX (26.7) has a kernel for it, and for the copies of `copy.mojo`. On Hopper these let the next
-kernel begin before they have ended; on an H200 what was beside them in a graph had old memory in its
-first rows: cross-attention keys and values that MAX copied were 15 % off. Ours let nothing begin
-early.
+kernel begin before they have ended; on an H200 what was beside them in a graph had old memory in
+its first rows: cross-attention keys and values that MAX copied were 15 % off. Ours let nothing
+begin early.
 """
 
 import extensibility

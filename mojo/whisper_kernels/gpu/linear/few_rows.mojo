@@ -2,8 +2,8 @@
 
 A warp's worth of threads makes a few columns for up to `rows_per_block` rows; each thread takes
 every 32nd vector of the depth, and the sums are added in shared memory. Weights of int8 are widened
-in registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half types
-with their tensor cores instead (`tensor_cores.mojo`, and `many_rows.mojo` for many rows).
+in registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half
+types with their tensor cores instead (`tensor_cores.mojo`, and `many_rows.mojo` for many rows).
 """
 
 from std.math import ceildiv, fma

@@ -22,7 +22,7 @@ from .epilogue import Epilogue
 struct ManyRowsKernel[dtype: DType, result: DType, activate: Bool, biased: Bool, added: Bool](
     Kernel
 ):
-    """A tile of `y = x weight^T`; the block's index is the column of tiles, `block_idx.y` the row."""
+    """A tile of `y = x weight^T`, in the column `block` and the row `block_idx.y` of the tiles."""
 
     comptime threads = 128
     comptime tile = 128

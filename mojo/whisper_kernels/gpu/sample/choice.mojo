@@ -144,9 +144,10 @@ struct Choose:
     [rows] as `Rules` has them; first_timestamp [1]; sampling [rows, 4] and factors [rows, 2] as
     `Sampling` has them. candidates [items, 3, wanted] int32: ids, rows within the item, and scores
     as bits; watched [rows]; ruled: the logits after the rules; shifts [rows], partial_sums
-    [rows, KINDS * BLOCKS_PER_ROW * 2], part_keys and part_indices [rows, BLOCKS_PER_ROW * capacity],
-    keys, indices, noisy_keys [rows, capacity] are room to work in: capacity is what is looked at of
-    each row, as much as is wanted or, where sampling is restricted to more, that.
+    [rows, KINDS * BLOCKS_PER_ROW * 2], part_keys and part_indices
+    [rows, BLOCKS_PER_ROW * capacity], keys, indices, noisy_keys [rows, capacity] are room to work
+    in: capacity is what is looked at of each row, as much as is wanted or, where sampling is
+    restricted to more, that.
     """
 
     @staticmethod

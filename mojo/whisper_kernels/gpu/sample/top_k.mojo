@@ -1,8 +1,8 @@
 """The rules and the log-softmax of a step, and the best continuations of every row.
 
 The vocabulary of a row is shared out among BLOCKS_PER_ROW blocks, twice. First each applies the
-rules to its part, and makes the partial log-sum-exp of what is left; then each knows the partial sums
-of the whole row, and finds the top k of its part. What the rules are is told in `rules.mojo`.
+rules to its part, and makes the partial log-sum-exp of what is left; then each knows those of the
+whole row, and finds the top k of its part. What the rules are is told in `rules.mojo`.
 """
 
 from std.math import ceildiv, exp
