@@ -1,10 +1,11 @@
-"""Every kernel of the device graphs alone, against float64 NumPy on random inputs."""
+"""Every kernel of the GPU's graphs alone, against float64 NumPy on random inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from max.driver import Buffer, Device
@@ -13,12 +14,13 @@ from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
 from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
-from whisper_max_backend.engine.compile.session import LoadedGraph, Session
+from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weights import Weight
 from whisper_max_backend.engine.gpu.weights import on_device
 from whisper_max_backend.engine.graphs.ops import new_graph
 
+ITEMS = 3
 HEADS, HEAD = 2, 64
 WIDTH = HEADS * HEAD
 HIDDEN = 320
@@ -157,63 +159,80 @@ def kernels_artifact(device: Device, dtype: DType, session: Session) -> Artifact
 
 
 def check_kernels(device: Device, dtype: DType) -> Iterator[Check]:
-    """Runs every kernel on inputs that are new each time."""
-    session = Session([device])
-    models = session.init_all(compiled(**kernels_artifact(device, dtype, session)))
-    yield from _Checks(models, device, dtype).all()
+    """Makes every check once."""
+    kernels = KernelChecks(device, dtype)
+    for name, error in checks(dtype).items():
+        yield Check(name, error(kernels))
 
 
-class _Checks:
-    def __init__(self, models: Mapping[str, LoadedGraph], device: Device, dtype: DType) -> None:
-        self.models = models
+def checks(dtype: DType) -> dict[str, Callable[[KernelChecks], float]]:
+    """Every check of the kernels of a type, by name: the relative error on new random inputs."""
+    K = KernelChecks
+    found: dict[str, Callable[[KernelChecks], float]] = {}
+    for queries in (1, 5, 33):
+        rows = f"{ITEMS * queries} rows"
+        for kept in (dtype, DType.int8):
+            own = _own(kept)
+            for kind in ("few", "many"):
+                given = {"kind": kind, "queries": queries, "kept": kept}
+                found[f"linear_{kind}{own}, {rows}"] = partial(K.linear, **given)
+                found[f"added_{kind}{own}, {rows}"] = partial(K.added, **given)
+            for name, product in (("normed", K.normed), ("deep", K.deep), ("logits", K.logits)):
+                found[f"{name}{own}, {rows}"] = partial(product, queries=queries, kept=kept)
+        found[f"attend_window, {queries} queries"] = partial(K.cross_attention, queries=queries)
+    found["attention"] = K.attention
+    for tokens in (1, 11):
+        found[f"attend_history, {tokens} tokens"] = partial(K.self_attention, tokens=tokens)
+    found["norm"] = K.norm
+    for kept in (dtype, DType.int8):
+        found[f"embed{_own(kept)}"] = partial(K.embed, kept=kept)
+    found["unfold"] = K.im2col
+    found["probabilities"] = K.probabilities
+    return found
+
+
+class KernelChecks:
+    """The compiled kernels of a device and a type; each method is a check of one kernel."""
+
+    def __init__(self, device: Device, dtype: DType) -> None:
+        session = Session([device])
+        self.models = session.init_all(compiled(**kernels_artifact(device, dtype, session)))
         self.device = device
         self.dtype = dtype
-        self.rng = rng()
 
-    def all(self) -> Iterator[Check]:
-        for queries in (1, 5, 33):
-            for kept in (self.dtype, DType.int8):
-                yield from self._products(3, queries, kept)
-            yield self._window(3, queries)
-        yield self._attention(2, 201)
-        for tokens in (1, 11):
-            yield self._history(5, tokens)
-        yield self._norm()
-        for kept in (self.dtype, DType.int8):
-            yield self._embed(kept)
-        yield self._im2col()
-        yield self._probabilities()
+    def linear(self, kind: str, queries: int, kept: DType) -> float:
+        x, bias = self._half(ITEMS, queries, WIDTH), self._float(HIDDEN)
+        weight, exact = self._matrix(kept, HIDDEN, 0.1)
+        (found,) = self._run(f"linear_{kind}{_own(kept)}", x[0], *weight, bias[0])
+        return _error(found, _gelu(x[1] @ exact.T + bias[1]))
 
-    def _products(self, items: int, queries: int, kept: DType) -> Iterator[Check]:
-        own = "_int8" if kept == DType.int8 else ""
-        rows = f"{items * queries} rows"
-        x, (weight, exact) = self._half(items, queries, WIDTH), self._matrix(kept, HIDDEN, 0.1)
-        bias, residual = self._float(HIDDEN), self._float(items, queries, HIDDEN)
-        bias_of_odd = self._float(ODD)
-        y = x[1] @ exact.T + bias[1]
-        for name in (f"few{own}", f"many{own}"):
-            (found,) = self._run(f"linear_{name}", x[0], *weight, bias[0])
-            yield self._check(
-                f"linear_{name}, {rows}", found, 0.5 * y * (1 + _erf(y / math.sqrt(2)))
-            )
-            (found,) = self._run(f"added_{name}", residual[0], x[0], *weight, bias[0])
-            yield self._check(f"added_{name}, {rows}", found, residual[1] + y)
-        stream, gamma, beta = (
-            self._float(items, queries, WIDTH),
-            self._float(WIDTH),
-            self._float(WIDTH),
-        )
-        (found,) = self._run(f"normed{own}", stream[0], gamma[0], beta[0], *weight, bias[0])
-        y = _normed(stream[1], gamma[1], beta[1]) @ exact.T + bias[1]
-        yield self._check(f"normed{own}, {rows}", found, 0.5 * y * (1 + _erf(y / math.sqrt(2))))
-        deep, (weight, exact) = self._half(items, queries, DEEP), self._matrix(kept, ODD, 0.1, DEEP)
-        (found,) = self._run(f"deep{own}", deep[0], *weight, bias_of_odd[0])
-        yield self._check(f"deep{own}, {rows}", found, deep[1] @ exact.T + bias_of_odd[1])
+    def added(self, kind: str, queries: int, kept: DType) -> float:
+        x, bias = self._half(ITEMS, queries, WIDTH), self._float(HIDDEN)
+        weight, exact = self._matrix(kept, HIDDEN, 0.1)
+        residual = self._float(ITEMS, queries, HIDDEN)
+        (found,) = self._run(f"added_{kind}{_own(kept)}", residual[0], x[0], *weight, bias[0])
+        return _error(found, residual[1] + x[1] @ exact.T + bias[1])
+
+    def normed(self, queries: int, kept: DType) -> float:
+        x, bias = self._float(ITEMS, queries, WIDTH), self._float(HIDDEN)
+        gamma, beta = self._float(WIDTH), self._float(WIDTH)
+        weight, exact = self._matrix(kept, HIDDEN, 0.1)
+        (found,) = self._run(f"normed{_own(kept)}", x[0], gamma[0], beta[0], *weight, bias[0])
+        return _error(found, _gelu(_normed(x[1], gamma[1], beta[1]) @ exact.T + bias[1]))
+
+    def deep(self, queries: int, kept: DType) -> float:
+        x, bias = self._half(ITEMS, queries, DEEP), self._float(ODD)
+        weight, exact = self._matrix(kept, ODD, 0.1, DEEP)
+        (found,) = self._run(f"deep{_own(kept)}", x[0], *weight, bias[0])
+        return _error(found, x[1] @ exact.T + bias[1])
+
+    def logits(self, queries: int, kept: DType) -> float:
+        x = self._half(ITEMS, queries, WIDTH)
         weight, exact = self._matrix(kept, VOCABULARY)
-        (found,) = self._run(f"logits{own}", x[0], *weight)
-        yield self._check(f"logits{own}, {rows}", found, x[1] @ exact.T)
+        (found,) = self._run(f"logits{_own(kept)}", x[0], *weight)
+        return _error(found, x[1] @ exact.T)
 
-    def _attention(self, items: int, frames: int) -> Check:
+    def attention(self, items: int = 2, frames: int = 201) -> float:
         q, k, v = (self._half(items, frames, WIDTH, scale=1.5) for _ in range(3))
         (found,) = self._run("attention", q[0], k[0], v[0])
         expected = np.empty_like(q[1])
@@ -221,13 +240,12 @@ class _Checks:
             part = slice(head * HEAD, (head + 1) * HEAD)
             weights = _softmax(q[1][..., part] @ k[1][..., part].swapaxes(1, 2) / math.sqrt(HEAD))
             expected[..., part] = weights @ v[1][..., part]
-        return self._check("attention", found, expected)
+        return _error(found, expected)
 
-    def _window(self, items: int, queries: int) -> Check:
-        frames = 601
+    def cross_attention(self, queries: int, items: int = ITEMS, frames: int = 601) -> float:
         q = self._half(items, queries, WIDTH, scale=1.5)
         cross_kv = self._half(2, items, frames, 2 * WIDTH)
-        windows = self.rng.permutation(items).astype(np.int32)
+        windows = rng().permutation(items).astype(np.int32)
         parts = self._poison(SPLITS, items, queries, HEADS, HEAD + 2)
         found, _ = self._run("cross_attention", q[0], cross_kv[0], self._up(windows), q[0], parts)
         expected = np.empty_like(q[1])
@@ -237,14 +255,14 @@ class _Checks:
                 part = slice(head * HEAD, (head + 1) * HEAD)
                 weights = _softmax(q[1][item][:, part] @ kept[:, part].T / math.sqrt(HEAD))
                 expected[item][:, part] = weights @ kept[:, WIDTH:][:, part]
-        return self._check(f"attend_window, {queries} queries", found, expected)
+        return _error(found, expected)
 
-    def _history(self, rows: int, tokens: int) -> Check:
+    def self_attention(self, tokens: int, rows: int = 5) -> float:
         qkv = self._half(rows, tokens, 3 * WIDTH)
         cache = self._half(2, 2, rows, CONTEXT, WIDTH)
-        slot_table = self.rng.integers(0, rows, (rows, CONTEXT)).astype(np.int32)
+        slot_table = rng().integers(0, rows, (rows, CONTEXT)).astype(np.int32)
         # Rows advance together: what one writes, no other has in its history.
-        positions = np.full(rows, self.rng.integers(1, CONTEXT - tokens), np.int32)
+        positions = np.full(rows, rng().integers(1, CONTEXT - tokens), np.int32)
         for row, position in enumerate(positions):
             slot_table[row, position:] = row
         output = self._half(rows, tokens, WIDTH)[0]
@@ -264,42 +282,43 @@ class _Checks:
                 expected[row][:, part] = (
                     _softmax(np.where(hidden, -np.inf, scores)) @ (values[:, part])
                 )
-        return self._check(f"attend_history, {tokens} tokens", found, expected)
+        return _error(found, expected)
 
-    def _norm(self) -> Check:
+    def norm(self) -> float:
         x, gamma, beta = self._float(3, 7, WIDTH), self._float(WIDTH), self._float(WIDTH)
         (found,) = self._run("norm", x[0], gamma[0], beta[0])
-        return self._check("norm", found, _normed(x[1], gamma[1], beta[1]))
+        return _error(found, _normed(x[1], gamma[1], beta[1]))
 
-    def _embed(self, kept: DType) -> Check:
-        name = "embed_int8" if kept == DType.int8 else "embed"
+    def embed(self, kept: DType) -> float:
         (embeddings, exact), encodings = self._matrix(kept, VOCABULARY), self._float(CONTEXT, WIDTH)
-        tokens = self.rng.integers(0, VOCABULARY, (3, 10)).astype(np.int32)
-        positions = self.rng.integers(0, CONTEXT - 2, 15).astype(np.int32)  # two tokens a row
-        (found,) = self._run(name, self._up(tokens), self._up(positions), encodings[0], *embeddings)
+        tokens = rng().integers(0, VOCABULARY, (3, 10)).astype(np.int32)
+        positions = rng().integers(0, CONTEXT - 2, 15).astype(np.int32)  # two tokens a row
+        (found,) = self._run(
+            f"embed{_own(kept)}", self._up(tokens), self._up(positions), encodings[0], *embeddings
+        )
         places = (positions[:, None] + np.arange(2)).reshape(3, 10)
-        return self._check(name, found, exact[tokens] + encodings[1][places])
+        return _error(found, exact[tokens] + encodings[1][places])
 
-    def _im2col(self) -> Check:
+    def im2col(self) -> float:
         x = self._float(2, WIDTH, 37)
         like = self._half(2, 19, 3 * WIDTH)[0]
         (found,) = self._run("im2col", x[0], like)
         padded = np.pad(x[1], ((0, 0), (0, 0), (1, 1)))
         rows = [padded[:, :, 2 * t : 2 * t + 3].swapaxes(1, 2) for t in range(19)]
-        return self._check("unfold", found, np.stack(rows, 1).reshape(2, 19, 3 * WIDTH))
+        return _error(found, np.stack(rows, 1).reshape(2, 19, 3 * WIDTH))
 
-    def _probabilities(self) -> Check:
+    def probabilities(self) -> float:
         logits = self._float(2, 3, VOCABULARY)
-        ids = self.rng.integers(0, 500, (2, 3, 4)).astype(np.int32)
+        ids = rng().integers(0, 500, (2, 3, 4)).astype(np.int32)
         limit = np.array([501], np.int32)
         poisoned = self._poison(2, 3, 4)
         (found,) = self._run("probabilities", logits[0], self._up(ids), self._up(limit), poisoned)
         expected = np.take_along_axis(_softmax(logits[1][..., :501]), ids, -1)
-        return self._check("probabilities", found, expected)
+        return _error(found, expected)
 
     def _half(self, *shape: int, scale: float = 1) -> tuple[Buffer, np.ndarray]:
         """Normal numbers of the type that is checked, on the device and exactly in float64."""
-        values = self.rng.normal(0, scale, shape).astype(np.float32)
+        values = rng().normal(0, scale, shape).astype(np.float32)
         buffer = on_device(values, self.dtype, self.device)
         return buffer, _values(buffer)
 
@@ -310,12 +329,12 @@ class _Checks:
         if kept != DType.int8:
             buffer, exact = self._half(rows, depth, scale=scale)
             return [buffer], exact
-        values = self.rng.integers(-128, 128, (rows, depth)).astype(np.int8)
-        scales = self.rng.uniform(0.5, 2, rows).astype(np.float32) * np.float32(scale / 74)
+        values = rng().integers(-128, 128, (rows, depth)).astype(np.int8)
+        scales = rng().uniform(0.5, 2, rows).astype(np.float32) * np.float32(scale / 74)
         return [self._up(values), self._up(scales)], values * scales[:, None].astype(np.float64)
 
     def _float(self, *shape: int) -> tuple[Buffer, np.ndarray]:
-        values = self.rng.normal(0, 1, shape).astype(np.float32)
+        values = rng().normal(0, 1, shape).astype(np.float32)
         return self._up(values), values.astype(np.float64)
 
     def _poison(self, *shape: int) -> Buffer:
@@ -328,10 +347,17 @@ class _Checks:
     def _run(self, name: str, *inputs: Buffer) -> list[np.ndarray]:
         return [_values(output) for output in self.models[name].execute(*inputs)]
 
-    def _check(self, name: str, found: np.ndarray, expected: np.ndarray) -> Check:
-        assert found.shape == expected.shape, (name, found.shape, expected.shape)
-        difference = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-        return Check(name, difference if math.isfinite(difference) else math.inf)
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Relative, in the norm of the whole output; infinite where something is not a number."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    difference = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _own(kept: DType) -> str:
+    """What the name of a graph says of what its matrix is kept in."""
+    return "_int8" if kept == DType.int8 else ""
 
 
 def _values(buffer: Buffer) -> np.ndarray:
@@ -340,6 +366,11 @@ def _values(buffer: Buffer) -> np.ndarray:
         bits = buffer.view(DType.uint16).to_numpy().astype(np.uint32) << 16
         return bits.view(np.float32).astype(np.float64)
     return buffer.to_numpy().astype(np.float64)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+    return result
 
 
 def _normed(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:

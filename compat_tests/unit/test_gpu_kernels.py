@@ -6,11 +6,18 @@ import pytest
 from max.driver import CPU
 from max.dtype import DType
 
-from compat_tests.support.gpu_kernels import check_kernels
+from compat_tests.support.gpu_kernels import KernelChecks, checks
 
 pytestmark = pytest.mark.slow
 
+CHECKS = checks(DType.float32)
 
-def test_kernels() -> None:
-    for check in check_kernels(CPU(), DType.float32):
-        assert check.error < 3e-6, check.name
+
+@pytest.fixture(scope="module")
+def kernels() -> KernelChecks:
+    return KernelChecks(CPU(), DType.float32)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_kernel(kernels: KernelChecks, name: str) -> None:
+    assert CHECKS[name](kernels) < 3e-6
