@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from compat_tests.support.miniature import ARCHITECTURES, vocabulary_tokens
+from whisper_max_backend.engine.api.alignment import AlignmentCall
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
+from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 from whisper_max_backend.engine.state.alignment_request import AlignmentRequest, Alignments
 
 REQUEST = AlignmentRequest(
@@ -61,3 +66,16 @@ def test_paths_end_where_they_are_as_long_as_is_told() -> None:
 
 def test_a_request_is_no_other_than_itself() -> None:
     assert replace(REQUEST) != REQUEST
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"), [((2, 80, 61), 31), ((2, 80, 60), 30), ((2, 25, 64), 25), ((2, 70, 64), 70)]
+)
+def test_frames_are_those_that_there_are(shape: tuple[int, ...], most: int) -> None:
+    """Of features ``[batch, n_mels, frames]`` or encoder output ``[batch, positions, state]``."""
+    dimensions = Dimensions(80, 100, 64, 1, 1, 2000, 448, 64, 1, 1)
+    vocabulary = Vocabulary(vocabulary_tokens(ARCHITECTURES["one-head"]))
+    call = AlignmentCall.of(np.zeros(shape, np.float32), [5], [[40], [41]], [11, 100_000], 7)
+    request = call.plan(dimensions, vocabulary, {"alignment_heads": [[0, 0]]})
+    assert request is not None
+    assert request.frames.tolist() == [5, most]

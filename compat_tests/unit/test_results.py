@@ -53,6 +53,10 @@ def test_results_are_read_only_and_hashable():
     with pytest.raises(AttributeError):
         result.scores = [1.0]  # type: ignore[misc]
     assert len({result, WhisperGenerationResult([], [], [], [], 0.0)}) == 2
+    alignment = WhisperAlignmentResult([], [])
+    with pytest.raises(AttributeError):
+        alignment.alignments = [(0, 0)]  # type: ignore[misc]
+    assert len({alignment, WhisperAlignmentResult([], [])}) == 2
 
 
 def test_asynchronous_results_wait_and_share_their_batch():

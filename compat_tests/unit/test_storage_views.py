@@ -15,7 +15,7 @@ from max.dtype import DType
 from compat_tests.support.miniature import to_bfloat16
 from compat_tests.support.numpy_runtime import random_features, storage
 from whisper_max_backend.engine.api.arrays import ArrayView, EncoderOutput
-from whisper_max_backend.engine.api.features import as_features
+from whisper_max_backend.engine.api.features import as_features, batch_size
 from whisper_max_backend.engine.checkpoint.bfloat16 import rounded, widened
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -52,6 +52,10 @@ def pairs(values: np.ndarray) -> dict[str, tuple[EncoderOutput, StorageView]]:
 def views(request: pytest.FixtureRequest) -> tuple[EncoderOutput, StorageView]:
     values = random_features((2, 3, 4)) * 100
     return pairs(values)[request.param]
+
+
+def test_a_batch_has_as_many_items_as_its_first_dimension():
+    assert [batch_size(np.zeros(shape, np.float32)) for shape in ((), (5,), (3, 2))] == [0, 5, 3]
 
 
 def test_as_features_a_view_is_taken_as_it_is_or_widened():
