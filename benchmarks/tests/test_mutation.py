@@ -11,8 +11,10 @@ SETTINGS = json.loads((ROOT / "benchmarks" / "mutation.json").read_text(encoding
 
 def test_files_and_their_tests_exist() -> None:
     for file, tests in SETTINGS["tests"].items():
-        for path in (file, *tests):
-            assert (ROOT / path.partition("::")[0]).exists(), path
+        assert (ROOT / file).exists(), file
+        for test in tests:
+            path, _, name = test.partition("::")
+            assert f"def {name}" in (ROOT / path).read_text(encoding="utf-8"), test
 
 
 def test_lines_that_may_change_are_there_and_have_a_reason() -> None:
