@@ -219,7 +219,7 @@ def test_a_text_longer_than_whispers(one_model: DecodingCase, beam_size: int) ->
     """224 tokens are half of Whisper's context; a search stops where it is told to."""
     eot, length = one_model.ids["<|endoftext|>"], 300
     state = one_model.decoder.start(one_model.encoded[:1], FixedRules(np.array([eot], np.int32)))
-    options = SearchOptions(beam_size=beam_size, max_length=length)
+    options = SearchOptions(beam_size=beam_size, max_length=length, patience=2.0)
     prompts = [one_model.prompt()]
     (found,) = run_search(one_model.decoder, state, prompts, eot, options, make_rules())
     assert [len(sequence) for sequence in found.sequences] == [length + len(prompts[0]) - 4]
