@@ -119,7 +119,7 @@ class Request:
 
     def answer(self, replica: Replica) -> list[tuple[Any, ...]]:
         """Tokens, scores, probability and logits of every item."""
-        results = replica.generate(GenerationCall(self.features, self.prompts, self.options))
+        call = GenerationCall(self.features, self.prompts, self.options)
         return [
             (
                 result.sequences_ids,
@@ -127,7 +127,7 @@ class Request:
                 result.no_speech_prob,
                 [np.array(step) for steps in result.logits for step in steps],
             )
-            for result in results
+            for result in replica.generate(call)
         ]
 
 
@@ -210,8 +210,7 @@ def nothing_is_left(pair: Pair) -> Iterator[None]:
     decoder = pair.model.decoder
     allocator: Any = decoder._decoder.allocator
     assert decoder._joined == set()
-    assert decoder._step_batcher._joined == 0
-    assert decoder._step_batcher._waiting == []
+    assert (decoder._step_batcher._joined, decoder._step_batcher._waiting) == (0, [])
     assert all(buffers.empty for buffers in allocator._by_frames.values())
 
 
@@ -309,8 +308,7 @@ def test_other_work_between(pair: Pair) -> None:
 
     def alignment(replica: Replica) -> Any:
         call = AlignmentCall(features, [v.sot], [[40, 41, 42], [50]], [200, 150], 7)
-        results = replica.align(call)
-        return [(result.alignments, result.text_token_probs) for result in results]
+        return [(result.alignments, result.text_token_probs) for result in replica.align(call)]
 
     def encoding(replica: Replica) -> Any:
         return np.array(replica.encode(features, to_cpu=True))
