@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
-from .engine.cpu.common_graphs import common_graphs
-from .engine.graphs.mel_tables import BINS, HOP_LENGTH, N_FFT, tables
+from .engine.cpu.model_independent_graphs import common_graphs
+from .engine.graphs.stft_tables import BINS, HOP_LENGTH, N_FFT, tables
 from .system.fork_and_exit import inside_max, is_forked
 
 if TYPE_CHECKING:
-    from .engine.serving.model import LogMel
+    from .engine.serving.protocol import LogMel
 
 _log = logging.getLogger("whisper_max_backend")
 

@@ -30,7 +30,7 @@ from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, Rules
-from whisper_max_backend.engine.serving.shared_model import SharedModel
+from whisper_max_backend.engine.serving.continuous_batching import SharedModel
 
 STATES_PER_SECOND = 50
 """Of the encoder."""

@@ -99,12 +99,12 @@ def _compile(place: Any, names: list[str]) -> None:
     from benchmarks.gpu.device import product_artifact
     from benchmarks.gpu.models import SIZES as DIMENSIONS
     from compat_tests.support.gpu_kernels import kernels_artifact
-    from whisper_max_backend.engine.checkpoint.dtypes import Storage
+    from whisper_max_backend.engine.checkpoint.weight_dtypes import Storage
     from whisper_max_backend.engine.compile.artifacts import compiled
     from whisper_max_backend.engine.compile.cache import cache_folder
     from whisper_max_backend.engine.compile.session import Session
-    from whisper_max_backend.engine.cpu.common_graphs import common_artifact
     from whisper_max_backend.engine.cpu.model import cpu_artifact
+    from whisper_max_backend.engine.cpu.model_independent_graphs import common_artifact
     from whisper_max_backend.engine.gpu.model import gpu_artifact
 
     session = Session([place])

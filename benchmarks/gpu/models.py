@@ -13,9 +13,9 @@ from max.dtype import DType
 from benchmarks.operations import step_bytes
 from compat_tests.support.miniature import Architecture, vocabulary_tokens
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
-from whisper_max_backend.engine.checkpoint.dtypes import gpu_types
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
+from whisper_max_backend.engine.checkpoint.weight_dtypes import gpu_types
 from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
 from whisper_max_backend.engine.gpu.weights import quantized
 

@@ -49,4 +49,4 @@ def test_a_wrong_index_is_noticed() -> None:
     done = run("-c", WRONG_ID)
     assert done.returncode != 0
     assert "index 9, 1 wide, of a view of 9" in done.stdout + done.stderr
-    assert "softmax.mojo" in done.stdout + done.stderr
+    assert "token_probabilities.mojo" in done.stdout + done.stderr

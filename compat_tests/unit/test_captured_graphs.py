@@ -12,7 +12,7 @@ from max.driver import CPU, Buffer
 
 from whisper_max_backend.engine.gpu import captured_graphs as module
 from whisper_max_backend.engine.gpu.captured_graphs import CapturedGraphs
-from whisper_max_backend.engine.gpu.upload import parts, staged
+from whisper_max_backend.engine.gpu.staging import parts, staged
 
 KEPT = (Buffer.from_numpy(np.full(1, 100, np.int32)), Buffer.from_numpy(np.zeros(1, np.int32)))
 OTHER = (Buffer.from_numpy(np.full(1, 500, np.int32)), KEPT[1])

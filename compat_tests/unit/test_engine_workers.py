@@ -19,7 +19,7 @@ from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features
 from compat_tests.support.waiting import until
 from whisper_max_backend.engine.whisper import Whisper
-from whisper_max_backend.system.os_threads import thread_ids
+from whisper_max_backend.system.unpatched_threads import thread_ids
 
 PROMPTS = [["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]] * 2
 

@@ -28,7 +28,7 @@ from compat_tests.support.miniature_formats import (
     torch_save,
 )
 from compat_tests.support.miniature_formats import split as separated
-from whisper_max_backend.engine.checkpoint import name_tables
+from whisper_max_backend.engine.checkpoint import weight_adapters
 from whisper_max_backend.engine.checkpoint.files import Lazy
 from whisper_max_backend.engine.checkpoint.huggingface import small_number, token_count
 from whisper_max_backend.engine.checkpoint.load import dense, load_checkpoint
@@ -64,9 +64,9 @@ def test_alignment_heads_of_published_checkpoints(tmp_path, monkeypatch):
 def test_separating_is_the_reverse_of_fusing(tmp_path):
     checkpoint = load_checkpoint(make_model(tmp_path / "ct2", "small-heads"))
     layers = (checkpoint.dimensions.n_audio_layer, checkpoint.dimensions.n_text_layer)
-    apart = name_tables.separate(checkpoint.weights, name_tables.OPENAI, *layers)
+    apart = weight_adapters.separate(checkpoint.weights, weight_adapters.OPENAI, *layers)
     assert set(apart) == set(separated(random_weights(ARCHITECTURE), OPENAI))
-    fused = name_tables.fuse(apart, name_tables.OPENAI, *layers)
+    fused = weight_adapters.fuse(apart, weight_adapters.OPENAI, *layers)
     assert set(fused) == set(checkpoint.weights)
     for name, entry in fused.items():
         values = entry.make() if isinstance(entry, Lazy) else entry

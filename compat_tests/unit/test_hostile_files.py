@@ -31,7 +31,7 @@ from compat_tests.support.hostile_files import (
 )
 from compat_tests.support.miniature import SPECK, make_model, vocabulary_tokens
 from compat_tests.support.miniature_formats import make_hugging_face, make_openai
-from whisper_max_backend.engine.checkpoint import name_tables
+from whisper_max_backend.engine.checkpoint import weight_adapters
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 from whisper_max_backend.engine.checkpoint.pickle_reader import read_pickle
@@ -267,7 +267,9 @@ def test_tensors_that_share_their_bytes(copy):
             "shape": zeros.shape,
             "data_offsets": [0, 4 * zeros.size],
         }
-        for name, zeros in name_tables.separate(weights, name_tables.HUGGING_FACE, 200, 200).items()
+        for name, zeros in weight_adapters.separate(
+            weights, weight_adapters.HUGGING_FACE, 200, 200
+        ).items()
     }
     data = json.dumps(header).encode()
     content = len(data).to_bytes(8, "little") + data + bytes(1 << 21)

@@ -14,7 +14,7 @@ from max.driver import CPU
 
 from whisper_max_backend.engine.compile import session
 from whisper_max_backend.engine.compile.artifacts import compiled
-from whisper_max_backend.engine.cpu.common_graphs import common_artifact, common_graphs
+from whisper_max_backend.engine.cpu.model_independent_graphs import common_artifact, common_graphs
 
 
 def warp(model: Any) -> list[int]:
@@ -40,7 +40,8 @@ def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
     common_graphs()  # compiled by now
     script = (
         "import sys\n"
-        "from whisper_max_backend.engine.cpu.common_graphs import common_graphs; common_graphs()\n"
+        "from whisper_max_backend.engine.cpu.model_independent_graphs import common_graphs\n"
+        "common_graphs()\n"
         "print('max.graph' in sys.modules, 'max.engine' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

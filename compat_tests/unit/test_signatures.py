@@ -10,10 +10,10 @@ import pytest
 from max.graph import BufferValue, DeviceRef, Module, TensorType
 
 from whisper_max_backend.engine.compile.artifacts import kernel_sources
+from whisper_max_backend.engine.cpu.graphs.dtw import add_time_warping
 from whisper_max_backend.engine.cpu.graphs.module import build_module
 from whisper_max_backend.engine.cpu.graphs.packing import add_packing
 from whisper_max_backend.engine.cpu.graphs.signatures import PREFILL, STEP
-from whisper_max_backend.engine.cpu.graphs.time_warping import add_time_warping
 from whisper_max_backend.engine.cpu.prebuild import storages
 from whisper_max_backend.engine.graphs.ops import Kernels, Values
 

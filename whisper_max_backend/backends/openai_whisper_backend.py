@@ -13,7 +13,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment, TranscriptionInfo, TranscriptionOptions, Word
 
 from ..audio import checked_audio
-from ..engine.checkpoint import name_tables
+from ..engine.checkpoint import weight_adapters
 from ..engine.checkpoint.load import dense, load_checkpoint
 from ..hookspecs import Availability, Backend, Transcriber, hookimpl
 
@@ -88,7 +88,7 @@ def _load(path: str) -> Any:
     sizes = whisper.model.ModelDimensions(**vars(checkpoint.dimensions))
     layers = (sizes.n_audio_layer, sizes.n_text_layer)
     dense_weights = {name: dense(checkpoint.weights, name) for name in checkpoint.weight_names()}
-    state = name_tables.separate(dense_weights, name_tables.OPENAI, *layers)
+    state = weight_adapters.separate(dense_weights, weight_adapters.OPENAI, *layers)
     model = whisper.model.Whisper(sizes)
     model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
     heads = checkpoint.config.get("alignment_heads")

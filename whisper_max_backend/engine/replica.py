@@ -1,4 +1,4 @@
-"""What a worker does for a request: the counterpart of CTranslate2's ``WhisperReplica``."""
+"""Runs encode, generate, align and detect_language of one model, as ``WhisperReplica`` does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .search.run import run_search
 from .state.alignment_request import Path
 
 if TYPE_CHECKING:
-    from .serving.model import Model  # brings MAX, which is imported when a model is loaded
+    from .serving.protocol import Model  # brings MAX, which is imported when a model is loaded
 
 
 class Replica:

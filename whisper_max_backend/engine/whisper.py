@@ -27,7 +27,7 @@ from .replica import Replica
 from .serving.workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
-    from .serving.model import DeviceModel, Model
+    from .serving.protocol import DeviceModel, Model
 
 
 class Whisper:
@@ -301,7 +301,7 @@ class Whisper:
             loaded = {i: self._load_device_model(checkpoint, i) for i in self._device_index}
         models: Mapping[int, Model] = loaded
         if self._shares_steps:
-            from .serving.shared_model import SharedModel
+            from .serving.continuous_batching import SharedModel
 
             models = {index: SharedModel(model) for index, model in loaded.items()}
         self.log_mel = models[self._device_index[0]].log_mel

@@ -1,4 +1,4 @@
-"""Whether this process may run code that it writes into memory: so compiled graphs are loaded."""
+"""Whether the system lets this process run compiled graphs, which takes executable memory."""
 
 from __future__ import annotations
 

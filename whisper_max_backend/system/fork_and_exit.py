@@ -1,4 +1,4 @@
-"""MAX and the process that it is in: copies of the process, and its end.
+"""Guards against the use of MAX after a fork or while the interpreter ends.
 
 MAX computes in threads of its own. `fork` copies the process without them, so in the copy every
 execution would wait for ever. And a thread that comes back from MAX after the interpreter has
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from .os_threads import get_ident, new_lock
+from .unpatched_threads import get_ident, new_lock
 
 _home: int | None = None
 """The process in which MAX has started its threads."""

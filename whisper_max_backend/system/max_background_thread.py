@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .os_threads import thread_ids
+from .unpatched_threads import thread_ids
 
 _TASKS = Path("/proc/self/task")
 _LOWEST = 19

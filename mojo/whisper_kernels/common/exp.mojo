@@ -1,4 +1,4 @@
-"""Exponentials, most of them of what is not positive, each as exact as its use needs."""
+"""Fast exponentials, most of them of arguments that are not positive."""
 
 from std.collections import Array
 from std.math import round

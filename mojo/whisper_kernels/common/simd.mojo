@@ -1,4 +1,4 @@
-"""The vectors that kernels compute with."""
+"""The float32 type and the width of its vectors."""
 
 from std.sys import simd_width_of
 

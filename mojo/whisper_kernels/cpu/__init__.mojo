@@ -6,6 +6,6 @@ from .decoder import Decoder
 from .embedding import Logits, TakeToken
 from .encoder import Encoder
 from .pack_weights import PackWeights
-from .sample.choice import Choose
-from .softmax import Probabilities
+from .sample.candidates import Choose
+from .token_probabilities import Probabilities
 from .step import Step

@@ -11,7 +11,7 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from ..common.frames import reflect
+from ..common.log_mel import reflect
 from ..common.simd import LANES
 from ..common.views import FloatView, IntView, View, first
 from .attention import KeysValues, exponentiate

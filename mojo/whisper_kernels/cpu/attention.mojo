@@ -21,7 +21,7 @@ from .amx.attention import TileAttention, query_scale
 from .amx.strips import tile_place
 from .amx.tiles import BLOCK_ROWS
 from .gemm import multiply
-from .pack import pack_columns, pack_rows
+from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
 from .strips import Strips, grouped
 from .target import DOTS, GROUP, TILES

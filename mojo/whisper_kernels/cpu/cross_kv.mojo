@@ -9,7 +9,7 @@ from ..common.views import ByteView, FloatView, View, first
 from .attention import KeysValues
 from .epilogue import Epilogue
 from .gemm import multiply
-from .head_groups import HeadGroups
+from .head_layout import HeadGroups
 from .panels import Rows
 from .strips import Strips
 from .threads import Phases, Worker, together

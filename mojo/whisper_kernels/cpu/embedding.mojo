@@ -1,4 +1,4 @@
-"""Token embeddings: on the way in a row of the matrix, on the way out a product with it."""
+"""Looks token embeddings up, and multiplies states with them to make logits."""
 
 from std.math import ceildiv
 

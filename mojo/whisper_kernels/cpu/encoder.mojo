@@ -13,7 +13,7 @@ from max.gpu.host import DeviceContext
 
 from ..common.views import ByteView, FloatView, View, first
 from .attention import AttentionScratch, encoder_kv_type
-from .encoder_heads import EncoderHeads
+from .encoder_qkv import EncoderHeads
 from .encoder_layer import EncoderChunk, EncoderLayer
 from .panels import Rows
 from .strips import Strips

@@ -1,4 +1,4 @@
-"""What happens to a product on its way out: `c = gelu(product + bias) + residual`."""
+"""The epilogue of a product: `c = gelu(product + bias) + residual`."""
 
 from ..common.gelu import gelu, half_gelu, nearly_gelu
 from ..common.min_max import smaller

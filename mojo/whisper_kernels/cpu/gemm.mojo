@@ -4,7 +4,7 @@ A tile of `STRIP_ROWS` x `PASS_COLUMNS` results stays in registers while the dep
 past: float32 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of
 16 bits (PMADDWD), from which the float32 result is
 `scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is a tile unit, it does the
-products that it can (amx/product.mojo).
+products that it can (amx/gemm.mojo).
 """
 
 from std.collections import Array
@@ -15,7 +15,7 @@ from std.sys.info import CompilationTarget
 
 from ..common.simd import F32, LANES
 from ..common.views import ByteView, FloatView, View
-from .amx.product import multiply_tiles
+from .amx.gemm import multiply_tiles
 from .epilogue import Epilogue, finish
 from .panels import HEADER, PANEL, Matrix
 from .prefetch import NEAR, prefetch

@@ -10,7 +10,7 @@ from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys import simd_width_of
 
-from ..common.frames import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
+from ..common.log_mel import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
 from ..common.rfft400 import BINS, COLUMNS, LENGTH, ROWS, Complex, bin_of, dft16, dft5
 from ..common.views import FloatView, IntView
 

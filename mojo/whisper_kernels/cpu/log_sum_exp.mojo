@@ -5,7 +5,7 @@ from std.math import log
 from ..common.min_max import largest
 from ..common.rules import KINDS, TEXT
 from ..common.views import FloatView
-from .softmax import sum_of_exponentials
+from .token_probabilities import sum_of_exponentials
 
 
 @fieldwise_init

@@ -1,4 +1,4 @@
-"""What a search does between two steps, for steps that follow one another without it.
+"""Moves beams from step to step within one call, as the search in Python would.
 
 It is what `beam_search` and `greedy_search` do with the candidates of a step as long as no
 item is finished, and what its `rules.Timestamps` says about the histories that result; the search

@@ -8,7 +8,7 @@ from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
 from ..common.views import Address, ByteView, FloatView, View, first
-from .pack import clear_column, pack_column
+from .pack_panels import clear_column, pack_column
 from .panels import PANEL, panel_bytes
 from .threads import parallel
 

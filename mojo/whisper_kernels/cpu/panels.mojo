@@ -1,4 +1,4 @@
-"""Matrices as the products of the model read them.
+"""The packed layout of the right operand of a product: panels.
 
 Every dense product (linear layers, convolutions, attention scores and the weighted sum of
 values) is `C = A B`. B has been stored once, as panels of `PANEL` columns: element (k, n) lies

@@ -1,4 +1,4 @@
-"""Memory that is asked for before its use, and how near it is brought."""
+"""Software prefetch, into the nearest cache or into the outer ones."""
 
 from std.sys.intrinsics import PrefetchOptions
 from std.sys.intrinsics import prefetch as prefetch_address

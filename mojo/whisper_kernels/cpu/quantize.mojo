@@ -1,4 +1,4 @@
-"""How a row of numbers becomes bytes: `x = scale * (q - zero)` with q in 0 ... 255."""
+"""Quantises a row to uint8: `x = scale * (q - zero)`."""
 
 from std.math import round
 

@@ -13,7 +13,7 @@ from ..common.views import FloatView, View, first
 from .decoder import DecoderPass, DecoderSizes
 from .lookahead import Continuation, Hypotheses
 from .panels import Matrix
-from .sample.choice import Choice, rules_of, sampling_of
+from .sample.candidates import Choice, rules_of, sampling_of
 from .threads import Phases, Worker, together
 
 

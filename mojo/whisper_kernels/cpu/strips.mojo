@@ -1,4 +1,4 @@
-"""The left operand of a product, rearranged in strips of a few rows.
+"""Packs the left operand of a product into strips of a few rows; for int8, quantised.
 
 A product streams two operands: a panel of B, and a strip in which the same column of all its
 rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",

@@ -1,4 +1,4 @@
-"""What the processor has that kernels are compiled for; `LANES` is in `common/simd.mojo`."""
+"""What the processor has (VNNI, AMX), and the block sizes of products that follow from it."""
 
 from std.sys.info import CompilationTarget
 

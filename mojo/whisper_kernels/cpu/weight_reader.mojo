@@ -1,4 +1,4 @@
-"""A model's weights, one after another in the order in which they are used.
+"""Walks through the packed weights and hands out each layer's, in the order of their use.
 
 The loader lays them out (`engine/cpu/weights.py`); every part begins at a multiple of 64 bytes.
 """

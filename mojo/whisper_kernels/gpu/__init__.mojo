@@ -1,7 +1,7 @@
 """The kernels of a GPU; a CPU runs them too, for tests."""
 
 from .alignment import AlignmentWeights as GpuAlignmentWeights
-from .copy import AddPositions, Cast, StoreCrossKV
+from .elementwise import AddPositions, Cast, StoreCrossKV
 from .cross_attention import CrossAttention
 from .embedding import Embed, EmbedInt8
 from .im2col import Im2col
@@ -9,6 +9,6 @@ from .linear.int8 import LinearAddedInt8, LinearInt8, LogitsInt8
 from .linear.layer import Linear, LinearAdded, Logits
 from .linear.normed import LinearNormed, LinearNormedInt8
 from .norm import Norm
-from .sample.choice import Choose as GpuChoose
+from .sample.candidates import Choose as GpuChoose
 from .self_attention import SelfAttention
-from .softmax import Probabilities as GpuProbabilities
+from .token_probabilities import Probabilities as GpuProbabilities

@@ -8,9 +8,9 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp, sqrt
 
-from ..common.frames import reflect
+from ..common.log_mel import reflect
 from ..common.views import FloatView, IntView, View
-from .block import Reduction, each_element, each_thread
+from .thread_block import Reduction, each_element, each_thread
 from .launch import Kernel, launch
 
 comptime SIZES = 3

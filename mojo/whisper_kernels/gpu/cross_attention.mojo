@@ -6,8 +6,15 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp
 
 from ..common.views import FloatView, IntView, View
-from .attention import ATTENTION_THREADS, KEYS_PER_TILE, LOWEST, STATISTICS, KeysValues, attend
-from .block import each_element
+from .decode_attention import (
+    ATTENTION_THREADS,
+    KEYS_PER_TILE,
+    LOWEST,
+    STATISTICS,
+    KeysValues,
+    attend,
+)
+from .thread_block import each_element
 from .launch import Kernel, launch
 
 

@@ -5,7 +5,7 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from ..common.views import View
-from .block import thread_share
+from .thread_block import thread_share
 from .launch import Kernel, launch
 
 

@@ -1,7 +1,7 @@
 """Kernels as structs, and the one way in which they are launched.
 
 A kernel's fields are what it is given; calling it with a block's index does the work of that block
-(`block.mojo`). A GPU gets all blocks at once; a CPU, which runs them for tests, loops over them.
+(`thread_block.mojo`). A GPU gets all blocks at once; a CPU, which runs them for tests, loops over them.
 """
 
 from max.algorithm import sync_parallelize

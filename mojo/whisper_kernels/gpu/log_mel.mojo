@@ -4,10 +4,10 @@ from max.gpu import barrier, block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceBuffer, DeviceContext
 from std.math import ceildiv
 
-from ..common.frames import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
+from ..common.log_mel import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
 from ..common.rfft400 import BINS, COLUMNS, Complex, ROWS, bin_of, dft5, dft16
 from ..common.views import FloatView
-from .block import shared
+from .thread_block import shared
 from .launch import Kernel, launch
 
 comptime LOG_MEL_THREADS = 256

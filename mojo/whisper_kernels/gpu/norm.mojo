@@ -1,6 +1,6 @@
 """Layer normalisation.
 
-MAX (26.7) has a kernel for it, and for the copies of `copy.mojo`. On Hopper these let the next
+MAX (26.7) has a kernel for it, and for the copies of `elementwise.mojo`. On Hopper these let the next
 kernel begin before they have ended; on an H200 what was beside them in a graph had old memory in
 its first rows: cross-attention keys and values that MAX copied were 15 % off. Ours let nothing
 begin early.
@@ -12,7 +12,7 @@ from max.gpu.host import DeviceContext
 from std.math import sqrt
 
 from ..common.views import FloatView, View
-from .block import Reduction, each_thread
+from .thread_block import Reduction, each_thread
 from .launch import Kernel, launch
 
 comptime EPSILON = 1e-5

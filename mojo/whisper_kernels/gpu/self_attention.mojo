@@ -10,8 +10,8 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
 from ..common.views import IntView, View
-from .attention import ATTENTION_THREADS, KeysValues, attend
-from .block import each_thread
+from .decode_attention import ATTENTION_THREADS, KeysValues, attend
+from .thread_block import each_thread
 from .launch import Kernel, launch
 
 

@@ -1,4 +1,4 @@
-"""Arrays that leave the engine, wrapped without a copy, and arrays of others that enter it."""
+"""Arrays that look like ``ctranslate2.StorageView``, and callers' arrays as NumPy's."""
 
 from __future__ import annotations
 

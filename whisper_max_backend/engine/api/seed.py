@@ -8,7 +8,7 @@ import secrets
 
 import numpy as np
 
-from ...system.os_threads import new_lock
+from ...system.unpatched_threads import new_lock
 
 _lock = new_lock()
 _seed: int | None = None

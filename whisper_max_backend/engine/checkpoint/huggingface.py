@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import name_tables
+from . import weight_adapters
 from .files import (
     MOST_DIMENSIONS,
     MOST_TEXT,
@@ -57,7 +57,9 @@ def read(files: Files) -> Contents:
     decoder_layers = small_number(config, "decoder_layers", where)
     decoder_heads = small_number(config, "decoder_attention_heads", where)
     file, size, tensors = _read_tensors(files)
-    entries = name_tables.fuse(tensors, name_tables.HUGGING_FACE, encoder_layers, decoder_layers)
+    entries = weight_adapters.fuse(
+        tensors, weight_adapters.HUGGING_FACE, encoder_layers, decoder_layers
+    )
     tokens = read_tokens(files, token_count(entries, file))
     projection = tensors.get("proj_out.weight")
     if projection is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import huggingface, name_tables
+from . import huggingface, weight_adapters
 from .files import Buffer, Contents, Files, array
 from .pickle_reader import read_pickle
 from .tokenizer_files import read_tokens_beside
@@ -47,7 +47,7 @@ def read(files: Files, name: str) -> Contents:
     }
     tensors = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     layers, heads = sizes["n_text_layer"], sizes["n_text_head"]
-    entries = name_tables.fuse(tensors, name_tables.OPENAI, sizes["n_audio_layer"], layers)
+    entries = weight_adapters.fuse(tensors, weight_adapters.OPENAI, sizes["n_audio_layer"], layers)
     tokens = read_tokens_beside(files, huggingface.token_count(entries, where))
     known = {"alignment_heads": _alignment_heads(PurePath(name).stem)}
     config, config_file = huggingface.decoding_config(files, known, tokens, layers, heads)

@@ -1,4 +1,4 @@
-"""Tokens of the formats that keep them in a tokenizer's files, in CTranslate2's order and form."""
+"""Makes the vocabulary from tokenizer.json, vocab.json or .tiktoken files."""
 
 from __future__ import annotations
 

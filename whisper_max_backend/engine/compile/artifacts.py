@@ -1,4 +1,4 @@
-"""Compiled graphs: what they are keyed by, where they are kept, how the first compile is told.
+"""Finds a compiled graph in the wheel or the cache, or compiles and keeps it.
 
 Compiling a graph takes seconds to minutes, loading the compiled artifact milliseconds. Graphs take
 their weights as external values, so an artifact depends only on the architecture and is kept on

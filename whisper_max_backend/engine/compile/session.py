@@ -1,4 +1,4 @@
-"""Compiles graphs and loads what is compiled, with no more of MAX than that takes.
+"""Compiles and loads graphs; imports the graph builder only to compile.
 
 `max.engine` imports the graph builder, which takes about as long as transcribing a short recording
 and 30 MB, and which a run that finds everything compiled never uses. Loading and executing need

@@ -10,7 +10,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 
 from ..checkpoint.dimensions import Dimensions
-from ..checkpoint.dtypes import Storage
+from ..checkpoint.weight_dtypes import Storage
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array
 from ..search.rules import Constraints

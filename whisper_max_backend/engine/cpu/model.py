@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from max.driver import CPU, Buffer, Device
 
-from ..checkpoint.dtypes import Storage, storage_for
 from ..checkpoint.load import Checkpoint, dense
+from ..checkpoint.weight_dtypes import Storage, storage_for
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from .decoder import CPUDecoder

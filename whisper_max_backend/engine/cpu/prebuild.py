@@ -13,13 +13,13 @@ import click
 from max.driver import CPU
 from max.dtype import DType
 
-from ..checkpoint.dtypes import Storage
+from ..checkpoint.weight_dtypes import Storage
 from ..compile.artifacts import artifact_name, compiled
 from ..compile.cache import cache_folder
 from ..compile.cpu_target import TARGETS, VARIABLE, has_tiles
 from ..compile.session import Session
-from .common_graphs import common_artifact
 from .model import cpu_artifact
+from .model_independent_graphs import common_artifact
 
 
 def storages() -> tuple[Storage, ...]:

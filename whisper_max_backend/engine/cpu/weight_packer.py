@@ -1,4 +1,4 @@
-"""Matrices into panels, by the kernel ``whisper.pack``, many with one execution.
+"""Matrices into panels, by the kernel ``whisper.pack_weights``, many with one execution.
 
 Most are too small for several threads to share one of them.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 
-from ..checkpoint.dtypes import FILE_TYPES
-from .common_graphs import common_graphs
+from ..checkpoint.weight_dtypes import FILE_TYPES
+from .model_independent_graphs import common_graphs
 
 ALIGNMENT = 64
 

@@ -16,8 +16,8 @@ from max.driver import Buffer
 from max.dtype import DType
 
 from ..checkpoint.dimensions import Dimensions, expected_shapes
-from ..checkpoint.dtypes import EMBEDDINGS, FILE_TYPES, Storage
 from ..checkpoint.load import Checkpoint, dense
+from ..checkpoint.weight_dtypes import EMBEDDINGS, FILE_TYPES, Storage
 from .weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
 
 PANEL = 32

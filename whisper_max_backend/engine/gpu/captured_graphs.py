@@ -18,7 +18,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 
 from ..compile.session import LoadedGraph
-from .upload import parts, staged
+from .staging import parts, staged
 
 _log = logging.getLogger("whisper_max_backend")
 

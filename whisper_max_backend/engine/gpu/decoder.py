@@ -19,7 +19,7 @@ from ..state.kv_cache import KVLayout
 from ..state.step_batch import Step, joined, split_candidates
 from .captured_graphs import CapturedGraphs
 from .graphs.layers import FEW_ROWS
-from .upload import parts, staged
+from .staging import parts, staged
 from .weights import GPUWeights
 
 

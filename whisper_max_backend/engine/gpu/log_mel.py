@@ -7,7 +7,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 
 from ..compile.session import LoadedGraph
-from ..graphs.mel_tables import tables
+from ..graphs.stft_tables import tables
 
 
 class GPULogMel:

@@ -11,11 +11,11 @@ from max.graph import DeviceRef
 
 from ..api.devices import check_memory
 from ..checkpoint.dimensions import Dimensions
-from ..checkpoint.dtypes import gpu_types
 from ..checkpoint.load import Checkpoint
+from ..checkpoint.weight_dtypes import gpu_types
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
-from ..cpu.common_graphs import common_graphs
+from ..cpu.model_independent_graphs import common_graphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
 from .log_mel import GPULogMel

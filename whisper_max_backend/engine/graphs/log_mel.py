@@ -5,8 +5,8 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
-from ..graphs.mel_tables import BINS, N_FFT
 from .ops import new_graph
+from .stft_tables import BINS, N_FFT
 
 
 def add_log_mel(module: Module, device: DeviceRef) -> None:

@@ -1,4 +1,4 @@
-"""Beam search, greedy search and sampling over a decoder that proposes candidates.
+"""Picks beam search, greedy search or sampling, and runs it.
 
 The decoder owns the device, the KV cache and the arithmetic on the vocabulary; a search owns what
 has been chosen: histories, scores, which beams live on and which items are done. Semantics are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from ...system.os_threads import Condition
+from ...system.unpatched_threads import Condition
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")

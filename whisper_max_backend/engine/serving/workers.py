@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from ...system.fork_and_exit import check_not_forked, inside_max
-from ...system.os_threads import Condition, new_lock, start_thread
+from ...system.unpatched_threads import Condition, new_lock, start_thread
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")

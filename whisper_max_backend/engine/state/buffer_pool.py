@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from ...system.os_threads import new_rlock
+from ...system.unpatched_threads import new_rlock
 
 _REMEMBERED = 16
 """Requests, the largest of which says what is worth keeping."""

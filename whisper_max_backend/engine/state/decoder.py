@@ -1,4 +1,4 @@
-"""The decoder at work: KV cache of a request, prefill, steps, probabilities, alignment.
+"""The base of the CPU's and the GPU's decoder: KV cache, prefill, steps, alignment.
 
 What is the same on every device is here; a device's own decoder runs the graphs.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
-from ...system.os_threads import Condition
+from ...system.unpatched_threads import Condition
 from ..search.protocol import Int32Array
 from .buffer_pool import BufferPool
 

@@ -21,7 +21,7 @@ from ...common.simd import BF16, F32, LANES
 from ...common.views import ByteView, FloatView
 from ..panels import PANEL, Matrix, padded_depth
 from ..target import TILE_BYTES, TILE_ROWS
-from .exp2_half import HALF_ONE, HALF_UNIT, exp2_half
+from .exp2_bf16 import HALF_ONE, HALF_UNIT, exp2_half
 from .tiles import (
     BLOCK_ROWS,
     SLICE_SIZE,

@@ -1,4 +1,4 @@
-"""What becomes of a sum of products: scale, bias, activation, residual."""
+"""The epilogue of a product: scale, bias, GELU, residual."""
 
 from ...common.gelu import gelu
 from ...common.views import FloatView, View

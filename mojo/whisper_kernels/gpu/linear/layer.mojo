@@ -9,9 +9,9 @@ from std.math import ceildiv
 from ...common.views import View
 from ..launch import launch
 from .epilogue import Epilogue
-from .few_rows import FewRowsKernel
-from .many_rows import ManyRowsKernel
-from .tensor_cores import TensorCoresKernel
+from .few_rows_simt import FewRowsKernel
+from .many_rows_mma import ManyRowsKernel
+from .few_rows_mma import TensorCoresKernel
 
 comptime MANY = 64
 """Rows beyond which it pays to read them and the weights tile by tile."""

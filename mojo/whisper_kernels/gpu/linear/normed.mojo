@@ -8,7 +8,7 @@ from std.math import ceildiv
 from ...common.views import FloatView, View
 from ..launch import launch
 from .epilogue import Epilogue
-from .tensor_cores import TensorCoresKernel
+from .few_rows_mma import TensorCoresKernel
 
 
 def linear_normed[

@@ -10,10 +10,10 @@ from std.math import ceildiv, exp
 from ...common.rules import BANNED
 from ...common.rules import KINDS, TEXT, TIMESTAMPS, UNRULED
 from ...common.views import FloatView, IntView
-from ..block import LAST_THREADS, each_thread, shared
+from ..thread_block import LAST_THREADS, each_thread, shared
 from ..launch import Kernel
 from ..log_sum_exp import LogSumExp
-from .sampling import Sampling, before, key_of
+from .sampling_params import Sampling, before, key_of
 
 comptime BLOCKS_PER_ROW = 16
 comptime NOTHING = Int32.MAX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from max.graph import DeviceRef, Module
 
-from ...checkpoint.dtypes import Storage
+from ...checkpoint.weight_dtypes import Storage
 from .decoder import DecoderGraphs
 from .encoder import add_cross_kv, add_encoder
 

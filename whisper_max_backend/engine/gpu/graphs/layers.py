@@ -1,4 +1,4 @@
-"""What the graphs are made of, and the one place where kinds of devices differ."""
+"""Building blocks of the GPU's graphs: MAX's operations or ours, by device and data type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from max.graph.dim import DimLike
 from ...compile.artifacts import kernels_path
 
 FEW_ROWS = 8
-"""Rows that share one reading of the weights (gpu/linear/few_rows.mojo)."""
+"""Rows that share one reading of the weights (gpu/linear/few_rows_simt.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }

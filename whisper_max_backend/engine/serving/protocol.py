@@ -1,4 +1,4 @@
-"""What requests are served with: a model on its device, whichever that is."""
+"""What a model offers to requests, whichever device it is on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The constants and tables of the log-mel transform."""
+"""Window and Fourier factors of the log-mel transform, and its constants."""
 
 from __future__ import annotations
 

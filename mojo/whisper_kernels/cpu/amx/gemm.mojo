@@ -1,4 +1,4 @@
-"""The product of strips and panels by the tile unit, block by block.
+"""The product of strips and panels with AMX, block by block.
 
 A block is 32 rows of a panel. While the tile unit makes one, the vector units finish the one
 before, and the next panel, and what is added to the results, are on their way to the cache.

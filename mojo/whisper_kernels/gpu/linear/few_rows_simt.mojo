@@ -3,17 +3,17 @@
 A warp's worth of threads makes a few columns for up to `rows_per_block` rows; each thread takes
 every 32nd vector of the depth, and the sums are added in shared memory. Weights of int8 are widened
 in registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half
-types with their tensor cores instead (`tensor_cores.mojo`, and `many_rows.mojo` for many rows).
+types with their tensor cores instead (`few_rows_mma.mojo`, and `many_rows_mma.mojo` for many rows).
 """
 
 from std.math import ceildiv, fma
 
 from ...common.views import View
-from ..block import each_thread, load, load_float, shared
+from ..thread_block import each_thread, load, load_float, shared
 from ..launch import Kernel
 from .epilogue import Epilogue
 
-comptime LANES = 32
+comptime WARP_SIZE = 32
 """Threads of a warp."""
 
 
@@ -30,7 +30,7 @@ struct FewRowsKernel[
     """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows."""
 
     comptime warps = 4
-    comptime threads = LANES * Self.warps
+    comptime threads = WARP_SIZE * Self.warps
     comptime columns_per_warp = 2
     comptime columns_per_block = Self.warps * Self.columns_per_warp
     comptime rows_per_block = 8
@@ -39,7 +39,7 @@ struct FewRowsKernel[
     """Vectors of a column that a thread asks for before it uses the first: memory is far away, and
     so many are all of a column of 1280."""
     comptime sums_per_thread = Self.rows_per_block * Self.columns_per_warp
-    comptime stride = LANES + 1
+    comptime stride = WARP_SIZE + 1
     """Distance of the sums of a warp's threads, so that they lie in different banks."""
 
     var x: View[Self.dtype]
@@ -61,20 +61,20 @@ struct FewRowsKernel[
         var sums = shared[Self.warps * SUMS * Self.stride]()
 
         def multiply(thread: Int) {imm}:
-            var lane = thread % LANES
-            var column = first_column + thread // LANES * COLUMNS
+            var lane = thread % WARP_SIZE
+            var column = first_column + thread // WARP_SIZE * COLUMNS
             var totals = Array[Float32, SUMS](fill=0)
-            for first in range(lane * VECTOR, self.depth, LANES * VECTOR * AHEAD):
+            for first in range(lane * VECTOR, self.depth, WARP_SIZE * VECTOR * AHEAD):
                 var weights = Array[SIMD[Self.kept, VECTOR], AHEAD * COLUMNS](fill=0)
                 comptime for a in range(AHEAD):
-                    var k = first + a * LANES * VECTOR
+                    var k = first + a * WARP_SIZE * VECTOR
                     if k < self.depth:
                         comptime for c in range(COLUMNS):
                             # Columns beyond the last repeat it; they are not written.
                             var place = min(column + c, columns - 1) * self.depth + k
                             weights[a * COLUMNS + c] = load[VECTOR](self.weight, place)
                 comptime for a in range(AHEAD):
-                    var k = first + a * LANES * VECTOR
+                    var k = first + a * WARP_SIZE * VECTOR
                     if k < self.depth:
                         comptime for r in range(Self.rows_per_block):
                             # Rows beyond the last repeat it, too: a branch would make each wait.
@@ -88,19 +88,19 @@ struct FewRowsKernel[
                                         values[i], own[i], totals[r * COLUMNS + c]
                                     )
             comptime for i in range(SUMS):
-                sums[(thread // LANES * SUMS + i) * Self.stride + lane] = totals[i]
+                sums[(thread // WARP_SIZE * SUMS + i) * Self.stride + lane] = totals[i]
 
         each_thread[Self.threads](multiply)
 
         def add(thread: Int) {imm}:
-            var lane = thread % LANES
-            for i in range(lane, SUMS, LANES):
+            var lane = thread % WARP_SIZE
+            for i in range(lane, SUMS, WARP_SIZE):
                 var row = first_row + i // COLUMNS
-                var column = first_column + thread // LANES * COLUMNS + i % COLUMNS
+                var column = first_column + thread // WARP_SIZE * COLUMNS + i % COLUMNS
                 if row < self.rows and column < columns:
-                    var own = sums.slice((thread // LANES * SUMS + i) * Self.stride, LANES)
+                    var own = sums.slice((thread // WARP_SIZE * SUMS + i) * Self.stride, WARP_SIZE)
                     var total = Float32(0)
-                    for k in range(LANES):
+                    for k in range(WARP_SIZE):
                         total += own[k]
                     self.epilogue.store(total, row, column)
 

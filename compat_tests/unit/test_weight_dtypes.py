@@ -8,9 +8,9 @@ import pytest
 from max.dtype import DType
 
 from compat_tests.support.miniature import SPECK, make_model
-from whisper_max_backend.engine.checkpoint import dtypes
-from whisper_max_backend.engine.checkpoint.dtypes import gpu_types, storage_for
+from whisper_max_backend.engine.checkpoint import weight_dtypes
 from whisper_max_backend.engine.checkpoint.load import load_checkpoint
+from whisper_max_backend.engine.checkpoint.weight_dtypes import gpu_types, storage_for
 
 
 @pytest.mark.parametrize("tiles", [False, True])
@@ -28,7 +28,7 @@ def test_the_file_s_smaller_floats_are_kept_for_steps(
     saved: str, decoder: str, tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But no bfloat16 where there is a tile unit, which would compute in it."""
-    monkeypatch.setattr(dtypes, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(weight_dtypes, "has_tiles", lambda: tiles)
     checkpoint = load_checkpoint(make_model(tmp_path, SPECK, quantization=saved))
     kept = "float32" if tiles and decoder == "bfloat16" else decoder
     assert storage_for(checkpoint, "float32").name == f"float32-{kept}-float32"

@@ -1,4 +1,4 @@
-"""What the numbers of a model are kept in."""
+"""Which data type each group of weights is kept in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log-mel kernels of both kinds of device share: framing, logarithm, clamp."""
+"""What the log-mel kernels of CPUs and GPUs share: framing, logarithm, clamp."""
 
 from std.math import log
 

@@ -2,7 +2,7 @@
 
 A block makes a tile of results; each of its four warps a quarter of them, in registers. Slices of
 both factors, `tile_depth` deep, are on their way to shared memory while the ones before them are
-multiplied. What a product's 16 inputs are is told in `tensor_cores.mojo`: here, too, a thread
+multiplied. What a product's 16 inputs are is told in `few_rows_mma.mojo`: here, too, a thread
 takes neighbouring ones, which lie so that all banks of the shared memory are busy.
 """
 
@@ -13,7 +13,7 @@ from std.memory import unsafe_stack_allocation
 from std.sys import inlined_assembly
 
 from ...common.views import Address, View
-from ..block import load
+from ..thread_block import load
 from ..launch import Kernel
 from .epilogue import Epilogue
 

@@ -1,4 +1,4 @@
-"""The path through attention weights, on the CPU: for models whose other graphs are on a GPU."""
+"""Dynamic time warping as a CPU graph, for models on a GPU too."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ the keys are split among blocks, a second kernel merges what these found.
 from std.math import ceildiv, exp, fma, sqrt
 
 from ..common.views import FloatView, View
-from .block import each_thread, load_float, shared
+from .thread_block import each_thread, load_float, shared
 
 comptime ATTENTION_THREADS = 128
 comptime KEYS_PER_TILE = ATTENTION_THREADS

@@ -1,4 +1,4 @@
-"""Where the heads of attention lie while they wait for it.
+"""How the heads of attention lie in memory between two kernels.
 
 A product makes the columns of all heads at once. They are kept head by head, so that whoever reads
 one of them reads on and on; or, as a product writes whole panels, in groups of as many heads as

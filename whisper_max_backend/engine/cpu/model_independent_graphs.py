@@ -1,4 +1,4 @@
-"""The graphs that serve every model: log-mel features, packing of weights, time warping."""
+"""Graphs that serve every model: log-mel features, packing of weights, time warping."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _build() -> Module:
     from max.graph import DeviceRef, Module
 
     from ..graphs.log_mel import add_log_mel
+    from .graphs.dtw import add_time_warping
     from .graphs.packing import add_packing
-    from .graphs.time_warping import add_time_warping
 
     module = Module()
     device = DeviceRef.CPU()

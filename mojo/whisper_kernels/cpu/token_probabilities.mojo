@@ -1,4 +1,4 @@
-"""Sums of exponentials over a row of logits, and probabilities of chosen tokens."""
+"""Probabilities of chosen tokens, and the sums of exponentials that they take."""
 
 from std.math import exp, log
 

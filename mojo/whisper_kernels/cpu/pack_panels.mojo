@@ -1,4 +1,4 @@
-"""Numbers into panels, by columns and by rows: keys and values of a window, and what weights need.
+"""Packs and quantises matrices into panels, the right operand of a product.
 
 int8 panels are quantised column by column, `w = scale * q` with the largest |q| at 127, as
 CTranslate2 quantises the weights of a linear layer.

@@ -1,4 +1,4 @@
-"""Threads and locks of the operating system, whatever `threading` has become.
+"""Threads and locks of the operating system, even where gevent or eventlet replace them.
 
 eventlet and gevent replace what is in `threading` and `_thread` by their own, which switch between
 tasks of one thread. The engine's workers are to be threads, as CTranslate2's are: they compute

@@ -1,4 +1,4 @@
-"""Checkpoints that keep queries, keys and values apart: fused under CTranslate2's names.
+"""Names of other formats into CTranslate2's, with queries, keys and values fused.
 
 Hugging Face and openai-whisper save the same network under two sets of names.
 """

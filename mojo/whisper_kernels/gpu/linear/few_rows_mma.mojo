@@ -16,11 +16,11 @@ from max.gpu.primitives import warp
 from std.math import ceildiv, sqrt
 
 from ...common.views import FloatView, View
-from ..block import load, shared
+from ..thread_block import load, shared
 from ..launch import Kernel
 from ..norm import EPSILON
 from .epilogue import Epilogue
-from .few_rows import inputs_per_load
+from .few_rows_simt import inputs_per_load
 
 
 @fieldwise_init

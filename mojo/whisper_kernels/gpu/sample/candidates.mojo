@@ -1,4 +1,4 @@
-"""The end of a step: rules, log-softmax, and the continuations of every item.
+"""Applies the rules, normalises, and finds each item's best or sampled candidates.
 
 First the parts of every row find their best continuations (`top_k.mojo`). Then a block has an
 item: each continuation counts those that come before it, first in its row, then in the item, which
@@ -12,9 +12,9 @@ from std.memory import bitcast
 
 from ...common.gumbel import gumbel
 from ...common.views import FloatView, IntView, View
-from ..block import each_thread
+from ..thread_block import each_thread
 from ..launch import Kernel, launch
-from .sampling import Sampling, before
+from .sampling_params import Sampling, before
 from .top_k import BLOCKS_PER_ROW, NOTHING, RulesKernel, TopKKernel
 
 

@@ -1,4 +1,4 @@
-"""What the continuations of a step are ordered by: their scores, or these with noise.
+"""How a row is sampled, and what its candidates are sorted by: score, or score and noise.
 
 How the noise is made is told in `common/gumbel.mojo`.
 """

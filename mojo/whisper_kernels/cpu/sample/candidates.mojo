@@ -1,4 +1,4 @@
-"""The end of a step: logits, the rules, and the continuations of every item.
+"""Applies the rules, normalises, and finds each item's best or sampled candidates.
 
 Logits are made, ruled and summed up part by part by the same threads while they are in the cache;
 what leaves are a few candidates.

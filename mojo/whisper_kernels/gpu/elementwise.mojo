@@ -13,7 +13,7 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
 from ..common.views import FloatView, View
-from .block import each_thread
+from .thread_block import each_thread
 from .launch import Kernel, launch
 
 

@@ -1,4 +1,4 @@
-"""Queries, keys and values of the encoder's heads, from the projection to the attention.
+"""Projects and packs the encoder's queries, keys and values, a block of rows at a time.
 
 The tile unit reads rows of bfloat16, 32 at a time: a block of rows is packed for it while it is
 still in the cache. For the other kernels, whose blocks are not as high as a panel is wide and whose
@@ -15,7 +15,7 @@ from .attention import AttentionScratch, KeysValues, encoder_kv_type, head_bytes
 from .encoder_layer import EncoderChunk
 from .epilogue import Epilogue
 from .gemm import multiply
-from .head_groups import HeadGroups
+from .head_layout import HeadGroups
 from .panels import Rows
 from .strips import Strips
 from .target import TILE_ROWS, tiled

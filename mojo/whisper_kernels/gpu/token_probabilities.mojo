@@ -6,7 +6,7 @@ from max.gpu.host import DeviceContext
 from std.math import exp, log
 
 from ..common.views import FloatView, IntView, View
-from .block import Reduction, each_thread
+from .thread_block import Reduction, each_thread
 from .launch import Kernel, launch
 
 

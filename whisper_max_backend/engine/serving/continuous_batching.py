@@ -1,4 +1,4 @@
-"""Requests of several threads on one device: their steps, and their windows, are run together.
+"""Runs the steps and windows of several threads' requests together on one device.
 
 A step reads every weight of the decoder, for one request or for many: together they cost little
 more than alone. Each request has its own search; what is shared is the execution.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from max.driver import Buffer
 
-from ...system.os_threads import Condition
+from ...system.unpatched_threads import Condition
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
 from ..state.alignment_request import AlignmentRequest, Alignments
@@ -20,7 +20,7 @@ from ..state.decoder_state import DecoderState
 from ..state.kv_cache import SharedKVAllocator
 from ..state.step_batch import Step
 from .batching import Batcher
-from .model import DeviceModel
+from .protocol import DeviceModel
 
 
 class SharedModel:

@@ -24,7 +24,7 @@ from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions
-from whisper_max_backend.engine.serving.shared_model import SharedModel
+from whisper_max_backend.engine.serving.continuous_batching import SharedModel
 from whisper_max_backend.engine.state.step_batch import Step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may have to be compiled

@@ -1,4 +1,4 @@
-"""Arrays that go to a device in one piece."""
+"""Packs small arrays of the host into one buffer, for one copy to the device."""
 
 from __future__ import annotations
 
