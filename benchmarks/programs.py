@@ -124,6 +124,6 @@ def asked(task: Task, mode: Mode, folder: Path, swapped: bool) -> Iterator[Calla
 
 
 def markdown(row: dict[str, Any]) -> str:
-    """A line of the README's table."""
+    """A line of the table in docs/programs.md."""
     times = f"{row['stock_s']:.2f} s | {row['ours_s']:.2f} s | {row['ratio']:.1f}"
     return f"| {row['program']} | {row['version']} | {row['mode']} | {times} |"

@@ -1,1 +1,1 @@
-"""The process, its threads, its files and its processor: what nothing of MAX is needed for."""
+"""The process, its threads, its files and its processor; nothing here imports MAX."""
