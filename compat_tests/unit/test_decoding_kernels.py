@@ -82,12 +82,16 @@ def test_probabilities(kernels: Kernels, items: int, rows: int, count: int, limi
 
 
 def test_small_probabilities_add_up(kernels: Kernels) -> None:
-    """Beside a likely token, the thousands of others are not rounded away from the sum."""
+    """Beside a likely token, the thousands of others are not rounded away from the sum.
+
+    Those that are summed with it, a thousand, are rounded to float32's step at 1: 1.0e-6 at most in
+    60 draws. If all were, the error would be 3e-5.
+    """
     logits = normal(1, 1, 51865, mean=-17)
     logits[..., 777] = 0
     exact = np.exp(log_softmax(logits.astype(np.float64)))[..., [777]]
     (output,) = kernels("probabilities", logits, np.array([[[777]]]), [logits.shape[-1]])
-    np.testing.assert_allclose(output, exact, rtol=5e-7)
+    np.testing.assert_allclose(output, exact, rtol=2e-6)
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
