@@ -34,10 +34,9 @@ pytestmark = pytest.mark.slow
 
 def on_device(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     """The decoder's weights by name: one array each, two of what is int8."""
-    placed = gpu_weights(checkpoint, DType.float32, DType.int8, CPU())
-    buffers = iter(placed.decoder)
+    placed = gpu_weights(checkpoint, DType.float32, DType.int8, CPU()).decoder
     return {
-        weight.name: [next(buffers).to_numpy() for _ in weight.types(DType.int8, DeviceRef.CPU())]
+        weight.name: [placed[one.name].to_numpy() for one in weight.inputs(DType.int8)]
         for weight in decoder_weights(checkpoint.dimensions)
     }
 

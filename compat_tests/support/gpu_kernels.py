@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,17 +52,17 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
 
     def add(
         name: str,
-        inputs: Sequence[TensorType | BufferType],
+        inputs: Mapping[str, TensorType | BufferType],
         results: Sequence[TensorType],
         **parameters: bool | int | DType,
     ) -> None:
-        with new_graph(name, [*inputs, *results], module) as graph:
-            values = [
-                value.buffer if isinstance(kind, BufferType) else value.tensor
-                for value, kind in zip(graph.inputs, inputs, strict=False)
-            ]
+        with new_graph(name, [*inputs.values(), *results], module) as graph:
+            values = {
+                word: value.buffer if isinstance(kind, BufferType) else value.tensor
+                for (word, kind), value in zip(inputs.items(), graph.inputs, strict=False)
+            }
             if name.endswith("_attention"):
-                values.append(ops.constant(1, DType.int32, DeviceRef.CPU()))
+                values["layer"] = ops.constant(1, DType.int32, DeviceRef.CPU())
             graph.output(*few.kernel(name, values, results, **parameters))
 
     for kept in (dtype, DType.int8):
@@ -75,39 +75,44 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
         graph.output(many.norm(*(v.tensor for v in graph.inputs)))
     add(
         "im2col",
-        [few.floats("items", WIDTH, "frames")],
+        {"x": few.floats("items", WIDTH, "frames")},
         [few.tensor("items", "states", 3 * WIDTH)],
         source=DType.float32,
         result=dtype,
         stride=2,
         channels_first=True,
     )
-    cache = BufferType(dtype, [2, 2, "slots", CONTEXT, WIDTH], device)
     add(
         "self_attention",
-        [
-            cache,
-            few.tensor("items", "queries", 3 * WIDTH),
-            few.integers("rows", CONTEXT),
-            few.integers("rows"),
-        ],
+        {
+            "kv_cache": BufferType(dtype, [2, 2, "slots", CONTEXT, WIDTH], device),
+            "qkv": few.tensor("items", "queries", 3 * WIDTH),
+            "slot_table": few.integers("rows", CONTEXT),
+            "positions": few.integers("rows"),
+        },
         [states],
         head_size=HEAD,
         group=8,
     )
-    cross_kv = few.tensor(2, "windows", "frames", 2 * WIDTH)
     add(
         "cross_attention",
-        [states, cross_kv, few.integers("items")],
+        {
+            "queries": states,
+            "cross_kv": few.tensor(2, "windows", "frames", 2 * WIDTH),
+            "windows": few.integers("items"),
+        },
         [states, few.floats(SPLITS, "items", "queries", HEADS, HEAD + 2)],
         head_size=HEAD,
         group=8,
         splits=SPLITS,
     )
-    logits = few.floats("items", "queries", VOCABULARY)
     add(
         "probabilities",
-        [logits, few.integers("items", "queries", "count"), few.integers(1)],
+        {
+            "logits": few.floats("items", "queries", VOCABULARY),
+            "ids": few.integers("items", "queries", "count"),
+            "limit": few.integers(1),
+        },
         [few.floats("items", "queries", "count")],
     )
     return module
@@ -119,8 +124,9 @@ def _add_products(
     """Graphs of what reads matrices kept in a type."""
     own = "_int8" if kept == DType.int8 else ""
 
-    def matrix(rows: int, depth: int = WIDTH) -> list[TensorType]:
-        return Weight("", (rows, depth), matrix=True).types(kept, few.device)
+    def matrix(rows: int, depth: int = WIDTH) -> list[TensorType | BufferType]:
+        weight = Weight("", (rows, depth), matrix=True)
+        return [one.type(few.device) for one in weight.inputs(kept)]
 
     linear = [*matrix(HIDDEN), few.floats(HIDDEN)]
     residual = few.floats("items", "queries", HIDDEN)

@@ -69,7 +69,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> CapturedGraphs:
 def run(
     graphs: CapturedGraphs, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT
 ) -> int:
-    (output, *_) = graphs.execute(model, kind, arrays, kept, lambda given: [*kept, *given])
+    named = {str(index): array for index, array in enumerate(arrays)}
+    (output, *_) = graphs.execute(
+        model, kind, named, kept, lambda given: [*kept, *(given[name] for name in named)]
+    )
     return int(output.to_numpy()[0])
 
 
@@ -78,11 +81,17 @@ def numbers(*values: int) -> np.ndarray:
 
 
 def test_arrays_in_one_piece() -> None:
-    arrays = [numbers(1, 2, 3), np.ones((2, 40), np.float32), np.zeros((0, 3), np.int32)]
-    arrays.append(np.arange(6, dtype=np.int32).reshape(2, 3).T)
-    for array, part in zip(arrays, parts(Buffer.from_numpy(staged(arrays)), arrays), strict=True):
-        np.testing.assert_array_equal(part.to_numpy(), array)
-    assert staged([]).size > 0
+    arrays = {
+        "row": numbers(1, 2, 3),
+        "table": np.ones((2, 40), np.float32),
+        "empty": np.zeros((0, 3), np.int32),
+        "columns": np.arange(6, dtype=np.int32).reshape(2, 3).T,
+    }
+    found = parts(Buffer.from_numpy(staged(arrays)), arrays)
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name].to_numpy(), array)
+    assert staged({}).size > 0
 
 
 def test_on_by_itself_on_nvidia_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What graphs hand to the kernels of a CPU is what these take: names, types and order."""
+"""What graphs hand to their kernels is what these take: names, types and order."""
 
 from __future__ import annotations
 
@@ -7,68 +7,127 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from max.dtype import DType
 from max.graph import BufferValue, DeviceRef, Module, TensorType
 
+from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.compile.artifacts import kernel_sources
 from whisper_max_backend.engine.cpu.graphs.dtw import add_time_warping
 from whisper_max_backend.engine.cpu.graphs.module import build_module
 from whisper_max_backend.engine.cpu.graphs.packing import add_packing
 from whisper_max_backend.engine.cpu.graphs.signatures import PREFILL, STEP
 from whisper_max_backend.engine.cpu.prebuild import storages
+from whisper_max_backend.engine.gpu.graphs import module as gpu
+from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
 from whisper_max_backend.engine.graphs.ops import Kernels, Values
 
 KERNEL = re.compile(
-    r'register\("whisper\.(\w+)"\).*?\bdef execute\[[^]]*\]\s*\(\n(.*?)\n    \) raises', re.DOTALL
+    r'register\("whisper\.([\w.]+)"\).*?\bdef execute\[[^]]*\]\s*\(\n(.*?)\n    \) raises',
+    re.DOTALL,
 )
-TENSOR = re.compile(r"(\w+): (\w+)Tensor\[dtype=DType\.(\w+), rank=(\d)")
+TENSOR = re.compile(r"(\w+): (\w+)Tensor\[dtype=(?:DType\.)?(\w+), rank=(\d)")
+
+GPU_DIMENSIONS = Dimensions(80, 1500, 128, 2, 2, 2000, 448, 128, 2, 2)
 
 # Name, "Output", "Input" or "MutableInput", type and rank.
 Tensor = tuple[str, str, str, int]
+Calls = list[tuple[str, list[Tensor]]]
 
 
 def declared() -> dict[str, list[Tensor]]:
     """The tensors of every kernel, as its source names them."""
     return {
         name: [(word, kind, dtype, int(rank)) for word, kind, dtype, rank in TENSOR.findall(text)]
-        for source in (kernel_sources() / "cpu").rglob("*.mojo")
+        for source in kernel_sources().rglob("*.mojo")
         for name, text in KERNEL.findall(source.read_text())
     }
 
 
+def handed(inputs: Values, results: Sequence[TensorType]) -> list[Tensor]:
+    """What a graph hands to a kernel, but numbers; the results have names in its source alone."""
+    tensors = [("", "Output", result.dtype.name, result.rank) for result in results]
+    for word, value in inputs.items():
+        kind = "MutableInput" if isinstance(value, BufferValue) else "Input"
+        if value.rank > 0:
+            tensors.append((word, kind, value.dtype.name, value.rank))
+    return tensors
+
+
+def assert_as_declared(calls: Calls) -> None:
+    """A type that is a parameter of a kernel is the same in all tensors of a call."""
+    kernels = declared()
+    for name, tensors in calls:
+        types = {"INT8": "int8"}
+        for (_, _, dtype, _), (_, _, given, _) in zip(kernels[name], tensors, strict=False):
+            types.setdefault(dtype, dtype if dtype in DType.__members__ else given)
+        expected = [
+            ("" if kind == "Output" else word, kind, types.get(dtype, dtype), rank)
+            for word, kind, dtype, rank in kernels[name]
+        ]
+        assert tensors == expected, name
+
+
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Tensor]]]:
+def called(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """The kernels that graphs call from now on, with what they hand to them."""
-    calls: list[tuple[str, list[Tensor]]] = []
-    call = Kernels.call
+    calls: Calls = []
+    call, gpu_call = Kernels.call, Layers.kernel
 
     def recorded(
         self: Kernels, name: str, inputs: Values, results: Sequence[TensorType], *rest: Any
     ) -> Any:
-        tensors = [("", "Output", result.dtype.name, result.rank) for result in results]
-        for word, value in {**inputs, "threads": self.threads}.items():
-            kind = "MutableInput" if isinstance(value, BufferValue) else "Input"
-            tensors.append((word, kind, value.dtype.name, value.rank))
-        calls.append((name, tensors))
+        calls.append((name, handed({**inputs, "threads": self.threads}, results)))
         return call(self, name, inputs, results, *rest)
 
+    def recorded_on_gpu(
+        self: Layers, name: str, inputs: Values, results: Sequence[TensorType], **parameters: Any
+    ) -> Any:
+        calls.append((f"gpu.{name}", handed(inputs, results)))
+        return gpu_call(self, name, inputs, results, **parameters)
+
     monkeypatch.setattr(Kernels, "call", recorded)
+    monkeypatch.setattr(Layers, "kernel", recorded_on_gpu)
     return calls
 
 
-def test_kernels_get_what_they_name(called: list[tuple[str, list[Tensor]]]) -> None:
-    """In all graphs; the results of a kernel have names in its source alone."""
+def test_kernels_get_what_they_name(called: Calls) -> None:
+    """In all graphs of a CPU."""
     device, module = DeviceRef.CPU(), Module()
     build_module(device, storages()[0])
     add_packing(module, device)
     add_time_warping(module, device)
-    kernels = declared()
-    for name, tensors in called:
-        expected = [
-            ("" if kind == "Output" else word, kind, dtype, rank)
-            for word, kind, dtype, rank in kernels[name]
-        ]
-        assert tensors == expected, name
+    assert_as_declared(called)
     assert {name for name, _ in called} >= {"encoder", "cross_kv", "decoder", "step"}
+
+
+@pytest.mark.parametrize(("kept", "own"), [(DType.float16, ""), (DType.int8, "_int8")])
+def test_gpu_kernels_get_what_they_name(kept: DType, own: str, called: Calls) -> None:
+    """In all graphs of a GPU, with the kernels that are for tensor cores."""
+    gpu.build_module(DeviceRef.CPU(), "cuda", DType.float16, kept, GPU_DIMENSIONS)
+    assert_as_declared(called)
+    products = {f"{name}{own}" for name in ("embed", "linear_added", "linear_normed", "logits")}
+    others = {
+        "add_positions",
+        "alignment_weights",
+        "cast",
+        "choose",
+        "cross_attention",
+        "im2col",
+        "linear",
+        "norm",
+        "probabilities",
+        "self_attention",
+        "store_cross_kv",
+    }
+    assert {name for name, _ in called} >= {f"gpu.{name}" for name in products | others}
+
+
+@pytest.mark.parametrize("kept", [DType.float16, DType.int8])
+def test_every_input_has_a_name_of_its_own(kept: DType) -> None:
+    """Those that are parts of one weight, and the scales of int8, too."""
+    for graph, signature in vars(Signatures(GPU_DIMENSIONS, DType.float16, kept)).items():
+        assert len(set(signature.names)) == len(signature.names), graph
 
 
 def test_buffers_are_ordered_by_name() -> None:

@@ -182,7 +182,7 @@ struct AlignmentWeights:
 
     queries [layers, items, tokens, width], of the cross-attention;
     cross_kv [layers, items, frames, 2 * width]; heads [n, 2] int32: layer and head;
-    sizes [items, SIZES] int32; median_width [1] int32; sums [items, tokens, frames];
+    weight_sizes [items, SIZES] int32; median_width [1] int32; sums [items, tokens, frames];
     weights [items, n, tokens, frames] is room to work in.
     """
 
@@ -195,7 +195,7 @@ struct AlignmentWeights:
         queries: InputTensor[dtype=dtype, rank=4, ...],
         cross_kv: InputTensor[dtype=dtype, rank=4, ...],
         heads: InputTensor[dtype=DType.int32, rank=2, ...],
-        sizes: InputTensor[dtype=DType.int32, rank=2, ...],
+        weight_sizes: InputTensor[dtype=DType.int32, rank=2, ...],
         median_width: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
@@ -209,7 +209,7 @@ struct AlignmentWeights:
             View(queries),
             View(cross_kv),
             View(heads),
-            View(sizes),
+            View(weight_sizes),
             View(weights),
             items,
             tokens,
@@ -221,10 +221,10 @@ struct AlignmentWeights:
         launch[target](weigh, items * count * tokens, ctx)
         var columns = items * count * frames
         var normalize = NormalizeTokensKernel(
-            View(sizes), View(weights), tokens, frames, count, columns
+            View(weight_sizes), View(weights), tokens, frames, count, columns
         )
         launch[target](normalize, ceildiv(columns, normalize.threads), ctx)
         var smooth = MedianFilterKernel(
-            View(sizes), View(median_width), View(weights), View(sums), tokens, frames, count
+            View(weight_sizes), View(median_width), View(weights), View(sums), tokens, frames, count
         )
         launch[target](smooth, ceildiv(sums.size(), smooth.threads), ctx)

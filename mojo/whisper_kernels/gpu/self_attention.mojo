@@ -114,7 +114,7 @@ struct SelfAttentionKernel[dtype: DType, group: Int, head_size: Int](Kernel):
 struct SelfAttention:
     """Causal attention of new tokens over their rows' histories and over each other.
 
-    cache [layers, 2, slots, context, width], to which their keys and values are added;
+    kv_cache [layers, 2, slots, context, width], to which their keys and values are added;
     qkv [items, queries, 3 * width]; slot_table [rows, context] int32, the cache slot of every
     position of a row's history; positions [rows] int32, where each row's first new token goes;
     output [items, queries, width].
@@ -125,7 +125,7 @@ struct SelfAttention:
         target: StaticString, dtype: DType, head_size: Int, group: Int
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
-        cache: MutableInputTensor[dtype=dtype, rank=5, ...],
+        kv_cache: MutableInputTensor[dtype=dtype, rank=5, ...],
         qkv: InputTensor[dtype=dtype, rank=3, ...],
         slot_table: InputTensor[dtype=DType.int32, rank=2, ...],
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -133,18 +133,18 @@ struct SelfAttention:
         ctx: DeviceContext,
     ) raises:
         var rows = positions.dim_size(0)
-        var heads = cache.dim_size(4) // head_size
+        var heads = kv_cache.dim_size(4) // head_size
         var tokens = qkv.dim_size(0) * qkv.dim_size(1) // max(1, rows)
         var kernel = SelfAttentionKernel[dtype, group, head_size](
             View(qkv),
-            View(cache),
+            View(kv_cache),
             View(slot_table),
             View(positions),
             View(output),
             tokens,
             heads,
-            cache.dim_size(2),
-            cache.dim_size(3),
+            kv_cache.dim_size(2),
+            kv_cache.dim_size(3),
             Int(layer),
         )
         launch[target](kernel, rows * heads * ceildiv(tokens, group), ctx)

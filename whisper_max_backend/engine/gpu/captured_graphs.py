@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ VARIABLE = "WHISPER_MAX_REPLAY"
 MAX_CAPTURED = 24
 """Captured graphs that are kept: each has its results and what is between them on the device."""
 
-Inputs = Callable[[Sequence[Buffer]], list[Buffer]]
+Inputs = Callable[[Mapping[str, Buffer]], list[Buffer]]
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class CapturedGraphs:
         self,
         model: LoadedGraph,
         kind: Hashable,
-        arrays: Sequence[np.ndarray],
+        arrays: Mapping[str, np.ndarray],
         kept: tuple[Buffer, ...],
         inputs: Inputs,
     ) -> list[Buffer]:
@@ -74,12 +74,12 @@ class CapturedGraphs:
         Args:
             model: Executing it twice in a row changes nothing.
             kind: What the shapes of its inputs depend on, besides the arrays'.
-            arrays: What comes from the host, 32-bit numbers.
+            arrays: What comes from the host, by name, 32-bit numbers.
             kept: Buffers among the inputs that may be others another time.
-            inputs: Of the model, from the arrays on the device.
+            inputs: Of the model in their order, from the arrays on the device.
         """
         fresh = staged(arrays)
-        key = (kind, *(array.shape for array in arrays))
+        key = (kind, *(array.shape for array in arrays.values()))
         if self.wanted:
             self._forget_unless(kept)
             if key in self._captured:
@@ -103,7 +103,7 @@ class CapturedGraphs:
         self,
         model: LoadedGraph,
         key: Hashable,
-        arrays: Sequence[np.ndarray],
+        arrays: Mapping[str, np.ndarray],
         fresh: np.ndarray,
         kept: tuple[Buffer, ...],
         inputs: Inputs,

@@ -19,6 +19,7 @@ from ..state.kv_cache import KVLayout
 from ..state.step_batch import Step, joined, split_candidates
 from .captured_graphs import CapturedGraphs
 from .graphs.layers import FEW_ROWS
+from .graphs.signatures import Signatures
 from .staging import parts, staged
 from .weights import GPUWeights
 
@@ -32,6 +33,7 @@ class GPUDecoder(Decoder):
     def __init__(
         self,
         graphs: Mapping[str, LoadedGraph],
+        signatures: Signatures,
         weights: GPUWeights,
         dimensions: Dimensions,
         device: Device,
@@ -51,19 +53,17 @@ class GPUDecoder(Decoder):
             slot_axis=2,
         )
         super().__init__(graphs, dimensions, device, layout)
-        self._cross_kv_weights = weights.cross_kv
-        self._weights = weights.decoder
-        self._embeddings = weights.decoder[: weights.embeddings]
+        self._signatures = signatures
+        self._weights = weights
         self._lengths: dict[int, Buffer] = {}
         self.captured_graphs = CapturedGraphs(device)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
         positions = state.advance(tokens.shape[1])
-        new_tokens = self._upload(*self._new_token_arrays([state], [tokens], [positions], 1))
-        (state.prefill_states,) = self._graphs["prefill"].execute(
-            *self._pass_inputs(state, new_tokens)
-        )
+        new_tokens = self._upload(**self._new_token_arrays([state], [tokens], [positions], 1))
+        inputs = self._signatures.prefill.ordered(**new_tokens, **self._resident_inputs(state))
+        (state.prefill_states,) = self._graphs["prefill"].execute(*inputs)
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""
@@ -75,23 +75,22 @@ class GPUDecoder(Decoder):
         state, first = steps[0].state, steps[0].request
         requests = [step.request for step in steps]
         constraints = [request.constraints for request in requests]
-        arrays = [
-            *self._new_token_arrays(
+        arrays = {
+            **self._new_token_arrays(
                 [step.state for step in steps],
                 [request.tokens for request in requests],
                 [step.positions for step in steps],
                 first.beams,
             ),
-            joined([request.scores for request in requests]),
-            joined([one.ranges.reshape(-1, 4) for one in constraints]),
-            _not_empty(stacked([_banned(step) for step in steps])),
-            _not_empty(stacked([one.penalized for one in constraints])),
-            joined([one.check_timestamps for one in constraints]),
-            np.array([state.rules.first_timestamp], np.int32),
-            joined([_sampling_integers(request) for request in requests]),
-            joined([_sampling_floats(step) for step in steps]),
-        ]
-        lengths = [self._length(first.candidates), self._length(self._capacity(first))]
+            "scores": joined([request.scores for request in requests]),
+            "ranges": joined([one.ranges.reshape(-1, 4) for one in constraints]),
+            "banned": _not_empty(stacked([_banned(step) for step in steps])),
+            "penalized": _not_empty(stacked([one.penalized for one in constraints])),
+            "checks": joined([one.check_timestamps for one in constraints]),
+            "first_timestamp": np.array([state.rules.first_timestamp], np.int32),
+            "sampling_integers": joined([_sampling_integers(request) for request in requests]),
+            "sampling_floats": joined([_sampling_floats(step) for step in steps]),
+        }
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
         buffers = state.allocation.buffers
         candidates, watched, ruled = self.captured_graphs.execute(
@@ -99,7 +98,12 @@ class GPUDecoder(Decoder):
             (name, self.kind(steps[0])),
             arrays,
             (buffers.cross_kv, buffers.kv_cache),
-            lambda uploaded: [*self._pass_inputs(state, uploaded[:4]), *uploaded[4:], *lengths],
+            lambda uploaded: self._signatures.step.ordered(
+                **uploaded,
+                **self._resident_inputs(state),
+                candidates=self._length(first.candidates),
+                capacity=self._length(self._capacity(first)),
+            ),
         )
         ids, origins, bits = candidates.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
@@ -114,23 +118,19 @@ class GPUDecoder(Decoder):
         state = self._alone(encoded)
         positions = state.advance(request.tokens.shape[1])
         uploaded = self._upload(
-            *self._new_token_arrays([state], [request.tokens], [positions], 1),
-            request.weight_sizes,
-            np.array([request.median_filter_width], np.int32),
-            request.sorted_heads,
-            request.targets,
-            np.array([request.eot], np.int32),
+            **self._new_token_arrays([state], [request.tokens], [positions], 1),
+            weight_sizes=request.weight_sizes,
+            median_width=np.array([request.median_filter_width], np.int32),
+            heads=request.sorted_heads,
+            targets=request.targets,
+            limit=np.array([request.eot], np.int32),
         )
-        new_tokens, (sizes, median_width, heads, targets, limit) = uploaded[:4], uploaded[4:]
-        sums, probabilities = self._graphs["align"].execute(
-            *self._pass_inputs(state, new_tokens),
-            sizes,
-            median_width,
-            self._length(request.most_frames),
-            heads,
-            targets,
-            limit,
+        inputs = self._signatures.align.ordered(
+            **uploaded,
+            **self._resident_inputs(state),
+            aligned=self._length(request.most_frames),
         )
+        sums, probabilities = self._graphs["align"].execute(*inputs)
         paths, lengths = self._graphs["time_warping"].execute(
             sums.to_numpy(),
             request.matrices,
@@ -140,7 +140,10 @@ class GPUDecoder(Decoder):
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
     def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
-        self._graphs["cross_kv"].execute(cross_kv, encoded, *self._cross_kv_weights)
+        inputs = self._signatures.cross_kv.ordered(
+            cross_kv=cross_kv, states=encoded, **self._weights.cross_kv
+        )
+        self._graphs["cross_kv"].execute(*inputs)
 
     def _capacity(self, request: StepRequest) -> int:
         """How many continuations of each row are looked at."""
@@ -154,35 +157,40 @@ class GPUDecoder(Decoder):
         tokens: Sequence[Int32Array],
         positions: Sequence[Int32Array],
         beams: int,
-    ) -> list[np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """What a pass over new tokens, ``[rows, length]`` or one a row, needs from the host."""
         new = joined(tokens)
-        return [
-            new.reshape(len(new) // beams, -1),
-            joined(positions),
-            joined([state.slot_table for state in states]),
-            joined([state.windows[::beams] for state in states]),
-        ]
+        return {
+            "tokens": new.reshape(len(new) // beams, -1),
+            "positions": joined(positions),
+            "slot_table": joined([state.slot_table for state in states]),
+            "windows": joined([state.windows[::beams] for state in states]),
+        }
 
-    def _pass_inputs(self, state: DecoderState, uploaded: Sequence[Buffer]) -> list[Buffer]:
-        """Inputs that every pass begins with."""
+    def _resident_inputs(self, state: DecoderState) -> dict[str, Buffer]:
+        """What a pass needs that is on the device already."""
         buffers = state.allocation.buffers
-        return [*uploaded, buffers.cross_kv, buffers.kv_cache, *self._weights]
+        return {
+            "cross_kv": buffers.cross_kv,
+            "kv_cache": buffers.kv_cache,
+            **self._weights.decoder,
+        }
 
     def _probabilities(
         self, state: DecoderState, position: int, ids: Int32Array, limit: int
     ) -> Float32Array:
         assert state.prefill_states is not None
-        index, chosen, among = self._upload(
-            np.array([position], np.int32), ids, np.array([limit], np.int32)
+        uploaded = self._upload(
+            index=np.array([position], np.int32), ids=ids, limit=np.array([limit], np.int32)
         )
-        (result,) = self._graphs["probabilities"].execute(
-            state.prefill_states, index, chosen, among, *self._embeddings
+        inputs = self._signatures.probabilities.ordered(
+            states=state.prefill_states, **uploaded, **self._weights.embeddings
         )
+        (result,) = self._graphs["probabilities"].execute(*inputs)
         values: Float32Array = result.to_numpy()[:, 0]
         return values
 
-    def _upload(self, *arrays: np.ndarray) -> list[Buffer]:
+    def _upload(self, **arrays: np.ndarray) -> dict[str, Buffer]:
         """The arrays, of 32-bit numbers, on the device, after one transfer."""
         return parts(Buffer.from_numpy(staged(arrays)).to(self._device), arrays)
 

@@ -18,6 +18,7 @@ from ..compile.session import Session
 from ..cpu.model_independent_graphs import common_graphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
+from .graphs.signatures import Signatures
 from .log_mel import GPULogMel
 from .weights import gpu_weights, weight_bytes
 
@@ -47,7 +48,9 @@ class GPUModel:
         self._graphs = session.init_all(artifact)
         graphs = {**self._graphs, "time_warping": common_graphs()["time_warping"]}
         self.log_mel = GPULogMel(graphs["log_mel"], device)
-        self.decoder = GPUDecoder(graphs, self._weights, self.dimensions, device, dtype)
+        signatures = Signatures(self.dimensions, dtype, kept)
+        self._signature = signatures.encode
+        self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray | Buffer) -> Buffer:
         """Encoder states of log-mel features.
@@ -71,11 +74,12 @@ class GPUModel:
         return output
 
     def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
-        (output,) = self._graphs["encode"].execute(
-            self.to_device(features),
-            self._weights.encodings[:states, :],
-            *self._weights.encoder,
+        inputs = self._signature.ordered(
+            features=self.to_device(features),
+            encodings=self._weights.encodings[:states, :],
+            **self._weights.encoder,
         )
+        (output,) = self._graphs["encode"].execute(*inputs)
         return output
 
     def to_device(self, array: object) -> Buffer:

@@ -1,4 +1,4 @@
-"""A model's weights on a device, in the order in which its graphs take them."""
+"""A model's weights on a device, by the names of its graphs' inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
-from max.graph import DeviceRef
 
 from ..checkpoint.bfloat16 import rounded
 from ..checkpoint.dimensions import Dimensions
@@ -20,21 +19,21 @@ from .graphs.weights import Weight
 
 @dataclass(frozen=True)
 class GPUWeights:
-    """The weights of the graphs.
+    """The weights of the graphs, by the names of `Weight.inputs`.
 
     Attributes:
         encodings: Position embeddings of the encoder, float32 ``[n_audio_ctx, n_audio_state]``.
         encoder: Of ``encode``.
         cross_kv: Of ``cross_kv``.
-        decoder: Of ``prefill``, ``step`` and ``align``; the first are those of ``probabilities``.
-        embeddings: How many those are.
+        decoder: Of ``prefill``, ``step`` and ``align``.
+        embeddings: Those among them that ``probabilities`` has.
     """
 
     encodings: Buffer
-    encoder: list[Buffer]
-    cross_kv: list[Buffer]
-    decoder: list[Buffer]
-    embeddings: int
+    encoder: dict[str, Buffer]
+    cross_kv: dict[str, Buffer]
+    decoder: dict[str, Buffer]
+    embeddings: dict[str, Buffer]
 
 
 def gpu_weights(checkpoint: Checkpoint, dtype: DType, kept: DType, device: Device) -> GPUWeights:
@@ -54,31 +53,36 @@ def gpu_weights(checkpoint: Checkpoint, dtype: DType, kept: DType, device: Devic
     """
     d = checkpoint.dimensions
 
-    def placed(wanted: Iterable[Weight], kept: DType) -> list[Buffer]:
-        return [buffer for w in wanted for buffer in _buffers(checkpoint, w, kept, device)]
+    def placed(wanted: Iterable[Weight], kept: DType) -> dict[str, Buffer]:
+        buffers: dict[str, Buffer] = {}
+        for weight in wanted:
+            names = [one.name for one in weight.inputs(kept)]
+            buffers |= zip(names, _buffers(checkpoint, weight, kept, device), strict=True)
+        return buffers
 
     encodings = Weight("encoder/position_encodings/encodings", (d.n_audio_ctx, d.n_audio_state))
+    decoder = placed(weights.decoder_weights(d), kept)
     return GPUWeights(
-        encodings=placed([encodings], dtype)[0],
+        encodings=_buffers(checkpoint, encodings, dtype, device)[0],
         encoder=placed(weights.encoder_weights(d), dtype),
         cross_kv=placed(weights.cross_kv_weights(d), dtype),
-        decoder=placed(weights.decoder_weights(d), kept),
-        embeddings=len(weights.input_types([weights.embeddings(d)], kept, DeviceRef.CPU())),
+        decoder=decoder,
+        embeddings={one.name: decoder[one.name] for one in weights.embeddings(d).inputs(kept)},
     )
 
 
 def weight_bytes(d: Dimensions, dtype: DType, kept: DType) -> int:
     """What the weights of a model take; types as in `gpu_weights`."""
     once = [*weights.encoder_weights(d), *weights.cross_kv_weights(d)]
-    types = [
-        *weights.input_types(once, dtype, DeviceRef.CPU()),
-        *weights.input_types(weights.decoder_weights(d), kept, DeviceRef.CPU()),
+    inputs = [
+        *weights.inputs(once, dtype),
+        *weights.inputs(weights.decoder_weights(d), kept),
     ]
-    return sum(math.prod(int(size) for size in t.shape) * t.dtype.size_in_bytes for t in types)
+    return sum(math.prod(map(int, one.shape)) * one.dtype.size_in_bytes for one in inputs)
 
 
 def _buffers(checkpoint: Checkpoint, weight: Weight, kept: DType, device: Device) -> list[Buffer]:
-    """The weight as inputs of a graph: see `Weight.types`."""
+    """The weight as inputs of a graph: see `Weight.inputs`."""
     if not weight.matrix:
         return [on_device(_part(checkpoint, weight), DType.float32, device)]
     if kept != DType.int8:

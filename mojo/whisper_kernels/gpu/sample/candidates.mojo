@@ -141,10 +141,10 @@ struct Choose:
     """The end of a step, from logits [items, beams, vocabulary]; rows are items * beams.
 
     scores [rows] so far; ranges [rows, 4], banned and penalized [rows, ...] padded with -1, checks
-    [rows] as `Rules` has them; first_timestamp [1]; sampling [rows, 4] and factors [rows, 2] as
-    `Sampling` has them. candidates [items, 3, wanted] int32: ids, rows within the item, and scores
-    as bits; watched [rows]; ruled: the logits after the rules; shifts [rows], partial_sums
-    [rows, KINDS * BLOCKS_PER_ROW * 2], part_keys and part_indices
+    [rows] as `Rules` has them; first_timestamp [1]; sampling_integers [rows, 4] and sampling_floats
+    [rows, 2] as `Sampling` has them. candidates [items, 3, wanted] int32: ids, rows within the
+    item, and scores as bits; watched [rows]; ruled: the logits after the rules; shifts [rows],
+    partial_sums [rows, KINDS * BLOCKS_PER_ROW * 2], part_keys and part_indices
     [rows, BLOCKS_PER_ROW * capacity], keys, indices, noisy_keys [rows, capacity] are room to work
     in: capacity is what is looked at of each row, as much as is wanted or, where sampling is
     restricted to more, that.
@@ -171,8 +171,8 @@ struct Choose:
         penalized: InputTensor[dtype=DType.int32, rank=2, ...],
         checks: InputTensor[dtype=DType.int32, rank=1, ...],
         first_timestamp: InputTensor[dtype=DType.int32, rank=1, ...],
-        sampling: InputTensor[dtype=DType.int32, rank=2, ...],
-        factors: InputTensor[dtype=DType.float32, rank=2, ...],
+        sampling_integers: InputTensor[dtype=DType.int32, rank=2, ...],
+        sampling_floats: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
         var items = logits.dim_size(0)
@@ -185,8 +185,8 @@ struct Choose:
             View(banned),
             View(penalized),
             View(first_timestamp),
-            View(sampling),
-            View(factors),
+            View(sampling_integers),
+            View(sampling_floats),
             View(ruled),
             View(partial_sums),
             vocabulary,
@@ -199,8 +199,8 @@ struct Choose:
             View(scores),
             View(checks),
             View(first_timestamp),
-            View(sampling),
-            View(factors),
+            View(sampling_integers),
+            View(sampling_floats),
             View(ruled),
             View(partial_sums),
             View(watched),
@@ -213,8 +213,8 @@ struct Choose:
         )
         launch[target](find_best, items * beams * BLOCKS_PER_ROW, ctx)
         var rank = RankKernel(
-            View(sampling),
-            View(factors),
+            View(sampling_integers),
+            View(sampling_floats),
             View(ruled),
             View(shifts),
             View(part_keys),

@@ -1,8 +1,4 @@
-"""The text decoder, and what is read off its logits.
-
-Symbolic dimensions: ``items`` windows in the batch, ``rows`` hypotheses (items * beams),
-``queries`` the new tokens of all beams of an item, beam by beam.
-"""
+"""The text decoder, and what is read off its logits; `signatures` says what its graphs take."""
 
 from __future__ import annotations
 
@@ -10,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from max.dtype import DType
-from max.graph import BufferType, DeviceRef, Dim, Graph, Module, TensorType, TensorValue, Value, ops
+from max.graph import DeviceRef, Dim, Graph, Module, TensorValue, Value, ops
+from max.graph.dim import DimLike
 
 from ...checkpoint.dimensions import Dimensions
-from ...graphs.ops import new_graph
+from ...graphs.ops import Values, new_graph
 from . import weights
 from .layers import FEW_ROWS, Layers, repeated
+from .signatures import CHOICE, Signatures
 
 BLOCKS_PER_ROW = 16
 """That share out the vocabulary of a row among them (gpu/sample/top_k.mojo)."""
@@ -23,7 +21,6 @@ PARTIAL_SUMS = 3 * BLOCKS_PER_ROW * 2
 """Numbers of a row: three partial log-sum-exps a block, each of two numbers."""
 SPLITS = 12
 """Parts of a window's frames that are attended to at the same time, where queries are few."""
-_HISTORY = 6  # tokens, positions, slot table, windows, cross_kv, cache
 
 
 class DecoderGraphs:
@@ -49,7 +46,9 @@ class DecoderGraphs:
         d: Dimensions,
     ) -> None:
         self.module = module
+        self.device = device
         self.kept = kept
+        self.signatures = Signatures(d, dtype, kept)
         self.many = Layers(device, api, dtype)
         self.few = Layers(device, api, dtype, few=True)
         self.dimensions = d
@@ -65,8 +64,9 @@ class DecoderGraphs:
 
     def add_prefill(self) -> None:
         """``prefill``: new tokens join the cache; their final states come back."""
-        with new_graph("prefill", self._history(), self.module) as graph:
-            states, _ = self._layers(graph, self.many)
+        signature = self.signatures.prefill
+        with new_graph("prefill", signature.types(self.device), self.module) as graph:
+            states, _ = self._layers(graph, signature.values(graph), self.many)
             graph.output(states)
 
     def add_step(self, name: str, layers: Layers) -> None:
@@ -76,27 +76,15 @@ class DecoderGraphs:
         bits of float32), watched ``[rows]`` and the logits after the rules
         ``[items, queries, vocabulary]``.
         """
-        history = self._history()
-        inputs = [
-            *history,
-            layers.floats("rows"),  # scores so far
-            layers.integers("rows", 4),  # ranges
-            layers.integers("rows", "banned"),
-            layers.integers("rows", "penalized"),
-            layers.integers("rows"),  # check_timestamps
-            layers.integers(1),  # first timestamp
-            layers.integers("rows", 4),  # watched id, top-k, seed, number within the request
-            layers.floats("rows", 2),  # repetition penalty, temperature
-            layers.integers("candidates"),  # only its length counts
-            layers.integers("capacity"),  # likewise: how many of each row are looked at
-        ]
-        with new_graph(name, inputs, self.module) as graph:
-            states, _ = self._layers(graph, layers, new=1)
-            values = [value.tensor for value in graph.inputs[len(history) : -2]]
+        signature = self.signatures.step
+        with new_graph(name, signature.types(self.device), self.module) as graph:
+            values = signature.values(graph)
+            states, _ = self._layers(graph, values, layers, new=1)
+            logits = self._logits(values, states)
             room = ("rows", "capacity")
             candidates, watched, ruled, *_ = layers.kernel(
                 "choose",
-                [self._logits(graph, states), *values],
+                {"logits": logits} | {one.name: values[one.name] for one in CHOICE},
                 [
                     layers.integers("items", 3, "candidates"),
                     layers.floats("rows"),
@@ -113,24 +101,13 @@ class DecoderGraphs:
             graph.output(candidates, watched, ruled)
 
     def add_probabilities(self) -> None:
-        """``probabilities``: of chosen ids at one of the tokens of a prefill.
-
-        ``states [items, queries, width]``, ``index [1]``, ``ids [items, 1, count]`` and
-        ``limit [1]`` give ``[items, 1, count]``.
-        """
-        layers, d = self.many, self.dimensions
-        inputs = [
-            layers.tensor("items", "queries", d.n_text_state),
-            layers.integers(1),
-            layers.integers("items", 1, "count"),
-            layers.integers(1),
-            *weights.input_types([weights.embeddings(d)], self.kept, layers.device),
-        ]
-        with new_graph("probabilities", inputs, self.module) as graph:
-            states, index, ids, limit, *embeddings = (value.tensor for value in graph.inputs)
-            logits = layers.logits(ops.gather(states, index, axis=1), *embeddings)
-            result = layers.floats("items", 1, "count")
-            graph.output(*layers.kernel("probabilities", [logits, ids, limit], [result]))
+        """``probabilities``: ``[items, 1, count]`` of the ids at one of the tokens of a prefill."""
+        signature = self.signatures.probabilities
+        with new_graph("probabilities", signature.types(self.device), self.module) as graph:
+            values = signature.values(graph)
+            states, index = values["states"].tensor, values["index"].tensor
+            logits = self._logits(values, ops.gather(states, index, axis=1))
+            graph.output(self._probabilities(logits, values, "ids", ("items", 1, "count")))
 
     def add_align(self) -> None:
         """``align``: how much each token attended to each frame.
@@ -138,80 +115,45 @@ class DecoderGraphs:
         Returns the summed weights of the alignment heads ``[items, queries, aligned]`` and the
         probabilities ``[items, queries, 1]`` of the target ids.
         """
-        layers = self.many
-        history = self._history()
-        inputs = [
-            *history,
-            layers.integers("items", 3),  # tokens, tokens to normalise over, frames
-            layers.integers(1),  # width of the median filter
-            layers.integers("aligned"),  # only its length counts: the most frames of an item
-            layers.integers("chosen", 2),  # alignment heads: layer, head
-            layers.integers("items", "queries", 1),  # targets
-            layers.integers(1),  # how many ids the probabilities are over
-        ]
-        with new_graph("align", inputs, self.module) as graph:
-            sizes, median_width, _, heads, targets, limit = (
-                value.tensor for value in graph.inputs[len(history) :]
-            )
-            states, queries = self._layers(graph, layers)
+        layers, signature = self.many, self.signatures.align
+        with new_graph("align", signature.types(self.device), self.module) as graph:
+            values = signature.values(graph)
+            states, queries = self._layers(graph, values, layers)
+            taken = ("cross_kv", "heads", "weight_sizes", "median_width")
             sums, _ = layers.kernel(
                 "alignment_weights",
-                [queries, graph.inputs[4].tensor, heads, sizes, median_width],
+                {"queries": queries} | {name: values[name] for name in taken},
                 [
                     layers.floats("items", "queries", "aligned"),
                     layers.floats("items", "chosen", "queries", "aligned"),
                 ],
                 head_size=self.head_size,
             )
-            (probabilities,) = layers.kernel(
-                "probabilities",
-                [self._logits(graph, states), targets, limit],
-                [layers.floats("items", "queries", 1)],
-            )
-            graph.output(sums, probabilities)
-
-    def _history(self) -> list[TensorType | BufferType]:
-        """Inputs of a pass: tokens, positions, slot table, windows, cross_kv, cache, weights."""
-        layers, d = self.many, self.dimensions
-        cross_kv = [d.n_text_layer, "windows", "frames", 2 * d.n_text_state]
-        cache = [d.n_text_layer, 2, "slots", d.n_text_ctx, d.n_text_state]
-        return [
-            layers.integers("items", "queries"),
-            layers.integers("rows"),
-            layers.integers("rows", d.n_text_ctx),
-            layers.integers("items"),
-            layers.tensor(*cross_kv),
-            BufferType(layers.dtype, cache, layers.device),
-            *weights.input_types(weights.decoder_weights(d), self.kept, layers.device),
-        ]
+            logits, shape = self._logits(values, states), ("items", "queries", 1)
+            graph.output(sums, self._probabilities(logits, values, "targets", shape))
 
     def _layers(
-        self, graph: Graph, layers: Layers, new: int = FEW_ROWS
+        self, graph: Graph, values: Values, layers: Layers, new: int = FEW_ROWS
     ) -> tuple[TensorValue, TensorValue]:
         """Tokens to final states, and every layer's cross-attention queries.
 
         `new` is how many new tokens of a row are worked on together.
         """
         d = self.dimensions
-        tokens, positions, slot_table, windows, cross_kv = (v.tensor for v in graph.inputs[:5])
-        cache = graph.inputs[5].buffer
-        values = (v.tensor for v in graph.inputs[_HISTORY:])
-
-        def take(wanted: Sequence[weights.Weight]) -> list[TensorValue]:
-            count = len(weights.input_types(wanted, self.kept, layers.device))
-            return list(islice(values, count))
-
-        *embeddings, encodings = take(weights.decoder_start(d))
+        *embeddings, encodings = self._weights(values, weights.decoder_start(d))
         own = []
         for index in range(d.n_text_layer):
             number = ops.constant(index, DType.int32, DeviceRef.CPU())
-            own.append([number, *take(weights.decoder_layer(d, index))])
-        gamma, beta = take(weights.decoder_end(d))
+            own.append([number, *self._weights(values, weights.decoder_layer(d, index))])
+        gamma, beta = self._weights(values, weights.decoder_end(d))
+        tokens, positions = values["tokens"].tensor, values["positions"].tensor
         x = layers.embedded(tokens, positions, encodings, *embeddings)
         splits = SPLITS if layers.few else 1
+        shared = ("slot_table", "positions", "windows", "cross_kv", "kv_cache")
 
         def layer(inputs: Sequence[Value], own: Sequence[TensorValue]) -> list[TensorValue]:
-            x, slot_table, positions, windows, cross_kv, cache = inputs
+            x, *others = inputs
+            given = dict(zip(shared, others, strict=True))
             number, *rest = own
             parts = iter(rest)
             head = {"head_size": self.head_size}
@@ -226,7 +168,13 @@ class DecoderGraphs:
             result = layers.tensor("items", "queries", d.n_text_state)
             (attended,) = layers.kernel(
                 "self_attention",
-                [cache, qkv, slot_table, positions, number],
+                {
+                    "kv_cache": given["kv_cache"].buffer,
+                    "qkv": qkv,
+                    "slot_table": given["slot_table"].tensor,
+                    "positions": given["positions"].tensor,
+                    "layer": number,
+                },
                 [result],
                 group=new,
                 **head,
@@ -238,7 +186,12 @@ class DecoderGraphs:
             )
             attended, _ = layers.kernel(
                 "cross_attention",
-                [queries, cross_kv, windows, number],
+                {
+                    "queries": queries,
+                    "cross_kv": given["cross_kv"].tensor,
+                    "windows": given["windows"].tensor,
+                    "layer": number,
+                },
                 [result, split_sums],
                 group=FEW_ROWS,
                 splits=splits,
@@ -248,14 +201,22 @@ class DecoderGraphs:
             hidden = layers.normed_linear(x, *norm(), *linear(), activate=True)
             return [layers.added(x, hidden, *linear()), queries]
 
-        shared: list[Value] = [x, slot_table, positions, windows, cross_kv, cache]
-        results = repeated(graph, shared, own, layer)
+        results = repeated(graph, [x, *(values[name] for name in shared)], own, layer)
         states = layers.norm(results[-1][0], gamma, beta)
         return states, ops.stack([queries for _, queries in results])
 
-    def _logits(self, graph: Graph, states: TensorValue) -> TensorValue:
-        """Of all states over the vocabulary, in float32."""
-        wanted = [weights.embeddings(self.dimensions)]
-        count = len(weights.input_types(wanted, self.kept, self.many.device))
-        embeddings = graph.inputs[_HISTORY : _HISTORY + count]
-        return self.many.logits(states, *(value.tensor for value in embeddings))
+    def _logits(self, values: Values, states: TensorValue) -> TensorValue:
+        """Of some states over the vocabulary, in float32."""
+        embeddings = weights.embeddings(self.dimensions)
+        return self.many.logits(states, *self._weights(values, [embeddings]))
+
+    def _probabilities(
+        self, logits: TensorValue, values: Values, ids: str, shape: tuple[DimLike, ...]
+    ) -> TensorValue:
+        """Of the input `ids`, of a `shape`, over the first ids as far as the limit."""
+        inputs = {"logits": logits, "ids": values[ids], "limit": values["limit"]}
+        return self.many.kernel("probabilities", inputs, [self.many.floats(*shape)])[0]
+
+    def _weights(self, values: Values, wanted: Sequence[weights.Weight]) -> list[TensorValue]:
+        """Those among the inputs of a graph."""
+        return [values[one.name].tensor for one in weights.inputs(wanted, self.kept)]

@@ -9,6 +9,7 @@ from max.graph import BufferValue, DeviceRef, Graph, TensorType, TensorValue, Va
 from max.graph.dim import DimLike
 
 from ...compile.artifacts import kernels_path
+from ...graphs.ops import Values
 
 FEW_ROWS = 8
 """Rows that share one reading of the weights (gpu/linear/few_rows_simt.mojo)."""
@@ -62,15 +63,19 @@ class Layers:
     def kernel(
         self,
         name: str,
-        inputs: Sequence[TensorValue | BufferValue],
+        inputs: Values,
         results: Sequence[TensorType],
         **parameters: bool | int | DType,
     ) -> list[TensorValue]:
-        """The kernel ``whisper.gpu.<name>``; buffers among the inputs are written in place."""
-        in_place = any(isinstance(value, BufferValue) for value in inputs)
+        """The kernel ``whisper.gpu.<name>``; buffers among the inputs are written in place.
+
+        The names are for the reader, and for the test that holds them against the kernel's.
+        """
+        values = list(inputs.values())
+        in_place = any(isinstance(value, BufferValue) for value in values)
         add = ops.inplace_custom if in_place else ops.custom
         name = f"whisper.gpu.{name}"
-        outputs = add(name, self.device, list(inputs), list(results), dict(parameters))
+        outputs = add(name, self.device, values, list(results), dict(parameters))
         return [output.tensor for output in outputs]
 
     def norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
@@ -83,7 +88,7 @@ class Layers:
 
     def cast(self, x: TensorValue) -> TensorValue:
         """Float32 in the type of the products."""
-        return self.kernel("cast", [x], [self.tensor(*x.shape)])[0]
+        return self.kernel("cast", {"x": x}, [self.tensor(*x.shape)])[0]
 
     def linear(
         self, x: TensorValue, weight: TensorValue, *vectors: TensorValue, activate: bool = False
@@ -94,9 +99,8 @@ class Layers:
         """
         if self._own(weight):
             result = self.tensor(*x.shape[:-1], weight.shape[0])
-            name = _kept("linear", weight)
-            inputs = [x, weight, *vectors]
-            return self._linear(name, inputs, result, activate=activate)
+            inputs = {"x": x, **_named(weight, vectors)}
+            return self._linear(_kept("linear", weight), inputs, result, activate=activate)
         y = self._product(x, weight, *vectors)
         return ops.cast(ops.gelu(y) if activate else y, self.dtype)
 
@@ -113,7 +117,7 @@ class Layers:
         if not (self.few and self.tensor_cores):
             return self.linear(self.norm(x, gamma, beta), weight, *vectors, activate=activate)
         result = self.tensor(*x.shape[:-1], weight.shape[0])
-        inputs = [x, gamma, beta, weight, *vectors]
+        inputs = {"x": x, "gamma": gamma, "beta": beta, **_named(weight, vectors)}
         name = _kept("linear_normed", weight)
         return self.kernel(name, inputs, [result], activate=activate, width=int(x.shape[-1]))[0]
 
@@ -122,14 +126,15 @@ class Layers:
     ) -> TensorValue:
         """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
         if self._own(weight):
-            inputs = [x, weight, *vectors, residual]
+            inputs = {"x": x, **_named(weight, vectors), "residual": residual}
             return self._linear(_kept("linear_added", weight), inputs, residual.type)
         return residual + self._product(x, weight, *vectors)
 
     def logits(self, states: TensorValue, weight: TensorValue, *scales: TensorValue) -> TensorValue:
         """``states weight^T`` in float32, `scales` those of a weight that is int8."""
         result = self.floats(*states.shape[:-1], weight.shape[0])
-        return self._linear(_kept("logits", weight), [states, weight, *scales], result)
+        inputs = {"x": states, **_named(weight, scales)}
+        return self._linear(_kept("logits", weight), inputs, result)
 
     def embedded(
         self,
@@ -140,7 +145,12 @@ class Layers:
         *scales: TensorValue,
     ) -> TensorValue:
         """Embeddings of tokens and of where they stand, in float32; `scales` as in `logits`."""
-        inputs = [tokens, positions, weight, *scales, encodings]
+        inputs = {
+            "tokens": tokens,
+            "positions": positions,
+            **_named(weight, scales, "embeddings"),
+            "encodings": encodings,
+        }
         result = self.floats(*tokens.shape, weight.shape[1])
         return self.kernel(_kept("embed", weight), inputs, [result])[0]
 
@@ -167,14 +177,14 @@ class Layers:
     def _norm(
         self, x: TensorValue, gamma: TensorValue, beta: TensorValue, result: TensorType
     ) -> TensorValue:
-        return self.kernel("norm", [x, gamma, beta], [result])[0]
+        return self.kernel("norm", {"x": x, "gamma": gamma, "beta": beta}, [result])[0]
 
     def _own(self, weight: TensorValue) -> bool:
         """Whether products with it are a kernel of gpu/linear, as all of int8 are."""
         return self.own_products or weight.dtype == DType.int8
 
     def _linear(
-        self, name: str, inputs: Sequence[TensorValue], result: TensorType, **parameters: bool
+        self, name: str, inputs: Values, result: TensorType, **parameters: bool
     ) -> TensorValue:
         """A kernel of gpu/linear."""
         own = {"tensor_cores": self.tensor_cores, **parameters}
@@ -221,6 +231,14 @@ def repeated(
         current[:carried] = outputs[:carried]
         results.append(outputs)
     return results
+
+
+def _named(
+    weight: TensorValue, vectors: Sequence[TensorValue], name: str = "weight"
+) -> dict[str, TensorValue]:
+    """By the kernels' names: a weight, its scales if it is int8, and a bias if there is one."""
+    scale = ["scale"] if weight.dtype == DType.int8 else []
+    return dict(zip([name, *scale, "bias"], [weight, *vectors], strict=False))
 
 
 def _kept(name: str, weight: TensorValue) -> str:

@@ -10,6 +10,7 @@ from ...graphs.log_mel import add_log_mel
 from .decoder import DecoderGraphs
 from .encoder import add_cross_kv, add_encoder
 from .layers import Layers
+from .signatures import Signatures
 
 
 def build_module(
@@ -27,8 +28,9 @@ def build_module(
     """
     module = Module()
     layers = Layers(device, api, dtype)
-    add_encoder(module, layers, dimensions)
-    add_cross_kv(module, layers, dimensions)
+    signatures = Signatures(dimensions, dtype, kept)
+    add_encoder(module, layers, dimensions, signatures.encode)
+    add_cross_kv(module, layers, dimensions, signatures.cross_kv)
     add_log_mel(module, device)
     DecoderGraphs(module, device, api, dtype, kept, dimensions).add_all()
     return module

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from max.dtype import DType
-from max.graph import DeviceRef, TensorType
 
 from ...checkpoint.dimensions import Dimensions
+from ...graphs.signature import Input, floats
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,22 @@ class Weight:
     first: int = 0
     matrix: bool = False
 
-    def types(self, kept: DType, device: DeviceRef) -> list[TensorType]:
+    def inputs(self, kept: DType) -> list[Input]:
         """As inputs of a graph that has matrices in `kept`; those of int8 have scales.
 
         The scales are float32 ``[rows]``: what a row's whole numbers are multiplied with.
         """
+        name = f"{self.name}[{self.first}:]" if self.first else self.name
         if not self.matrix:
-            return [TensorType(DType.float32, list(self.shape), device)]
-        matrix = TensorType(kept, list(self.shape), device)
-        scales = TensorType(DType.float32, [self.shape[0]], device)
+            return [floats(name, *self.shape)]
+        matrix = Input(name, kept, self.shape)
+        scales = floats(f"{name}_scale", self.shape[0])
         return [matrix, scales] if kept == DType.int8 else [matrix]
 
 
-def input_types(weights: Iterable[Weight], kept: DType, device: DeviceRef) -> list[TensorType]:
+def inputs(weights: Iterable[Weight], kept: DType) -> list[Input]:
     """The inputs that these weights are."""
-    return [kind for weight in weights for kind in weight.types(kept, device)]
+    return [one for weight in weights for one in weight.inputs(kept)]
 
 
 def _linear(name: str, outputs: int, inputs: int, first: int = 0) -> Iterator[Weight]:
