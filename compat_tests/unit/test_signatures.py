@@ -13,6 +13,7 @@ from max.graph import BufferValue, DeviceRef, Module, TensorType
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.compile.artifacts import kernel_sources
 from whisper_max_backend.engine.cpu.graphs.dtw import add_time_warping
+from whisper_max_backend.engine.cpu.graphs.kernels import CPUKernels
 from whisper_max_backend.engine.cpu.graphs.module import build_module
 from whisper_max_backend.engine.cpu.graphs.packing import add_packing
 from whisper_max_backend.engine.cpu.graphs.signatures import PREFILL, STEP
@@ -20,7 +21,7 @@ from whisper_max_backend.engine.cpu.prebuild import storages
 from whisper_max_backend.engine.gpu.graphs import module as gpu
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
-from whisper_max_backend.engine.graphs.ops import Kernels, Values
+from whisper_max_backend.engine.graphs.ops import Values
 
 KERNEL = re.compile(
     r'register\("whisper\.([\w.]+)"\).*?\bdef execute\[[^]]*\]\s*\(\n(.*?)\n    \) raises',
@@ -72,10 +73,10 @@ def assert_as_declared(calls: Calls) -> None:
 def called(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """The kernels that graphs call from now on, with what they hand to them."""
     calls: Calls = []
-    call, gpu_call = Kernels.call, Layers.kernel
+    call, gpu_call = CPUKernels.call, Layers.kernel
 
     def recorded(
-        self: Kernels, name: str, inputs: Values, results: Sequence[TensorType], *rest: Any
+        self: CPUKernels, name: str, inputs: Values, results: Sequence[TensorType], *rest: Any
     ) -> Any:
         calls.append((name, handed({**inputs, "threads": self.threads}, results)))
         return call(self, name, inputs, results, *rest)
@@ -86,7 +87,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.append((f"gpu.{name}", handed(inputs, results)))
         return gpu_call(self, name, inputs, results, **parameters)
 
-    monkeypatch.setattr(Kernels, "call", recorded)
+    monkeypatch.setattr(CPUKernels, "call", recorded)
     monkeypatch.setattr(Layers, "kernel", recorded_on_gpu)
     return calls
 

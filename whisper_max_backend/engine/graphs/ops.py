@@ -1,8 +1,4 @@
-"""The kernels as nodes of a MAX graph.
-
-All sizes of a model are symbolic and its weights are inputs, laid out one after another as the
-kernels read them (`whisper_max_backend.engine.cpu.weights`): a compiled graph serves every model.
-"""
+"""The kernels as nodes of a MAX graph."""
 
 from __future__ import annotations
 
@@ -42,15 +38,13 @@ class Kernels:
     """Adds kernels to a graph under construction.
 
     Args:
-        graph: The graph, opened. Its last input is how many threads the kernels may use.
-        device: Where it runs.
+        device: Where the graph runs.
     """
 
-    def __init__(self, graph: Graph, device: DeviceRef) -> None:
+    def __init__(self, device: DeviceRef) -> None:
         self.device = device
-        self.threads = graph.inputs[-1].tensor
 
-    def call(
+    def add(
         self,
         name: str,
         inputs: Values,
@@ -59,12 +53,12 @@ class Kernels:
     ) -> list[TensorValue]:
         """The kernel ``whisper.<name>``; buffers among the inputs are written in place.
 
-        The names are for the reader, and for the test that holds them against the kernel's.
+        The inputs' names are for the reader, and for the test that holds them against the kernel's.
         """
-        values = list({**inputs, "threads": self.threads}.values())
+        values = list(inputs.values())
         in_place = any(isinstance(value, BufferValue) for value in values)
-        add = ops.inplace_custom if in_place else ops.custom
-        outputs = add(f"whisper.{name}", self.device, values, list(results), parameters)
+        call = ops.inplace_custom if in_place else ops.custom
+        outputs = call(f"whisper.{name}", self.device, values, list(results), parameters)
         return [output.tensor for output in outputs]
 
     def floats(self, *shape: DimLike) -> TensorType:

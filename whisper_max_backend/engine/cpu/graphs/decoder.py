@@ -6,7 +6,8 @@ from max.dtype import DType
 from max.graph import BufferValue, DeviceRef, Dim, Module, TensorValue
 from max.graph.dim import DimLike
 
-from ...graphs.ops import Kernels, Values, new_graph
+from ...graphs.ops import Values, new_graph
+from .kernels import CPUKernels
 from .signatures import ALIGN, PREFILL, PROBABILITIES, STEP, TOKENS
 
 
@@ -36,7 +37,7 @@ class DecoderGraphs:
     def add_prefill(self) -> None:
         """``prefill``: new tokens join the cache; their final states come back."""
         with new_graph("prefill", PREFILL.types(self.device), self.module) as graph:
-            kernels = Kernels(graph, self.device)
+            kernels = CPUKernels(graph, self.device)
             graph.output(self._layers(kernels, PREFILL.values(graph))[0])
 
     def add_step(self) -> None:
@@ -48,7 +49,7 @@ class DecoderGraphs:
         after the rules ``[items, queries, vocabulary]``.
         """
         with new_graph("step", STEP.types(self.device), self.module) as graph:
-            kernels = Kernels(graph, self.device)
+            kernels = CPUKernels(graph, self.device)
             shape = ("steps", "items", "candidates")
             graph.output(
                 *kernels.call(
@@ -70,7 +71,7 @@ class DecoderGraphs:
     def add_probabilities(self) -> None:
         """``probabilities``: ``[items, 1, count]`` of the ids at one of the tokens of a prefill."""
         with new_graph("probabilities", PROBABILITIES.types(self.device), self.module) as graph:
-            kernels = Kernels(graph, self.device)
+            kernels = CPUKernels(graph, self.device)
             values = PROBABILITIES.values(graph)
             (taken,) = kernels.call(
                 "take_token",
@@ -89,7 +90,7 @@ class DecoderGraphs:
         probabilities ``[items, queries, 1]`` of the target ids.
         """
         with new_graph("align", ALIGN.types(self.device), self.module) as graph:
-            kernels = Kernels(graph, self.device)
+            kernels = CPUKernels(graph, self.device)
             values = ALIGN.values(graph)
             states, queries = self._layers(kernels, values, keep_queries=True)
             taken = ("cross_kv", "heads", "weight_sizes", "frames", "median_width")
@@ -113,7 +114,7 @@ class DecoderGraphs:
             graph.output(*warped, of_targets)
 
     def _layers(
-        self, kernels: Kernels, values: Values, keep_queries: bool = False
+        self, kernels: CPUKernels, values: Values, keep_queries: bool = False
     ) -> list[TensorValue]:
         """Tokens to final states, and, if asked for, every layer's cross-attention queries."""
         return kernels.call(
@@ -127,7 +128,7 @@ class DecoderGraphs:
         )
 
     def _logits(
-        self, kernels: Kernels, states: TensorValue, values: Values, rows: DimLike = "queries"
+        self, kernels: CPUKernels, states: TensorValue, values: Values, rows: DimLike = "queries"
     ) -> TensorValue:
         """Of some states over the vocabulary."""
         (logits,) = kernels.call(
@@ -140,7 +141,7 @@ class DecoderGraphs:
 
     def _probabilities(
         self,
-        kernels: Kernels,
+        kernels: CPUKernels,
         logits: TensorValue,
         ids: TensorValue | BufferValue,
         values: Values,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from max.graph import DeviceRef, Dim, Module
 
-from ...graphs.ops import Kernels, new_graph
+from ...graphs.ops import new_graph
+from .kernels import CPUKernels
 from .signatures import TIME_WARPING
 
 
@@ -14,7 +15,7 @@ def add_time_warping(module: Module, device: DeviceRef) -> None:
     Gives paths ``[items, tokens + frames, 2]`` and their lengths ``[items]``.
     """
     with new_graph("time_warping", TIME_WARPING.types(device), module) as graph:
-        kernels = Kernels(graph, device)
+        kernels = CPUKernels(graph, device)
         path = ("items", Dim("tokens") + Dim("frames"), 2)
         results = [kernels.integers(*path), kernels.integers("items")]
         graph.output(*kernels.call("time_warping", TIME_WARPING.values(graph), results))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from ...graphs.ops import Kernels, new_graph
+from ...graphs.ops import new_graph
+from .kernels import CPUKernels
 from .signatures import CROSS_KV, ENCODE
 
 
@@ -15,7 +16,7 @@ def add_encoder(module: Module, device: DeviceRef, storage: DType) -> None:
     The matrices of its weights are of the type `storage`.
     """
     with new_graph("encode", ENCODE.types(device), module) as graph:
-        kernels = Kernels(graph, device)
+        kernels = CPUKernels(graph, device)
         states = kernels.floats("batch", "states", "width")
         values = ENCODE.values(graph)
         graph.output(*kernels.call("encoder", values, [states], {"storage": storage}))
@@ -24,7 +25,7 @@ def add_encoder(module: Module, device: DeviceRef, storage: DType) -> None:
 def add_cross_kv(module: Module, device: DeviceRef, storage: DType, kv_type: DType) -> None:
     """Adds the graph ``cross_kv``, which writes a window's keys and values in `kv_type` once."""
     with new_graph("cross_kv", CROSS_KV.types(device), module) as graph:
-        Kernels(graph, device).call(
+        CPUKernels(graph, device).call(
             "cross_kv",
             CROSS_KV.values(graph),
             [],

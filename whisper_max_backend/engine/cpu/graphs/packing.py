@@ -5,8 +5,9 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from ...graphs.ops import Kernels, new_graph
+from ...graphs.ops import new_graph
 from ...graphs.signature import Input, Signature
+from .kernels import CPUKernels
 from .signatures import THREADS
 
 # (of the file, of the panels)
@@ -41,5 +42,5 @@ def add_packing(module: Module, device: DeviceRef) -> None:
     for dtype, storage in CONVERSIONS:
         parameters = {"storage": storage, "dtype": dtype}
         with new_graph(f"pack_{dtype.name}_{storage.name}", PACK.types(device), module) as graph:
-            Kernels(graph, device).call("pack_weights", PACK.values(graph), [], parameters)
+            CPUKernels(graph, device).call("pack_weights", PACK.values(graph), [], parameters)
             graph.output()

@@ -9,7 +9,7 @@ from max.graph import BufferValue, DeviceRef, Graph, TensorType, TensorValue, Va
 from max.graph.dim import DimLike
 
 from ...compile.artifacts import kernels_path
-from ...graphs.ops import Values
+from ...graphs.ops import Kernels, Values
 
 FEW_ROWS = 8
 """Rows that share one reading of the weights (gpu/linear/few_rows_simt.mojo)."""
@@ -19,7 +19,7 @@ _FLASH = {
 """Where MAX's flash attention compiles; elsewhere all scores are in memory."""
 
 
-class Layers:
+class Layers(Kernels):
     """Builds layers for a device and a type.
 
     Residuals, normalisation and softmax are float32; products take and give `dtype` with float32
@@ -34,7 +34,7 @@ class Layers:
     """
 
     def __init__(self, device: DeviceRef, api: str, dtype: DType, few: bool = False) -> None:
-        self.device = device
+        super().__init__(device)
         self.api = api
         self.dtype = dtype
         self.few = few
@@ -48,14 +48,6 @@ class Layers:
         """Whether the encoder's attention is MAX's flash attention."""
         return (self.api, self.dtype) in _FLASH
 
-    def floats(self, *shape: DimLike) -> TensorType:
-        """A float32 tensor."""
-        return TensorType(DType.float32, list(shape), self.device)
-
-    def integers(self, *shape: DimLike) -> TensorType:
-        """An int32 tensor."""
-        return TensorType(DType.int32, list(shape), self.device)
-
     def tensor(self, *shape: DimLike) -> TensorType:
         """A tensor of the type that the model computes in."""
         return TensorType(self.dtype, list(shape), self.device)
@@ -67,16 +59,8 @@ class Layers:
         results: Sequence[TensorType],
         **parameters: bool | int | DType,
     ) -> list[TensorValue]:
-        """The kernel ``whisper.gpu.<name>``; buffers among the inputs are written in place.
-
-        The names are for the reader, and for the test that holds them against the kernel's.
-        """
-        values = list(inputs.values())
-        in_place = any(isinstance(value, BufferValue) for value in values)
-        add = ops.inplace_custom if in_place else ops.custom
-        name = f"whisper.gpu.{name}"
-        outputs = add(name, self.device, values, list(results), dict(parameters))
-        return [output.tensor for output in outputs]
+        """The kernel ``whisper.gpu.<name>``, see `Kernels.add`."""
+        return self.add(f"gpu.{name}", inputs, results, parameters)
 
     def norm(self, x: TensorValue, gamma: TensorValue, beta: TensorValue) -> TensorValue:
         """Layer normalisation of float32, in the type of the products."""
