@@ -90,7 +90,7 @@ def measure_pair(
         for side in sides:
             side.warm_up((tiny, base), files.values())
     if "start" in groups:
-        # Which of the two is first in a round has no say in the median.
+        # The order within a round does not matter: medians are compared.
         starts: tuple[list[float], list[float]] = ([], [])
         for _ in range(rounds):
             for side, times in zip(sides, starts, strict=True):

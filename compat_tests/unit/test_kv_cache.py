@@ -65,7 +65,7 @@ def turn() -> Iterator[threading.Condition]:
 
 @pytest.fixture
 def allocator(layout: KVLayout, turn: threading.Condition) -> SharedKVAllocator:
-    return SharedKVAllocator(layout, turn)  # type: ignore[arg-type]  # it does what is asked of one
+    return SharedKVAllocator(layout, turn)  # type: ignore[arg-type]  # has its methods
 
 
 def by_slot(kv_cache: Buffer) -> np.ndarray:

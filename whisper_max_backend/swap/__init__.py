@@ -1,4 +1,4 @@
-"""The engine in the place of CTranslate2's, in programs that know nothing of it."""
+"""Puts this engine in the place of CTranslate2's, in programs that do not know of it."""
 
 from .installation import hold, install, stock_models, uninstall
 
