@@ -103,7 +103,7 @@ from concurrent.futures import ThreadPoolExecutor
 model = load()
 threads = ThreadPoolExecutor(2)
 for _ in range(4):
-    threads.submit(lambda: (time.sleep(0.1), print(tokens(model))))
+    threads.submit(lambda: (time.sleep(0.1), sys.stdout.write(f"{tokens(model)}\\n")))
 """,
     "an exit handler": """
 model = load()
@@ -136,7 +136,12 @@ def test_the_last_requests_are_answered(end: str, directory: Path) -> None:
     check_as_the_reference(ENDS[end], directory)
 
 
-@pytest.mark.parametrize("work", ["tokens(model)", "model.feature_extractor(waveform)", "load()"])
+DROPS_OUTPUTS = "output = model.encode(np.zeros((80, 20), np.float32)); output = output[0:1]"
+
+
+@pytest.mark.parametrize(
+    "work", ["tokens(model)", "model.feature_extractor(waveform)", "load()", DROPS_OUTPUTS]
+)
 def test_a_daemon_thread_ends_in_silence(work: str, directory: Path) -> None:
     program = f"""
 model, begun = load(), threading.Event()
@@ -230,11 +235,12 @@ assert tokens(model) == first
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise SystemExit(3)", "ctypes.CDLL(None).exit(3)"])
 def test_the_end_of_a_forked_process(end: str, directory: Path) -> None:
-    """MAX's static destructors would wait for threads that stayed in the other process."""
+    """Destructors of MAX's objects would wait for threads that stayed in the other process."""
     program = f"""
 import ctypes, sys
 model = load()
 first = tokens(model)
+output = model.encode(np.zeros((80, 100), np.float32))
 sys.stdout.flush()
 pid = os.fork()
 if pid == 0:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..system.fork_and_exit import DroppedInside
 from .api.alignment import AlignmentCall
 from .api.arrays import ArrayView, EncoderOutput
 from .api.features import Features, check_features, encoded_frames, is_encoded
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .serving.protocol import Model  # brings MAX, which is imported when a model is loaded
 
 
-class Replica:
+class Replica(DroppedInside):
     """A model on one device. Requests may run at the same time, each has its own state."""
 
     def __init__(

@@ -17,11 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from .unpatched_threads import get_ident, new_lock
-
-_home: int | None = None
-"""The process in which MAX has started its threads."""
 
 
 def max_starts() -> None:
@@ -30,10 +28,9 @@ def max_starts() -> None:
     Raises:
         RuntimeError: It has them already, in the process that this one was forked from.
     """
-    global _home
     check_not_forked()
-    if _home is None:
-        _home = os.getpid()
+    if inside_max.home is None:
+        inside_max.home = os.getpid()
         atexit.register(_keep, _Last())
         if sys.platform == "linux":
             os.register_at_fork(after_in_child=functools.partial(_end_at_once, ctypes.CDLL(None)))
@@ -50,7 +47,7 @@ def _end_at_once(libc: ctypes.CDLL) -> None:
 
 def is_forked() -> bool:
     """Whether MAX has started in the process that this one is a copy of."""
-    return _home is not None and _home != os.getpid()
+    return inside_max.forked
 
 
 def check_not_forked() -> None:
@@ -71,6 +68,12 @@ class _Inside:
     """The threads that use MAX. A context manager, which a thread may enter again."""
 
     def __init__(self) -> None:
+        self.home: int | None = None  # the process in which MAX has started its threads
+        # The names of the module may be gone when the last object is dropped.
+        self._get_ident = get_ident
+        self._getpid = os.getpid
+        self._keep_for_ever = ctypes.pythonapi["Py_IncRef"]
+        self._keep_for_ever.argtypes = [ctypes.py_object]
         self._depths: dict[int, int] = {}  # of each thread, whose own entry it is
         self._last: int | None = None
 
@@ -84,15 +87,29 @@ class _Inside:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        ident = get_ident()
-        self._depths[ident] -= 1
-        if self._depths[ident] == 0:
-            del self._depths[ident]
+        self._leave()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a copy of the one with MAX's threads."""
+        return self.home not in (None, self._getpid())
+
+    def drop(self, attributes: dict[str, Any]) -> None:
+        """Drop an object's attributes within; in a forked process, keep them for ever.
+
+        To free the results of a graph, MAX waits for its threads.
+        """
+        if self.forked:
+            self._keep_for_ever(attributes)
+            return
+        self._enter(1)
+        attributes.clear()
+        self._leave()
 
     @contextmanager
     def left(self) -> Iterator[None]:
         """A long call within, for which the end of the process does not wait."""
-        depth = self._depths.pop(get_ident(), 0)
+        depth = self._depths.pop(self._get_ident(), 0)
         try:
             yield
         finally:
@@ -106,7 +123,7 @@ class _Inside:
             time.sleep(0.001)
 
     def _enter(self, depth: int) -> None:
-        ident = get_ident()
+        ident = self._get_ident()
         self._depths[ident] = self._depths.get(ident, 0) + depth  # before `close` is looked for
         if self._last not in (None, ident):
             del self._depths[ident]
@@ -114,8 +131,26 @@ class _Inside:
             never.acquire()
             never.acquire()  # the interpreter is about to stop this thread
 
+    def _leave(self) -> None:
+        ident = self._get_ident()
+        self._depths[ident] -= 1
+        if self._depths[ident] == 0:
+            self._depths.pop(ident, None)  # `drop` comes between where garbage is collected
+
 
 inside_max = _Inside()
+
+
+class DroppedInside:
+    """An object that owns buffers or graphs of MAX, which is within while they are dropped, too.
+
+    A buffer's destructor lets other threads run and then waits for its turn.
+    """
+
+    _inside = inside_max
+
+    def __del__(self) -> None:
+        self._inside.drop(vars(self))
 
 
 class _Last:

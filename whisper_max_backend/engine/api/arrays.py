@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...system.fork_and_exit import DroppedInside
 from ..checkpoint.bfloat16 import rounded, widened
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _NUMPY_TYPES = ("float32", "float16", "int8", "int16", "int32")
 _FLOATS = ("float32", "float16", "bfloat16")
 
 
-class ArrayView:
+class ArrayView(DroppedInside):
     """An array on the host or on a device, with the surface of ``ctranslate2.StorageView``.
 
     NumPy and PyTorch read it without a copy, by the array interfaces and by DLPack. The memory

@@ -6,11 +6,12 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
+from ...system.fork_and_exit import DroppedInside
 from ..compile.session import LoadedGraph
 from ..graphs.stft_tables import tables
 
 
-class GPULogMel:
+class GPULogMel(DroppedInside):
     """The kernel of a device as a function of arrays on the host.
 
     The samples go up once. The features come back, because faster-whisper cuts them into windows.
