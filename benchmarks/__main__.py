@@ -20,6 +20,8 @@ COMMANDS = {
         "Count the word errors of every precision on real speech.",
     ),
     "long": ("benchmarks.long", "Transcribe hours of audio and watch time and memory."),
+    "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
+    "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "installed": (
         "benchmarks.installed",
         "Build a wheel, install it, and time its first start with empty caches.",

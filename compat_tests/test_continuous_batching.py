@@ -387,6 +387,24 @@ def test_a_failing_execution(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Non
         pair.same(one, other)
 
 
+def test_features_that_are_no_numbers(pair: Pair) -> None:
+    """On a GPU that request fails, and others notice nothing."""
+    good = [pair.request(i) for i in range(3)]
+    expected = [request.answer(pair.alone) for request in good]
+    bad = dataclasses.replace(good[0], features=np.full_like(good[0].features, np.nan))
+
+    def answer() -> None:
+        if pair.exact:  # on a CPU, as in the reference, some text comes of it
+            assert bad.answer(pair.shared)
+            return
+        with pytest.raises(RuntimeError, match="no numbers"):
+            bad.answer(pair.shared)
+
+    found = at_once([*(partial(request.answer, pair.shared) for request in good), answer])
+    for one, other in zip(expected, found, strict=False):
+        pair.same(one, other)
+
+
 def test_many_callers_again_and_again(pair: Pair) -> None:
     """More threads than are waited for at a time, coming and going."""
     options = list(OPTIONS.values())

@@ -24,6 +24,7 @@ from whisper_max_backend.engine.api.seed import set_random_seed
 from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.system.cancellation import NEVER, StopFlag
 
 pytestmark = pytest.mark.slow
 
@@ -70,8 +71,8 @@ def test_steps_that_cannot_be_captured(
             for one in models
         )
         assert actual[0].sequences_ids == expected[0].sequences_ids
-    assert [record.getMessage()[:27] for record in caplog.records] == [
-        "device graphs are not used:"
+    assert [record.getMessage()[:26] for record in caplog.records] == [
+        "device graphs are not used"
     ]
 
 
@@ -94,9 +95,9 @@ def test_several_devices(
     used: set[int] = set()
     encode = GPUModel.encode
 
-    def encode_and_tell(self: GPUModel, features: Any) -> Any:
+    def encode_and_tell(self: GPUModel, features: Any, stop: StopFlag = NEVER) -> Any:
         used.add(id(self))
-        return encode(self, features)
+        return encode(self, features, stop)
 
     monkeypatch.setattr(GPUModel, "encode", encode_and_tell)
     both = make_engines(EngineCase("one-head", engine), tmp_path_factory)

@@ -10,13 +10,17 @@ from .swap import install, uninstall
 if TYPE_CHECKING:
     from faster_whisper import available_models, decode_audio, download_model, format_timestamp
 
+    from .many import transcribe_many
     from .model import BatchedInferencePipeline, WhisperModel
     from .plugins import load_model
+    from .system.cancellation import Cancelled, CancelToken
 
     __version__: str
 
 __all__ = [
     "BatchedInferencePipeline",
+    "CancelToken",
+    "Cancelled",
     "WhisperModel",
     "__version__",
     "available_models",
@@ -26,6 +30,7 @@ __all__ = [
     "hookimpl",
     "install",
     "load_model",
+    "transcribe_many",
     "uninstall",
 ]
 
@@ -33,8 +38,11 @@ __all__ = [
 # or may be in the middle of importing faster-whisper.
 _HOMES = {
     "BatchedInferencePipeline": "whisper_max_backend.model",
+    "CancelToken": "whisper_max_backend.system.cancellation",
+    "Cancelled": "whisper_max_backend.system.cancellation",
     "WhisperModel": "whisper_max_backend.model",
     "load_model": "whisper_max_backend.plugins",
+    "transcribe_many": "whisper_max_backend.many",
     "available_models": "faster_whisper",
     "decode_audio": "faster_whisper",
     "download_model": "faster_whisper",

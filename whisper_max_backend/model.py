@@ -9,15 +9,19 @@ from __future__ import annotations
 import copyreg
 import os
 from abc import ABCMeta
-from collections.abc import Mapping
-from functools import update_wrapper
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tokenizers
 from faster_whisper import transcribe as reference
 from faster_whisper.utils import get_logger
 
 from .audio import checked_audio
+from .many import ManyTranscription, transcribe_many
+from .system.cancellation import CancelToken
+from .watch import Progress, current_watch, transcribe_watched, watched_like
 
 if TYPE_CHECKING:
     from .engine.whisper import Whisper
@@ -103,9 +107,40 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         self.time_precision = 0.02
         self.max_length = 448
 
-    def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
+    def transcribe(
+        self,
+        audio: Any,
+        *args: Any,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        transcribe = partial(self._transcribe, audio, *args, **kwargs)
+        return transcribe_watched(transcribe, progress, cancel)
+
+    def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         samples = checked_audio(audio, self.feature_extractor.sampling_rate)
         return super().transcribe(samples, *args, **kwargs)
+
+    def generate_segments(self, features: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+        watch = current_watch()
+        if watch is not None:
+            features = watch.windows(features)
+        return super().generate_segments(features, *args, **kwargs)
+
+    def transcribe_many(
+        self,
+        audios: Iterable[Any],
+        *,
+        keys: Iterable[str | int] | None = None,
+        in_flight: int | None = None,
+        on_error: Callable[[int, Exception], None] | None = None,
+        **options: Any,
+    ) -> Iterator[ManyTranscription]:
+        """Transcribe many recordings at once; see `whisper_max_backend.many.transcribe_many`."""
+        return transcribe_many(
+            self, audios, keys=keys, in_flight=in_flight, on_error=on_error, **options
+        )
 
     def detect_language(self, audio: Any = None, *args: Any, **kwargs: Any) -> Any:
         if audio is not None:
@@ -116,9 +151,29 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
 class BatchedInferencePipeline(reference.BatchedInferencePipeline):
     """The reference's pipeline for batches of windows, with a check of the audio."""
 
-    def transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
+    def transcribe(
+        self,
+        audio: Any,
+        *args: Any,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        transcribe = partial(self._transcribe, audio, *args, **kwargs)
+        return transcribe_watched(transcribe, progress, cancel)
+
+    def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         samples = checked_audio(audio, self.model.feature_extractor.sampling_rate)
         return super().transcribe(samples, *args, **kwargs)
+
+    def forward(
+        self, features: Any, tokenizer: Any, chunks_metadata: list[dict[str, float]], options: Any
+    ) -> Any:
+        outputs = super().forward(features, tokenizer, chunks_metadata, options)
+        watch = current_watch()
+        if watch is not None:
+            watch.chunks_done(sum(chunk["duration"] for chunk in chunks_metadata))
+        return outputs
 
 
 def _reduced(cls: _Named) -> str | tuple[Any, ...]:
@@ -133,9 +188,11 @@ copyreg.pickle(_Named, _reduced)
 
 # The reference's signatures and documentation. Decorators would hide the methods' types.
 update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)
-update_wrapper(WhisperModel.transcribe, reference.WhisperModel.transcribe)
+watched_like(WhisperModel.transcribe, reference.WhisperModel.transcribe)
 update_wrapper(WhisperModel.detect_language, reference.WhisperModel.detect_language)
-update_wrapper(BatchedInferencePipeline.transcribe, reference.BatchedInferencePipeline.transcribe)
+update_wrapper(WhisperModel.generate_segments, reference.WhisperModel.generate_segments)
+update_wrapper(BatchedInferencePipeline.forward, reference.BatchedInferencePipeline.forward)
+watched_like(BatchedInferencePipeline.transcribe, reference.BatchedInferencePipeline.transcribe)
 
 
 def _tokenizer(folder: str, content: bytes | None, model: Whisper) -> tokenizers.Tokenizer:

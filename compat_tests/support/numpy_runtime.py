@@ -19,6 +19,7 @@ from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense
 from whisper_max_backend.engine.search.rules import FixedRules
 from whisper_max_backend.engine.state.alignment_request import AlignmentRequest, Alignments
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.system.cancellation import NEVER, StopFlag
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +40,7 @@ class RequestNumpyDecoder(NumpyDecoder):
         encoded: Array,
         rules: FixedRules,
         rows_per_item: int = 1,
+        stop: StopFlag = NEVER,
     ) -> NumpyState:
         self.rows_per_item = rows_per_item
         assert rules.first_timestamp == self.first
@@ -82,7 +84,7 @@ class NumpyModel:
         self.dimensions = checkpoint.dimensions
         self.decoder = RequestNumpyDecoder(checkpoint, self.reference)
 
-    def encode(self, features: Array) -> Array:
+    def encode(self, features: Array, stop: StopFlag = NEVER) -> Array:
         return np.array(self.reference.encode(storage(features.copy())))  # it refuses read-only
 
     def to_device(self, array: Array) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from whisper_max_backend.engine.serving import batching as module
 from whisper_max_backend.engine.serving.batching import Batcher
 
 pytestmark = pytest.mark.timeout(60)
@@ -98,7 +99,10 @@ def test_an_error_is_its_own_callers(work: Work, batcher: Batcher[int, int]) -> 
     assert work.runs == [[1], [2, -5, 4], [2], [-5], [4]]
 
 
-def test_those_that_joined_are_waited_for(work: Work, batcher: Batcher[int, int]) -> None:
+def test_those_that_joined_are_waited_for(
+    work: Work, batcher: Batcher[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 20)
     for _ in range(3):
         batcher.join()
     with ThreadPoolExecutor(3) as pool:
@@ -109,6 +113,20 @@ def test_those_that_joined_are_waited_for(work: Work, batcher: Batcher[int, int]
         pending.append(pool.submit(batcher.call, 3))
         assert [one.result(20) for one in pending] == [1, 4, 9]
     assert [sorted(run) for run in work.runs] == [[1, 2, 3]]
+
+
+def test_the_others_go_on_without_one_that_takes_too_long(
+    work: Work, batcher: Batcher[int, int]
+) -> None:
+    """And it is waited for again, when it comes back."""
+    for _ in range(3):
+        batcher.join()
+    with ThreadPoolExecutor(3) as pool:
+        pending = [pool.submit(batcher.call, number) for number in (1, 2)]
+        assert [one.result(20) for one in pending] == [1, 4]
+        pending = [pool.submit(batcher.call, number) for number in (3, 4, 5)]
+        assert [one.result(20) for one in pending] == [9, 16, 25]
+    assert [sorted(run) for run in work.runs] == [[1, 2], [3, 4, 5]]
 
 
 def test_those_that_leave_are_not(work: Work, batcher: Batcher[int, int]) -> None:

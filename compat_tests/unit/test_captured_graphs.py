@@ -13,6 +13,7 @@ from max.driver import CPU, Buffer
 from whisper_max_backend.engine.gpu import captured_graphs as module
 from whisper_max_backend.engine.gpu.captured_graphs import CapturedGraphs
 from whisper_max_backend.engine.gpu.staging import parts, staged
+from whisper_max_backend.engine.state.device_locks import locks_of
 
 KEPT = (Buffer.from_numpy(np.full(1, 100, np.int32)), Buffer.from_numpy(np.zeros(1, np.int32)))
 OTHER = (Buffer.from_numpy(np.full(1, 500, np.int32)), KEPT[1])
@@ -164,26 +165,80 @@ def test_shapes_that_never_come_again(
 
 
 @pytest.mark.parametrize("refuses", ["capture", "verify", "replay"])
-def test_a_refusal_is_told_once(
+def test_a_device_that_refuses_again_and_again(
     graphs: CapturedGraphs, refuses: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From then on everything is executed, and nothing is held on to."""
+    """From then on everything is executed, nothing is held on to, and the log says so once."""
     model = Model(refuses)
     for kind in ("", "other"):
-        for i in range(4):
+        for i in range(6):
             assert run(graphs, model, numbers(i), kind=kind) == 100 + i
     (record,) = caplog.records
     assert f"{refuses} is not supported" in record.getMessage()
-    assert model.calls.count("execute") == 8
+    assert model.calls.count(refuses) == module.MAX_FAILURES
+    assert model.calls.count("execute") == 12
     assert model.graphs == {}
     assert not graphs._captured
+
+
+@pytest.mark.parametrize("refuses", ["capture", "verify", "replay"])
+def test_a_failure_that_passes(
+    graphs: CapturedGraphs, refuses: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What failed is executed, and captured another time, however often that happens."""
+    for _ in range(2 * module.MAX_FAILURES):
+        model = Model(refuses)
+        for i in range(2):
+            assert run(graphs, model, numbers(i)) == 100 + i
+        model.refuses = ""
+        assert model.graphs == {}
+        for i in range(4):
+            assert run(graphs, model, numbers(i)) == 100 + i
+        assert model.calls[-1] == "replay"
+        graphs._forget_unless(None)
+    assert graphs.wanted
+    assert caplog.records == []
+
+
+def test_a_replay_that_fails(graphs: CapturedGraphs) -> None:
+    """Its results come from an execution."""
+    model = Model()
+    for i in range(3):
+        assert run(graphs, model, numbers(i)) == 100 + i
+    model.refuses = "replay"
+    assert run(graphs, model, numbers(7)) == 107
+    assert model.graphs == {}
+    model.refuses = ""
+    for i in range(4):
+        assert run(graphs, model, numbers(i)) == 100 + i
+    assert model.calls[-1] == "replay"
+
+
+def test_nobody_uses_the_device_during_a_capture(
+    graphs: CapturedGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever does without the turn, as for features, holds this lock."""
+    beside = locks_of(CPU()).beside
+    held = []
+    model = Model()
+    capture = model.capture
+
+    def watched(number: int, *inputs: Buffer) -> list[Buffer]:
+        held.append(beside.locked())
+        return capture(number, *inputs)
+
+    monkeypatch.setattr(model, "capture", watched)
+    for i in range(3):
+        assert run(graphs, model, numbers(i)) == 100 + i
+    assert held == [True]
+    assert not beside.locked()
 
 
 def test_a_replay_that_gives_other_results(
     graphs: CapturedGraphs, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model(wrong=True)
-    assert [run(graphs, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
+    assert [run(graphs, model, numbers(i)) for i in range(8)] == list(range(100, 108))
     assert "other results" in caplog.text
     assert model.graphs == {}
 

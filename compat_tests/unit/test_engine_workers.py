@@ -19,6 +19,7 @@ from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import NumpyWhisper, both, random_features
 from compat_tests.support.waiting import until
 from whisper_max_backend.engine.whisper import Whisper
+from whisper_max_backend.system.cancellation import StopFlag
 from whisper_max_backend.system.unpatched_threads import thread_ids
 
 PROMPTS = [["<|startoftranscript|>", "<|en|>", "<|transcribe|>"]] * 2
@@ -62,9 +63,9 @@ class Gate:
         free.put(replica)
 
     def _wait(self, encode: Any) -> Any:
-        def held(features: np.ndarray) -> np.ndarray:
+        def held(features: np.ndarray, stop: StopFlag) -> np.ndarray:
             assert self.opened.wait(20)
-            return encode(features)
+            return encode(features, stop)
 
         return held
 

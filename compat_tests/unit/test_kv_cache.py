@@ -10,6 +10,7 @@ import pytest
 from max.driver import CPU, Buffer
 from max.dtype import DType
 
+from whisper_max_backend.engine.state import kv_cache as module
 from whisper_max_backend.engine.state.kv_cache import (
     KVAllocation,
     KVLayout,
@@ -132,15 +133,39 @@ def test_one_that_needs_more_than_double(allocator: SharedKVAllocator) -> None:
     assert holds(first, 1)
 
 
-def test_oversized_buffers_are_made_anew_when_they_are_empty(allocator: SharedKVAllocator) -> None:
+def test_buffers_stay_as_they_are_long_after_many_needed_them(
+    memory: Memory, allocator: SharedKVAllocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
     allocations = [allocator.allocate(FRAMES, 1, 5) for _ in range(8)]
-    for allocation in allocations[:-1]:
+    buffers = allocations[0].buffers.cross_kv, allocations[0].buffers.kv_cache
+    for allocation in allocations:
         allocator.free(allocation)
-    late = allocator.allocate(FRAMES, 1, 5)
-    assert late.buffers.cross_kv.shape[1] == 8
-    for allocation in (late, allocations[-1]):
-        allocator.free(allocation)
+    for _ in range(2):
+        late = allocator.allocate(FRAMES, 1, 5)
+        assert (late.buffers.cross_kv, late.buffers.kv_cache) == buffers
+        allocator.free(late)
+    allocator.free(allocator.allocate(FRAMES, 1, 5))
     assert allocator.allocate(FRAMES, 1, 5).buffers.cross_kv.shape[1] == 1
+
+
+def test_buffers_that_are_made_anew_have_room_for_as_many_as_before(
+    memory: Memory, allocator: SharedKVAllocator
+) -> None:
+    """Wider beams need other buffers; the windows of the callers before still fit."""
+    for allocation in [allocator.allocate(FRAMES, 1, 1) for _ in range(4)]:
+        allocator.free(allocation)
+    wide = allocator.allocate(FRAMES, 1, 6)
+    assert (wide.buffers.cross_kv.shape[1], len(by_slot(wide.buffers.kv_cache))) == (4, 6)
+
+
+def test_room_for_as_many_as_before_is_no_reason_to_fail(
+    memory: Memory, allocator: SharedKVAllocator
+) -> None:
+    for allocation in [allocator.allocate(FRAMES, 1, 1) for _ in range(4)]:
+        allocator.free(allocation)
+    memory.most_windows = 1
+    assert allocator.allocate(FRAMES, 1, 6).has_all_windows
 
 
 def test_windows_of_another_length_have_their_buffers(allocator: SharedKVAllocator) -> None:

@@ -66,7 +66,7 @@ def test_asynchronous_results_wait_and_share_their_batch():
     assert not waiting[0].done()
 
     def compute() -> None:
-        batch.compute(lambda _: results, None)
+        batch.compute(lambda *_: results, None)
         batch.finish()
 
     threading.Timer(0.02, compute).start()
@@ -77,7 +77,7 @@ def test_asynchronous_results_wait_and_share_their_batch():
 def test_asynchronous_results_raise_at_every_call():
     batch: RequestFuture[list[WhisperGenerationResult]] = RequestFuture()
 
-    def fail(_model: None) -> list[WhisperGenerationResult]:
+    def fail(*_: Any) -> list[WhisperGenerationResult]:
         raise ValueError("no")
 
     batch.compute(fail, None)

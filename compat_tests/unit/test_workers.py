@@ -16,6 +16,7 @@ import pytest
 
 from compat_tests.support.waiting import until
 from whisper_max_backend.engine.serving.workers import RequestFuture, Workers
+from whisper_max_backend.system.cancellation import Cancelled, CancelToken, StopFlag
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -27,7 +28,7 @@ class Held:
         self.models: list[str] = []
         self.open = threading.Event()
 
-    def __call__(self, model: str) -> str:
+    def __call__(self, model: str, stop: StopFlag) -> str:
         self.models.append(model)
         assert self.open.wait(30)
         return model
@@ -88,16 +89,16 @@ def test_requests_are_spread_over_the_models() -> None:
 def test_an_error_frees_its_place() -> None:
     workers = Workers(["model"])
 
-    def fail(model: str) -> None:
+    def fail(model: str, stop: StopFlag) -> None:
         raise OSError(model)
 
     for _ in range(3):
         with pytest.raises(OSError, match="model"):
             workers.post(fail).result()
-    assert workers.post(lambda model: model).result() == "model"
+    assert workers.post(lambda model, _: model).result() == "model"
 
 
-def interrupted(workers: Workers[str], request: Callable[[str], str]) -> None:
+def interrupted(workers: Workers[str], request: Callable[[str, StopFlag], str]) -> None:
     """Runs a request in the main thread, and Ctrl-C is pressed when it is in the queue or runs."""
     before = workers.active
 
@@ -119,7 +120,7 @@ def test_an_interrupt_waits_for_the_request_that_runs() -> None:
     ended: list[str] = []
     begun = threading.Event()
 
-    def request(model: str) -> str:
+    def request(model: str, stop: StopFlag) -> str:
         begun.set()
         time.sleep(0.2)  # it goes on after the interrupt
         ended.append(model)
@@ -141,7 +142,7 @@ def test_an_interrupt_takes_a_request_from_the_queue() -> None:
     assert (workers.active, workers.queued) == (1, 0)
     held.open.set()
     assert running.result() == "model"
-    assert workers.run(lambda model: model) == "model"
+    assert workers.run(lambda model, _: model) == "model"
     assert held.models == ["model"], "what was dropped is not run"
     assert workers.detach()
 
@@ -158,6 +159,65 @@ def test_an_interrupt_of_a_thread_that_waits_for_room() -> None:
     assert [one.result() for one in posted] == ["model"] * 2
 
 
+def test_a_token_stops_what_runs_and_what_waits() -> None:
+    """The others go on."""
+    workers = Workers(["model"])
+    held = Held()
+
+    def request(model: str, stop: StopFlag) -> str:
+        while True:
+            time.sleep(0.001)
+            stop.check()
+
+    token = CancelToken()
+
+    def with_token(work: Callable[[str, StopFlag], str]) -> str:
+        with token.applied():
+            return workers.run(work)
+
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(with_token, request)
+        until(lambda: workers.active == 1)
+        waiting = threads.submit(with_token, held)
+        until(lambda: workers.queued == 1)
+        other = workers.post(held)
+        token.cancel()
+        for stopped in (running, waiting):
+            with pytest.raises(Cancelled):
+                stopped.result(20)
+    held.open.set()
+    assert other.result() == "model"
+    assert held.models == ["model"]
+    with pytest.raises(Cancelled), token.applied():
+        pass
+    until(lambda: workers.active == 0)
+
+
+def test_a_token_stops_one_that_waits_for_room() -> None:
+    workers = Workers(["model"], max_queued=1)
+    held = Held()
+    posted = [workers.post(held) for _ in range(2)]
+    token = CancelToken()
+    threading.Timer(0.05, token.cancel).start()
+    with pytest.raises(Cancelled), token.applied():
+        workers.run(held)
+    held.open.set()
+    assert [one.result() for one in posted] == ["model"] * 2
+
+
+def test_an_interrupt_stops_a_request() -> None:
+    """It ends at once, and its caller gets the interrupt."""
+    workers = Workers(["model"])
+
+    def request(model: str, stop: StopFlag) -> str:
+        while True:
+            time.sleep(0.001)
+            stop.check()
+
+    interrupted(workers, request)
+    assert workers.active == 0
+
+
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the interpreter's end a model can be loaded, but no thread started."""
 
@@ -166,10 +226,10 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("whisper_max_backend.engine.serving.workers.start_thread", refuse)
     workers = Workers(["model"])
-    assert workers.run(lambda model: model) == "model"
-    assert workers.post(lambda model: 2 * model).result() == "modelmodel"
+    assert workers.run(lambda model, _: model) == "model"
+    assert workers.post(lambda model, _: 2 * model).result() == "modelmodel"
     with pytest.raises(ZeroDivisionError):
-        workers.run(lambda model: 1 // 0)
+        workers.run(lambda model, _: 1 // 0)
     assert (workers.active, workers.queued) == (0, 0)
 
 
@@ -194,7 +254,7 @@ def test_an_error_keeps_nothing_alive() -> None:
         features = Held()
         seen = weakref.ref(features)
 
-        def fail(model: str, features: Held) -> None:
+        def fail(model: str, stop: StopFlag, features: Held) -> None:
             raise ValueError(model)
 
         with contextlib.suppress(ValueError):  # pytest.raises would keep the error

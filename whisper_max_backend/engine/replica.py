@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..system.cancellation import NEVER, StopFlag
 from ..system.fork_and_exit import DroppedInside
 from .api.alignment import AlignmentCall
 from .api.arrays import ArrayView, EncoderOutput
@@ -41,7 +42,9 @@ class Replica(DroppedInside):
         self._vocabulary = vocabulary
         self._config = config
 
-    def encode(self, features: Features, to_cpu: bool = False) -> EncoderOutput:
+    def encode(
+        self, features: Features, to_cpu: bool = False, stop: StopFlag = NEVER
+    ) -> EncoderOutput:
         """Encode features ``[batch, n_mels, frames]``.
 
         Returns:
@@ -49,6 +52,7 @@ class Replica(DroppedInside):
 
         Raises:
             ValueError: Features of another shape.
+            Cancelled: It was stopped.
         """
         dimensions = self._model.dimensions
         check_features(features, dimensions)
@@ -56,25 +60,28 @@ class Replica(DroppedInside):
         if batch == 0:
             empty = np.empty((0, encoded_frames(frames), dimensions.n_audio_state), np.float32)
             return EncoderOutput(empty)
-        output = EncoderOutput(self._model.encode(np.asarray(features, dtype=np.float32)))
+        output = EncoderOutput(self._model.encode(np.asarray(features, np.float32), stop))
         if to_cpu and output.device != "cpu":
             return EncoderOutput(np.asarray(output))
         return output
 
-    def generate(self, call: GenerationCall) -> list[WhisperGenerationResult]:
+    def generate(
+        self, call: GenerationCall, stop: StopFlag = NEVER
+    ) -> list[WhisperGenerationResult]:
         """Transcribe features or encoder outputs, one result for each item of the batch.
 
         Raises:
             ValueError: Prompts, options or features that do not work or do not belong together.
             RuntimeError: A prompt that is longer than the text context.
+            Cancelled: It was stopped.
         """
         vocabulary, decoder = self._vocabulary, self._model.decoder
         plan = call.plan(self._model.dimensions, vocabulary, self._config)
         if plan is None:
             return []
         prompts, start_step, options = plan.prompts, plan.start_step, plan.options
-        encoded = self._encoded(call.features)
-        state = decoder.start(encoded, plan.fixed_rules, options.rows_per_item)
+        encoded = self._encoded(call.features, stop)
+        state = decoder.start(encoded, plan.fixed_rules, options.rows_per_item, stop)
         no_speech: Sequence[float] = [0.0] * len(prompts)
         watches = options.return_no_speech_prob and plan.sot_is_start
         try:
@@ -109,7 +116,9 @@ class Replica(DroppedInside):
             for item, probability in zip(hypotheses, no_speech, strict=True)
         ]
 
-    def detect_language(self, features: Features) -> list[list[tuple[str, float]]]:
+    def detect_language(
+        self, features: Features, stop: StopFlag = NEVER
+    ) -> list[list[tuple[str, float]]]:
         """For each item, the languages and their probabilities, the most probable first.
 
         Raises:
@@ -124,7 +133,7 @@ class Replica(DroppedInside):
                 "The model configuration does not contain the field 'lang_ids' which lists the "
                 "language tokens; convert this model again"
             )
-        encoded = self._encoded(features)
+        encoded = self._encoded(features, stop)
         if features.shape[0] == 0:
             return []
         probabilities = self._model.decoder.language_probabilities(encoded, vocabulary.sot, ids)
@@ -134,7 +143,7 @@ class Replica(DroppedInside):
             for row in probabilities.tolist()
         ]
 
-    def align(self, call: AlignmentCall) -> list[WhisperAlignmentResult]:
+    def align(self, call: AlignmentCall, stop: StopFlag = NEVER) -> list[WhisperAlignmentResult]:
         """Align texts with the audio by the cross-attention of the alignment heads.
 
         Raises:
@@ -144,7 +153,7 @@ class Replica(DroppedInside):
         request = call.plan(self._model.dimensions, self._vocabulary, self._config)
         if request is None:
             return []
-        aligned = self._model.decoder.align(self._encoded(call.features), request)
+        aligned = self._model.decoder.align(self._encoded(call.features, stop), request)
         offset = request.start_length
         return [
             WhisperAlignmentResult(
@@ -160,10 +169,10 @@ class Replica(DroppedInside):
             )
         ]
 
-    def _encoded(self, features: Features) -> Any:
+    def _encoded(self, features: Features, stop: StopFlag) -> Any:
         """Encoder output on this device, from features or from encoder output."""
         if not is_encoded(features, self._model.dimensions):
-            features = self.encode(features)
+            features = self.encode(features, stop=stop)
         buffer = features.buffer if isinstance(features, ArrayView) else features
         return self._model.to_device(buffer)
 

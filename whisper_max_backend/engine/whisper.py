@@ -177,7 +177,7 @@ class Whisper:
             RuntimeError: The model is unloaded.
         """
         array = as_features(features)
-        return self._workers.run(lambda replica: replica.encode(array, to_cpu))
+        return self._workers.run(lambda replica, stop: replica.encode(array, to_cpu, stop))
 
     @takes_search_options
     def generate(
@@ -207,9 +207,9 @@ class Whisper:
         """
         call = GenerationCall.of(features, prompts, self._vocabulary, options)
         if not asynchronous:
-            return self._workers.run(lambda replica: replica.generate(call))
+            return self._workers.run(lambda replica, stop: replica.generate(call, stop))
         own = call.with_own_features()
-        future = self._workers.post(lambda replica: replica.generate(own))
+        future = self._workers.post(lambda replica, stop: replica.generate(own, stop))
         return [WhisperGenerationResultAsync(future, i) for i in range(batch_size(own.features))]
 
     def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
@@ -226,7 +226,7 @@ class Whisper:
             RuntimeError: The model is not multilingual, or unloaded.
         """
         array = as_features(features)
-        return self._workers.run(lambda replica: replica.detect_language(array))
+        return self._workers.run(lambda replica, stop: replica.detect_language(array, stop))
 
     def align(
         self,
@@ -258,7 +258,7 @@ class Whisper:
         call = AlignmentCall.of(
             features, start_sequence, text_tokens, num_frames, median_filter_width
         )
-        return self._workers.run(lambda replica: replica.align(call))
+        return self._workers.run(lambda replica, stop: replica.align(call, stop))
 
     def unload_model(self, to_cpu: bool = False) -> None:
         """Unload the model, but keep what is needed to load it again.

@@ -76,16 +76,24 @@ class Condition:
     ) -> None:
         self._lock.release()
 
-    def wait(self) -> None:
-        """Let go of the lock until another thread notifies."""
+    def wait(self, seconds: float = -1) -> bool:
+        """Let go of the lock until another thread notifies, or for so many seconds at most.
+
+        Returns:
+            Whether another has notified.
+        """
         notified = new_lock()
         notified.acquire()
         self._waiting.append(notified)
         self._lock.release()
+        done = False
         try:
-            notified.acquire()
+            done = notified.acquire(timeout=seconds)
         finally:
             self._lock.acquire()
+            if not done and notified in self._waiting:
+                self._waiting.remove(notified)
+        return done
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds, which is looked at with each notification."""

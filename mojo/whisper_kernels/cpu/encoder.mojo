@@ -11,7 +11,7 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
-from ..common.views import ByteView, FloatView, View, first
+from ..common.views import ByteView, FloatView, IntView, View, first
 from .attention import AttentionScratch, encoder_kv_type
 from .encoder_qkv import EncoderHeads
 from .encoder_layer import EncoderChunk, EncoderLayer
@@ -68,9 +68,10 @@ def encode[
     weights: ByteView,
     sizes: EncoderSizes,
     states: FloatView,
+    stop: IntView,
     threads: Int,
 ):
-    """States [batch, states, width] of features [batch, mels, frames]."""
+    """States [batch, states, width] of features [batch, mels, frames]; anything, where stopped."""
     comptime kv_type = encoder_kv_type(storage)
     var width = sizes.width
     var count = sizes.states
@@ -89,7 +90,7 @@ def encode[
     var phases = Phases(2 + 3 * sizes.layers)
 
     def body(_thread: Int) {imm}:
-        var worker = Worker(phases.counters)
+        var worker = Worker(phases.counters, stop)
         var cursor = WeightReader(weights)
         var rows = EncoderChunk[storage](
             block, width, max(4 * width, 3 * sizes.mels), heads.groups.columns()
@@ -212,7 +213,8 @@ struct Encoder:
 
     features [batch, mels, frames]; encodings [states, width], the position embeddings;
     weights [bytes]: both convolutions, the layers, the last normalisation;
-    heads and layers [1] int32, their numbers; states [batch, states, width].
+    heads and layers [1] int32, their numbers; stop [1] int32, which ends the work when the host sets
+    it; states [batch, states, width].
     """
 
     @staticmethod
@@ -225,6 +227,7 @@ struct Encoder:
         weights: InputTensor[dtype=DType.uint8, rank=1, ...],
         heads: InputTensor[dtype=DType.int32, rank=1, ...],
         layers: InputTensor[dtype=DType.int32, rank=1, ...],
+        stop: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
@@ -242,5 +245,6 @@ struct Encoder:
                 first(layers),
             ),
             View(states),
+            View(stop),
             first(threads),
         )

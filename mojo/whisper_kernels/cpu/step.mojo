@@ -14,7 +14,7 @@ from .decoder import DecoderPass, DecoderSizes
 from .lookahead import Continuation, Hypotheses
 from .panels import Matrix
 from .sample.candidates import Choice, rules_of, sampling_of
-from .threads import Phases, Worker, together
+from .threads import Phases, Worker, stopped, together
 
 
 @extensibility.register("whisper.step")
@@ -25,7 +25,7 @@ struct Step:
     ends a hypothesis; timed [1], whether the timestamp rule holds; summed [1], whether scores are
     summed up; remaining [items] and last_timestamps [rows, 2] as `Hypotheses` has them. All these
     are of no matter for a single step. Where there are more, there are no banned or penalized ids,
-    and nothing is sampled.
+    and nothing is sampled. stop [1]: no more steps are made once the host has set it.
 
     ids, origins, values [steps, items, candidates] and watched [rows] are those of
     `whisper.choose`; fed [steps, rows, 2], the token that each row of the following step was given,
@@ -70,6 +70,7 @@ struct Step:
         summed: InputTensor[dtype=DType.int32, rank=1, ...],
         remaining: InputTensor[dtype=DType.int32, rank=1, ...],
         last_timestamps: InputTensor[dtype=DType.int32, rank=2, ...],
+        stop: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
@@ -163,6 +164,8 @@ struct Step:
                     break
 
                 def advance(_task: Int) {imm}:
+                    if stopped(View(stop)):
+                        return
                     var goes_on = hypotheses.advance(
                         step,
                         View(ids).slice(results, items * wanted),

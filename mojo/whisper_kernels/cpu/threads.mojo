@@ -11,7 +11,7 @@ from std.sys.info import CompilationTarget
 
 from max.algorithm import sync_parallelize
 
-from ..common.views import View
+from ..common.views import IntView, View
 from .amx.tiles import configure_tiles, release_tiles
 
 comptime Counters = View[DType.int64]
@@ -59,13 +59,15 @@ struct Worker:
 
     Waking threads costs several microseconds, passing from phase to phase a fraction of one. A
     phase is over when all its tasks are done, whoever did them: a thread that comes late finds
-    nothing left to do and nobody waits for it.
+    nothing left to do and nobody waits for it. Once the host has asked to stop, tasks are left out.
     """
 
     var counters: Counters
+    var stop: Optional[IntView]
 
-    def __init__(out self, phases: Counters):
+    def __init__(out self, phases: Counters, stop: Optional[IntView] = None):
         self.counters = phases
+        self.stop = stop
 
     def run[Task: def(Int) -> None](mut self, count: Int, task: Task):
         """The next phase, the same for all threads: `task(0) ... task(count - 1)`, then waits."""
@@ -77,7 +79,8 @@ struct Worker:
             var i = Int(taken[unsafe_offset=0].fetch_add(1))
             if i >= count:
                 break
-            task(i)
+            if not (self.stop and stopped(self.stop.value())):
+                task(i)
             _ = done[unsafe_offset=0].fetch_add(1)
         var looks = 0
         while Int(done[unsafe_offset=0].load()) < count:
@@ -87,6 +90,12 @@ struct Worker:
             else:
                 comptime if CompilationTarget.is_x86():
                     llvm_intrinsic["llvm.x86.sse2.pause", NoneType]()
+
+
+@always_inline
+def stopped(stop: IntView) -> Bool:
+    """Whether the host has set `stop [1]`, which it may do while a kernel runs."""
+    return Int(stop.data.unsafe_bitcast[Atomic[Int32]]()[unsafe_offset=0].load()) != 0
 
 
 def together[Body: def(Int) -> None](threads: Int, body: Body):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import operator
 import secrets
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -13,6 +17,7 @@ from ...system.unpatched_threads import new_lock
 _lock = new_lock()
 _seed: int | None = None
 _requests = itertools.count()
+_own_seeds: ContextVar[Iterator[int] | None] = ContextVar("_own_seeds", default=None)
 
 
 def set_random_seed(seed: int) -> None:
@@ -39,8 +44,29 @@ def set_random_seed(seed: int) -> None:
 
 def request_seed() -> int:
     """The seed of the next request, in [0, 2**31)."""
+    own_seeds = _own_seeds.get()
+    if own_seeds is not None:
+        return next(own_seeds)
     with _lock:
         if _seed is None:
             return secrets.randbits(31)
-        mixed = np.random.SeedSequence((_seed, next(_requests))).generate_state(1)
-        return int(mixed[0] >> 1)
+        return _mixed(_seed, next(_requests))
+
+
+@contextlib.contextmanager
+def seeded(key: str | int) -> Iterator[None]:
+    """Give the requests made within seeds that depend on the key, whatever others ask for.
+
+    They are different ones after `set_random_seed`, but the same in every process.
+    """
+    digest = int.from_bytes(hashlib.sha256(str(key).encode()).digest(), "little")
+    base = (digest,) if _seed is None else (digest, _seed)
+    token = _own_seeds.set(_mixed(*base, number) for number in itertools.count())
+    try:
+        yield
+    finally:
+        _own_seeds.reset(token)
+
+
+def _mixed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -9,6 +9,7 @@ import numpy as np
 from max.driver import Buffer, Device
 from max.dtype import DType
 
+from ...system.cancellation import NEVER
 from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.weight_dtypes import Storage
 from ..compile.session import LoadedGraph
@@ -108,6 +109,7 @@ class CPUDecoder(Decoder):
             remaining=self._buffer(ahead.remaining),
             last_timestamps=self._buffer(ahead.last_timestamps),
             sizes=_sizes(ahead.steps, first.candidates, self.n_vocab),
+            stop=Buffer.from_numpy((state.stop if len(steps) == 1 else NEVER).array),
             threads=self._threads,
         )
         ids, origins, values, fed, made, watched, ruled = self._graphs["step"].execute(*inputs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from max.driver import CPU, Buffer, Device
 
+from ...system.cancellation import NEVER, StopFlag
 from ..checkpoint.load import Checkpoint, dense
 from ..checkpoint.weight_dtypes import Storage, storage_for
 from ..compile.artifacts import ArtifactSpec, compiled
@@ -61,14 +62,18 @@ class CPUModel:
         self._encodings = np.array(dense(checkpoint.weights, _ENCODINGS))
         self.decoder = CPUDecoder(self._graphs, weights, storage, d, self._device, count)
 
-    def encode(self, features: np.ndarray) -> Buffer:
+    def encode(self, features: np.ndarray, stop: StopFlag = NEVER) -> Buffer:
         """Encoder states of log-mel features.
 
         Args:
             features: float32 ``[batch, n_mels, frames]``.
+            stop: Ends the work, within a block of a layer.
 
         Returns:
             float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
+
+        Raises:
+            Cancelled: It was stopped.
         """
         states = (features.shape[2] + 1) // 2
         (output,) = self._graphs["encode"].execute(
@@ -78,9 +83,11 @@ class CPUModel:
                 weights=self._weights,
                 heads=self._heads,
                 layers=self._layers,
+                stop=Buffer.from_numpy(stop.array),
                 threads=self._threads,
             )
         )
+        stop.check()
         return output
 
     def to_device(self, array: object) -> Buffer:

@@ -18,6 +18,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 
 from ..compile.session import LoadedGraph
+from ..state.device_locks import locks_of
 from .staging import parts, staged
 
 _log = logging.getLogger("whisper_max_backend")
@@ -26,6 +27,8 @@ VARIABLE = "WHISPER_MAX_REPLAY"
 """0 never captures and replays decoder steps, 1 tries it on any device."""
 MAX_CAPTURED = 24
 """Captured graphs that are kept: each has its results and what is between them on the device."""
+MAX_FAILURES = 3
+"""Failures in a row after which nothing is captured any more."""
 
 Inputs = Callable[[Mapping[str, Buffer]], list[Buffer]]
 
@@ -47,7 +50,8 @@ class CapturedGraphs:
 
     An execution is captured when it comes for the second time. A capture is tried at once: the
     launches of a replay are compared with those of an execution, and so are the first results.
-    Where a device refuses any of it, the log says so once, and everything is executed as it was.
+    Where any of it fails, as for a passing lack of memory, that execution is captured another
+    time. Where it fails again and again, nothing is captured any more, and the log says so.
 
     Attributes:
         wanted: Whether anything is captured; at first what the environment says, or else whether
@@ -60,6 +64,7 @@ class CapturedGraphs:
         self._numbers = itertools.count(1)
         self._seen: set[Hashable] = set()
         self._captured: OrderedDict[Hashable, _CapturedGraph] = OrderedDict()
+        self._failures = 0
 
     def execute(
         self,
@@ -83,8 +88,10 @@ class CapturedGraphs:
         if self.wanted:
             self._forget_unless(kept)
             if key in self._captured:
-                return self._replay(key, fresh)
-            if key in self._seen:
+                replayed = self._replay(key, fresh)
+                if replayed is not None:
+                    return replayed
+            elif key in self._seen:
                 return self._capture(model, key, arrays, fresh, kept, inputs)
             if len(self._seen) >= 64 * MAX_CAPTURED:  # shapes that never come again
                 self._seen.clear()
@@ -92,11 +99,17 @@ class CapturedGraphs:
         on_device = Buffer.from_numpy(fresh).to(self._device)
         return list(model.execute(*inputs(parts(on_device, arrays))))
 
-    def _replay(self, key: Hashable, fresh: np.ndarray) -> list[Buffer]:
+    def _replay(self, key: Hashable, fresh: np.ndarray) -> list[Buffer] | None:
+        """The results; None where it fails, and what was captured is gone."""
         captured = self._captured[key]
         self._captured.move_to_end(key)
-        captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
-        captured.model.replay(captured.number, *captured.inputs)
+        try:
+            captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
+            captured.model.replay(captured.number, *captured.inputs)
+        except Exception as error:
+            del captured
+            self._failed(key, error.with_traceback(None))
+            return None
         return captured.outputs
 
     def _capture(
@@ -115,23 +128,50 @@ class CapturedGraphs:
         given = inputs(parts(staging, arrays))
         results = list(model.execute(*given))
         expected = results[0].to_numpy().copy()
+        with locks_of(self._device).beside:
+            error = self._try_capture(model, key, kept, staging, given, expected)
+        if error is not None:
+            self._failed(key, error)
+            return results
+        self._failures = 0
+        if len(self._captured) > MAX_CAPTURED:
+            self._release(next(iter(self._captured)))
+        return results
+
+    def _try_capture(
+        self,
+        model: LoadedGraph,
+        key: Hashable,
+        kept: tuple[Buffer, ...],
+        staging: Buffer,
+        given: list[Buffer],
+        expected: np.ndarray,
+    ) -> Exception | None:
+        """Captures an execution and replays it, to see whether its first result is as expected."""
         number = next(self._numbers)
         try:
             outputs = list(model.capture(number, *given))
-            captured = _CapturedGraph(number, model, kept, staging, given, outputs)
-            self._captured[key] = captured
+            self._captured[key] = _CapturedGraph(number, model, kept, staging, given, outputs)
             model.debug_verify_replay(number, *given)
             model.replay(number, *given)
             if not np.array_equal(outputs[0].to_numpy(), expected):
                 raise RuntimeError("a replay gives other results than an execution")
         except Exception as error:
-            self.wanted = False
-            self._forget_unless(None)
-            _log.warning("device graphs are not used: %s", error)
-            return results
-        if len(self._captured) > MAX_CAPTURED:
-            self._release(next(iter(self._captured)))
-        return results
+            return error.with_traceback(None)  # which would keep the results
+        return None
+
+    def _failed(self, key: Hashable, error: Exception) -> None:
+        """Forgets a capture that failed, and after too many failures all of them."""
+        self._seen.discard(key)
+        if key in self._captured:
+            self._release(key)
+        self._failures += 1
+        if self._failures < MAX_FAILURES:
+            _log.info("a decoder step was not captured, and will be another time: %s", error)
+            return
+        self.wanted = False
+        self._forget_unless(None)
+        _log.warning("device graphs are not used any more: %s", error)
 
     def _forget_unless(self, kept: tuple[Buffer, ...] | None) -> None:
         """Lets go of what was captured with other buffers than these."""

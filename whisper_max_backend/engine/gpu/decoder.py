@@ -107,6 +107,12 @@ class GPUDecoder(Decoder):
         )
         ids, origins, bits = candidates.to_numpy().swapaxes(0, 1)
         scores = np.ascontiguousarray(bits).view(np.float32)
+        if (ids >= self.n_vocab).any() or not np.isfinite(scores[:, 0]).all():
+            raise RuntimeError(
+                "the model's scores are no numbers (NaN): look for NaN in the features and in the "
+                "model's weights; where neither has any, a compute_type with a larger range than "
+                "float16 helps"
+            )
         return split_candidates(steps, Candidates(ids, origins, scores), watched, ruled)
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:

@@ -9,6 +9,7 @@ from max.dtype import DType
 from ...system.fork_and_exit import DroppedInside
 from ..compile.session import LoadedGraph
 from ..graphs.stft_tables import tables
+from ..state.device_locks import locks_of
 
 
 class GPULogMel(DroppedInside):
@@ -33,11 +34,12 @@ class GPULogMel(DroppedInside):
             filters: float32 ``[n_mels, bins]``.
             padded: Samples with the zeros that follow them.
         """
-        made = Buffer(DType.float32, features.shape, self._device)
-        self._model.execute(
-            made, self._up(waveform), self._up(filters), *self._tables, np.int64(padded)
-        )
-        features[...] = made.to_numpy()
+        with locks_of(self._device).beside:
+            made = Buffer(DType.float32, features.shape, self._device)
+            self._model.execute(
+                made, self._up(waveform), self._up(filters), *self._tables, np.int64(padded)
+            )
+            features[...] = made.to_numpy()
 
     def _up(self, array: np.ndarray) -> Buffer:
         return Buffer.from_numpy(array).to(self._device)

@@ -9,6 +9,7 @@ from max.driver import Buffer, Device
 from max.dtype import DType
 from max.graph import DeviceRef
 
+from ...system.cancellation import NEVER, StopFlag
 from ..api.devices import check_memory
 from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.load import Checkpoint
@@ -52,14 +53,18 @@ class GPUModel:
         self._signature = signatures.encode
         self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
 
-    def encode(self, features: np.ndarray | Buffer) -> Buffer:
+    def encode(self, features: np.ndarray | Buffer, stop: StopFlag = NEVER) -> Buffer:
         """Encoder states of log-mel features.
 
         Args:
             features: float32 ``[batch, n_mels, frames]``.
+            stop: Ends the work after some windows.
 
         Returns:
             float32 ``[batch, (frames + 1) // 2, n_audio_state]``.
+
+        Raises:
+            Cancelled: It was stopped.
         """
         batch, _, frames = features.shape
         states = (frames + 1) // 2
@@ -68,6 +73,7 @@ class GPUModel:
         shape = (batch, states, self.dimensions.n_audio_state)
         output = Buffer(DType.float32, shape, self._device)
         for start in range(0, batch, WINDOWS):
+            stop.check()
             encoded = self._encode(features[start : start + WINDOWS, :, :], states)
             output[start : start + WINDOWS, :, :].inplace_copy_from(encoded)
         self._device.synchronize()  # a copy within the CPU's memory is not done when it returns

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from ...system.unpatched_threads import Condition
+
+PATIENCE = 4.0
+"""How many times as long as usual the others wait for a thread that has joined, ..."""
+PATIENCE_SECONDS = 0.01
+"""... with so much on top of it."""
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -39,8 +45,9 @@ class Batcher(Generic[Request, Result]):
 
     There is no thread of its own and no timer: a call that finds nobody at work does the work at
     once, for itself and for all that wait. Threads that call again and again `join`; work begins
-    when all of them have asked, so that they stay together. Between two calls a thread that has
-    joined must not wait for another.
+    when all of them have asked, so that they stay together, or when it takes one of them so much
+    longer than usual that the others go on without it. Between two calls a thread that has joined
+    must not wait for another.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class Batcher(Generic[Request, Result]):
         self._waiting: list[_Call[Request, Result]] = []
         self._joined = 0
         self._busy = False
+        self._since = 0.0  # when the first of those that wait could have been answered
+        self._usual = 0.0  # seconds from then until all had asked
 
     def join(self) -> None:
         """The calling thread will call again and again, and is waited for."""
@@ -81,9 +90,11 @@ class Batcher(Generic[Request, Result]):
         """
         call: _Call[Request, Result] = _Call(request)
         with self._changed:
+            if not self._waiting:
+                self._since = time.monotonic()
             self._waiting.append(call)
             try:
-                self._changed.wait_for(lambda: call.done or self._ready())
+                self._wait_for_turn(call)
             except BaseException:  # interrupted
                 if call in self._waiting:
                     self._waiting.remove(call)
@@ -102,8 +113,19 @@ class Batcher(Generic[Request, Result]):
         finally:
             with self._changed:
                 self._busy = False
+                self._since = time.monotonic()
                 self._changed.notify_all()
         return call.outcome()
+
+    def _wait_for_turn(self, call: _Call[Request, Result]) -> None:
+        """Waits until a call is done, or is to be done by this thread with all that wait."""
+        while not call.done:
+            if self._ready():
+                self._usual += 0.1 * (time.monotonic() - self._since - self._usual)
+                return
+            notified = self._changed.wait(PATIENCE * self._usual + PATIENCE_SECONDS)
+            if not notified and not self._busy:
+                return
 
     def _ready(self) -> bool:
         return not self._busy and len(self._waiting) >= self._joined

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from max.driver import Buffer
 
+from ...system.cancellation import NEVER, StopFlag
 from ...system.unpatched_threads import Condition
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
 from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
+from ..state.device_locks import locks_of
 from ..state.kv_cache import SharedKVAllocator
 from ..state.step_batch import Step
 from .batching import Batcher
@@ -31,20 +33,23 @@ class SharedModel:
         self.dimensions = model.dimensions
         self.log_mel = model.log_mel
         self._model = model
-        self._turn = Condition()
+        self._locks = locks_of(model.decoder.layout.device)
         self._encode_batcher = Batcher(self._encode_together, lambda features: features.shape[1:])
-        self.decoder = SharedDecoder(model.decoder, self._turn)
+        self.decoder = SharedDecoder(model.decoder, self._locks.turn)
 
-    def encode(self, features: np.ndarray) -> Buffer:
+    def encode(self, features: np.ndarray, stop: StopFlag = NEVER) -> Buffer:
         """Encoder states of log-mel features; windows that wait at the same time go together."""
-        return self._encode_batcher.call(features)
+        states = self._encode_batcher.call(features)
+        stop.check()
+        return states
 
     def to_device(self, array: object) -> Buffer:
         """The array on this device; without a copy if it is there already."""
-        return self._model.to_device(array)
+        with self._locks.beside:
+            return self._model.to_device(array)
 
     def _encode_together(self, several: Sequence[np.ndarray]) -> list[Buffer]:
-        with self._turn:
+        with self._locks.turn:
             if len(several) == 1:
                 return [self._model.encode(several[0])]
             states = self._model.encode(np.concatenate(several))
@@ -86,10 +91,16 @@ class SharedDecoder:
         """See `StepDecoder`."""
         return self._decoder.steps_ahead
 
-    def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
+    def start(
+        self,
+        encoded: Buffer,
+        rules: FixedRules,
+        rows_per_item: int = 1,
+        stop: StopFlag = NEVER,
+    ) -> DecoderState:
         """See `Decoder.start`. Waits while there is no room for it."""
         with self._turn:
-            return self._decoder.start(encoded, rules, rows_per_item)
+            return self._decoder.start(encoded, rules, rows_per_item, stop)
 
     def finish(self, state: DecoderState) -> None:
         """See `Decoder.finish`; others do not wait for this request any more."""
@@ -114,7 +125,9 @@ class SharedDecoder:
         if state not in self._joined:
             self._joined.add(state)
             self._step_batcher.join()
-        return self._step_batcher.call(self._decoder.next_step(state, request))
+        candidates = self._step_batcher.call(self._decoder.next_step(state, request))
+        state.stop.check()
+        return candidates
 
     def language_probabilities(
         self, encoded: Buffer, sot: int, languages: Sequence[int]

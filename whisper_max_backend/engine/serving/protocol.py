@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from max.driver import Buffer
 
+from ...system.cancellation import NEVER, StopFlag
 from ..checkpoint.dimensions import Dimensions
 from ..search.protocol import Float32Array, StepDecoder
 from ..search.rules import FixedRules
@@ -22,7 +23,13 @@ LogMel = Callable[[np.ndarray, np.ndarray, np.ndarray, int], None]
 class RequestDecoder(StepDecoder[DecoderState], Protocol):
     """What a request needs of a decoder; see `Decoder`."""
 
-    def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
+    def start(
+        self,
+        encoded: Buffer,
+        rules: FixedRules,
+        rows_per_item: int = 1,
+        stop: StopFlag = NEVER,
+    ) -> DecoderState:
         """A state for the windows ``encoded [items, frames, n_audio_state]``."""
 
     def finish(self, state: DecoderState) -> None:
@@ -52,7 +59,7 @@ class Model(Protocol):
     def log_mel(self) -> LogMel | None:
         """The device's kernel; None where all models of a process share one."""
 
-    def encode(self, features: np.ndarray) -> Buffer:
+    def encode(self, features: np.ndarray, stop: StopFlag = NEVER) -> Buffer:
         """Encoder states ``[batch, (frames + 1) // 2, n_audio_state]`` of log-mel features."""
 
     def to_device(self, array: object) -> Buffer:

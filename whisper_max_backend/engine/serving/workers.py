@@ -9,6 +9,7 @@ from _queue import SimpleQueue  # `queue` has another one where eventlet or geve
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from ...system.cancellation import StopFlag, request_flag
 from ...system.fork_and_exit import check_not_forked, inside_max
 from ...system.unpatched_threads import Condition, new_lock, start_thread
 
@@ -16,15 +17,20 @@ Model = TypeVar("Model")
 Result = TypeVar("Result")
 
 
-REQUESTS_AT_ONCE = 16
+REQUESTS_AT_ONCE = 64
 """Requests that a worker of a device with shared steps runs at the same time, as long as its memory
 has room for their keys and values."""
+
+
+_LOOK_SECONDS = 0.02
+"""How often a request that waits for its turn looks whether it was cancelled."""
 
 
 class RequestFuture(Generic[Result]):
     """A request on its way, and its result."""
 
     def __init__(self) -> None:
+        self.stop = request_flag()
         self.begun = False
         self.dropped = False
         self._done = False
@@ -37,11 +43,11 @@ class RequestFuture(Generic[Result]):
         """Whether there is a result or an error."""
         return self._done
 
-    def wait(self) -> None:
-        """Block until it is done."""
-        if not self._done:
-            with self._pending:
-                pass
+    def wait(self, seconds: float = -1) -> bool:
+        """Block until it is done, or for so long at most; returns whether it is done."""
+        if not self._done and self._pending.acquire(timeout=seconds):
+            self._pending.release()
+        return self._done
 
     def result(self) -> Result:
         """Block until it is done; the result, or the exception that there is instead."""
@@ -53,10 +59,11 @@ class RequestFuture(Generic[Result]):
         finally:
             del self  # the error knows this frame, and would live until garbage is collected
 
-    def compute(self, request: Callable[[Model], Result], model: Model) -> None:
+    def compute(self, request: Callable[[Model, StopFlag], Result], model: Model) -> None:
         """Keep what the request returns or raises."""
         try:
-            self._results.append(request(model))
+            self.stop.check()
+            self._results.append(request(model, self.stop))
         except BaseException as error:
             self._error = error
         finally:
@@ -133,19 +140,22 @@ class Workers(Generic[Model]):
             self._free = None
             return True
 
-    def run(self, request: Callable[[Model], Result]) -> Result:
+    def run(self, request: Callable[[Model, StopFlag], Result]) -> Result:
         """Have a request run by the next free worker, and wait for its result.
 
-        An interrupt of the waiting thread, as by Ctrl-C, is raised when the request is done or
-        has been taken from the queue: nothing goes on in the background.
+        An interrupt of the waiting thread, as by Ctrl-C, stops the request or takes it from the
+        queue, and is raised then: nothing goes on in the background.
 
         Raises:
             RuntimeError: The models were taken away, or this is a fork of their process.
+            Cancelled: By the context's token.
         """
         future = self.post(request)
         try:
-            future.wait()
+            while not future.wait(_LOOK_SECONDS if future.stop.has_token else -1):
+                future.stop.check()
         except BaseException:
+            future.stop.stop()
             self._drop(future)
             future.wait()
             raise
@@ -154,11 +164,12 @@ class Workers(Generic[Model]):
         finally:
             del future  # see `RequestFuture.result`
 
-    def post(self, request: Callable[[Model], Result]) -> RequestFuture[Result]:
+    def post(self, request: Callable[[Model, StopFlag], Result]) -> RequestFuture[Result]:
         """Have a request run by the next free worker; blocks while the queue is full.
 
         Raises:
             RuntimeError: The models were taken away, or this is a fork of their process.
+            Cancelled: By the context's token.
         """
         check_not_forked()
         future: RequestFuture[Result] = RequestFuture()
@@ -168,7 +179,9 @@ class Workers(Generic[Model]):
                 raise RuntimeError("The model was unloaded; call load_model() to use it again")
             self._active += 1
             try:
-                self._changed.wait_for(lambda: self._queued < self._capacity)
+                while self._queued >= self._capacity:
+                    self._changed.wait(_LOOK_SECONDS if future.stop.has_token else -1)
+                    future.stop.check()
             except BaseException:
                 self._active -= 1
                 raise
@@ -183,7 +196,7 @@ class Workers(Generic[Model]):
     def _work(
         self,
         future: RequestFuture[Result],
-        request: Callable[[Model], Result],
+        request: Callable[[Model, StopFlag], Result],
         free: SimpleQueue[Model],
     ) -> None:
         with self._changed:

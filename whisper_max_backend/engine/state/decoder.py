@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from max.driver import Buffer, Device
 
+from ...system.cancellation import NEVER, StopFlag
 from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
@@ -53,17 +54,24 @@ class Decoder(ABC):
         """Size of the vocabulary."""
         return self._dimensions.n_vocab
 
-    def start(self, encoded: Buffer, rules: FixedRules, rows_per_item: int = 1) -> DecoderState:
+    def start(
+        self,
+        encoded: Buffer,
+        rules: FixedRules,
+        rows_per_item: int = 1,
+        stop: StopFlag = NEVER,
+    ) -> DecoderState:
         """A state for the windows ``encoded [items, frames, n_audio_state]``.
 
         Args:
             encoded: The encoder's output, on this device.
             rules: What holds at every step.
             rows_per_item: Most hypotheses that an item will have at once.
+            stop: Makes the steps raise `Cancelled`.
         """
         items, frames, _ = encoded.shape
         allocation = self.allocator.allocate(frames, items, items * rows_per_item)
-        state = DecoderState(allocation, frames, self._dimensions.n_text_ctx, rules)
+        state = DecoderState(allocation, frames, self._dimensions.n_text_ctx, rules, stop)
         try:
             if allocation.has_all_windows:
                 self._fill_cross_kv(allocation.buffers.cross_kv, encoded)
@@ -82,8 +90,14 @@ class Decoder(ABC):
         self.allocator.free(state.allocation)
 
     def step(self, state: DecoderState, request: StepRequest) -> Candidates:
-        """Appends a token to every row and proposes continuations of every item."""
-        return self.step_together([self.next_step(state, request)])[0]
+        """Appends a token to every row and proposes continuations of every item.
+
+        Raises:
+            Cancelled: The request was stopped.
+        """
+        candidates = self.step_together([self.next_step(state, request)])[0]
+        state.stop.check()
+        return candidates
 
     def next_step(self, state: DecoderState, request: StepRequest) -> Step:
         """The step that `step` would execute; the state advances.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from max.driver import Buffer
 
+from ...system.cancellation import NEVER, StopFlag
 from ..search.protocol import Candidates, Int32Array
 from ..search.rules import FixedRules
 from .kv_cache import KVAllocation
@@ -30,10 +31,16 @@ class DecoderState:
     """
 
     def __init__(
-        self, allocation: KVAllocation, frames: int, n_text_ctx: int, rules: FixedRules
+        self,
+        allocation: KVAllocation,
+        frames: int,
+        n_text_ctx: int,
+        rules: FixedRules,
+        stop: StopFlag = NEVER,
     ) -> None:
         self.allocation = allocation
         self.rules = rules
+        self.stop = stop
         self.frames = frames
         self.position = 0
         self.windows = allocation.windows  # of every row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,9 @@ from .buffer_pool import BufferPool
 _log = logging.getLogger("whisper_max_backend")
 
 BufferType = tuple[DType, tuple[int, ...]]
+
+_REMEMBERED = 256
+"""Requests for whose most windows at once the shared buffers keep their room."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class _SharedKVBuffers(KVBuffers):
     """Buffers whose windows and slots are given out one by one."""
 
     def __init__(self) -> None:
+        self.recently_taken: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self.clear()
 
     def clear(self) -> None:
@@ -131,8 +136,9 @@ class _SharedKVBuffers(KVBuffers):
 class SharedKVAllocator:
     """The same buffers for all requests with windows of one length: a step can serve all of them.
 
-    They are as large as one request needs, until several are there at once: then they double.
-    Where the device has no memory for that, requests wait until others are done.
+    They are as large as one request needs, until several are there at once: then they double, and
+    stay so long after, because a device captures its steps with the buffers that they use. Where
+    the device has no memory for that, requests wait until others are done.
     """
 
     def __init__(self, layout: KVLayout, turn: Condition) -> None:
@@ -156,15 +162,27 @@ class SharedKVAllocator:
         while True:
             buffers = self._by_frames.setdefault(frames, _SharedKVBuffers())
             free_windows, free_slots = buffers.free_windows, buffers.free_slots
-            oversized = buffers.empty and len(free_windows) > 2 * windows
+            taken = (
+                len(free_windows) - int(free_windows.sum()) + windows,
+                len(free_slots) - int(free_slots.sum()) + slots,
+            )
+            most_windows, most_slots = map(max, zip(taken, *buffers.recently_taken, strict=True))
+            oversized = buffers.empty and len(free_windows) > 2 * most_windows
             fits = windows <= free_windows.sum() and slots <= free_slots.sum()
             if fits and not oversized:
+                buffers.recently_taken.append(taken)
                 return KVAllocation(
                     buffers, _taken(free_windows, windows), _taken(free_slots, slots)
                 )
             try:
-                self._enlarge(buffers, frames, windows, slots)
+                if buffers.empty:
+                    self._renew(buffers, frames, most_windows, most_slots)
+                else:
+                    self._enlarge(buffers, frames, windows, slots)
             except Exception as error:  # MAX has no error of its own for a lack of memory
+                if (most_windows, most_slots) != taken:
+                    buffers.recently_taken.clear()
+                    continue
                 if all(other.empty for other in self._by_frames.values()):
                     raise
                 _log.info("a request waits until others are done: no memory for more (%s)", error)
@@ -178,16 +196,17 @@ class SharedKVAllocator:
         buffers.free_slots[allocation.slots] = True
         self._turn.notify_all()
 
+    def _renew(self, buffers: _SharedKVBuffers, frames: int, windows: int, slots: int) -> None:
+        """Makes the buffers anew, which nobody uses."""
+        self._forget_empty_but(buffers, frames)
+        buffers.clear()  # the old memory may be needed for the new
+        buffers.cross_kv = self._layout.new_cross_kv(frames, windows)
+        buffers.kv_cache = self._layout.new_kv_cache(slots)
+        buffers.free_windows, buffers.free_slots = np.ones(windows, bool), np.ones(slots, bool)
+
     def _enlarge(self, buffers: _SharedKVBuffers, frames: int, windows: int, slots: int) -> None:
-        """Makes the buffers anew where nobody uses them, else longer, where they are too short."""
-        self._by_frames = {k: b for k, b in self._by_frames.items() if not b.empty}
-        self._by_frames[frames] = buffers
-        if buffers.empty:
-            buffers.clear()  # the old memory may be needed for the new
-            buffers.cross_kv = self._layout.new_cross_kv(frames, windows)
-            buffers.kv_cache = self._layout.new_kv_cache(slots)
-            buffers.free_windows, buffers.free_slots = np.ones(windows, bool), np.ones(slots, bool)
-            return
+        """Makes the buffers longer, where they are too short."""
+        self._forget_empty_but(buffers, frames)
         if windows > buffers.free_windows.sum():
             free = _grown(buffers.free_windows, windows)
             cross_kv = self._layout.new_cross_kv(frames, len(free))
@@ -199,6 +218,11 @@ class SharedKVAllocator:
             _copy_beginning(buffers.kv_cache, kv_cache, self._layout.slot_axis)
             buffers.kv_cache, buffers.free_slots = kv_cache, free
         self._layout.device.synchronize()  # see `KVAllocation.store_window`
+
+    def _forget_empty_but(self, buffers: _SharedKVBuffers, frames: int) -> None:
+        """Lets go of the memory of other lengths."""
+        self._by_frames = {k: b for k, b in self._by_frames.items() if not b.empty}
+        self._by_frames[frames] = buffers
 
 
 def _taken(free: np.ndarray, count: int) -> Int32Array:

@@ -23,7 +23,8 @@ struct RankKernel(Kernel):
     """Puts the continuations of an item's rows in order.
 
     candidates [items, 3, wanted]: ids, rows within the item, and scores as the bits of float32;
-    where fewer are left than wanted, the last repeats.
+    where fewer are left than wanted, the last repeats. Numbers that are none (NaN) have no order,
+    so ranks are left out; there the id is `NOTHING`.
     """
 
     comptime threads = 512
@@ -61,6 +62,16 @@ struct RankKernel(Kernel):
         var indices = self.indices.slice(block * item_size, item_size)
         var noisy_keys = self.noisy_keys.slice(block * item_size, item_size)
         var own = self.candidates.slice(block * 3 * self.wanted, 3 * self.wanted)
+
+        def clear(thread: Int) {imm}:
+            for cell in range(thread, item_size, THREADS):
+                keys[cell] = Float32.MIN
+                indices[cell] = NOTHING
+            for k in range(thread, self.wanted, THREADS):
+                own[k] = NOTHING
+                own[self.wanted + k] = 0
+
+        each_thread[THREADS](clear)
 
         # Of a row's parts, the first are the row's own.
         def gather(thread: Int) {imm}:
@@ -105,7 +116,7 @@ struct RankKernel(Kernel):
             for i in range(thread, count, THREADS):
                 var cell = i // found * self.capacity + i % found
                 var rank = rank_of(noisy_keys, indices, cell, found, self.capacity, self.beams)
-                if rank < min(left, self.wanted):
+                if rank < min(left, self.wanted) and indices[cell] != NOTHING:
                     var last = self.wanted if rank == min(left, self.wanted) - 1 else rank + 1
                     var choice = Int(indices[cell])
                     var beam = choice // self.vocabulary

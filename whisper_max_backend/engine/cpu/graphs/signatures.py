@@ -14,12 +14,16 @@ from ...graphs.signature import Input, Signature, floats, integers, packed, size
 THREADS = integers("threads", 1)
 """How many threads a kernel may use: the last input of every graph."""
 
+STOP = integers("stop", 1)
+"""Set by the host while a kernel runs, to end it."""
+
 ENCODE = Signature(
     floats("features", "batch", "mels", "frames"),
     floats("encodings", "states", "width"),  # of positions; states == (frames + 1) // 2
     packed("weights"),
     integers("heads", 1),
     integers("layers", 1),
+    STOP,
     THREADS,
 )
 
@@ -76,6 +80,7 @@ STEP = Signature(
     *CHOICE,
     *LOOKAHEAD,
     sizes("steps", "candidates", "vocabulary"),
+    STOP,
     THREADS,
 )
 
