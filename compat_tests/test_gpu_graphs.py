@@ -71,9 +71,7 @@ def test_steps_that_cannot_be_captured(
             for one in models
         )
         assert actual[0].sequences_ids == expected[0].sequences_ids
-    assert [record.getMessage()[:26] for record in caplog.records] == [
-        "device graphs are not used"
-    ]
+    assert [record.getMessage()[:26] for record in caplog.records] == ["device graphs are not used"]
 
 
 def test_several_devices(

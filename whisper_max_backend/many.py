@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import takewhile, zip_longest
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from .engine.api.seed import seeded
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from faster_whisper.transcribe import Segment, TranscriptionInfo, WhisperModel
 
 IN_FLIGHT_ON_GPU = 64
@@ -94,6 +95,9 @@ def _as_they_finish(
     on_error: Callable[[int, Exception], None] | None,
     options: dict[str, Any],
 ) -> Iterator[ManyTranscription]:
+    # Imported at the interpreter's end, when a model may still be loaded, it fails.
+    from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
     closed = Event()
     running: dict[Future[tuple[list[Segment], TranscriptionInfo]], int] = {}
 

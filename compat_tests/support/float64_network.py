@@ -46,6 +46,7 @@ class Network:
         self.weights: Mapping[str, np.ndarray] = {
             name: value.astype(np.float64) for name, value in checkpoint.weights.items()
         }
+        self.cross_weights: list[np.ndarray] = []  # of the last `decode`, see there
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """``[batch, n_mels, frames]`` to ``[batch, (frames + 1) // 2, state]``."""
@@ -59,7 +60,11 @@ class Network:
         return self._norm("encoder/layer_norm", x)
 
     def decode(self, tokens: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Logits ``[rows, length, n_vocab]`` of ``tokens [rows, length]``."""
+        """Logits ``[rows, length, n_vocab]`` of ``tokens [rows, length]``.
+
+        The weights of the cross-attention are kept, ``[rows, heads, length, frames]`` of a layer.
+        """
+        self.cross_weights = []
         heads = self.dimensions.n_text_head
         embeddings = self.weights["decoder/embeddings/weight"]
         encodings = self.weights["decoder/position_encodings/encodings"]
@@ -70,6 +75,7 @@ class Network:
             queries = self._norm(f"{name}/attention/layer_norm", x)
             queries = self._linear(f"{name}/attention/linear_0", queries)
             keys, values = np.split(self._linear(f"{name}/attention/linear_1", states), 2, axis=-1)
+            self.cross_weights.append(attention_weights(queries, keys, heads, causal=False))
             attended = attend(queries, keys, values, heads, causal=False)
             x = x + self._linear(f"{name}/attention/linear_2", attended)
             x = x + self._feed_forward(name, x)
@@ -112,10 +118,23 @@ def attend(
     queries: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: int, causal: bool
 ) -> np.ndarray:
     """Scaled dot-product attention over ``[batch, rows, state]``."""
-    q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (queries, keys, values))
+    weights = attention_weights(queries, keys, heads, causal)
+    return (weights @ by_heads(values, heads)).swapaxes(1, 2).reshape(queries.shape)
+
+
+def attention_weights(
+    queries: np.ndarray, keys: np.ndarray, heads: int, causal: bool
+) -> np.ndarray:
+    """What `attend` weighs the values by, ``[batch, heads, rows, columns]``."""
+    q, k = by_heads(queries, heads), by_heads(keys, heads)
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
     if causal:
         scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights: np.ndarray = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ v).swapaxes(1, 2).reshape(queries.shape)
+    return weights
+
+
+def by_heads(x: np.ndarray, heads: int) -> np.ndarray:
+    """``[batch, rows, state]`` as ``[batch, heads, rows, head size]``."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)

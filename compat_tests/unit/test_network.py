@@ -19,7 +19,7 @@ from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.engine.cpu.model import CPUModel
 from whisper_max_backend.engine.cpu.prebuild import storages
 from whisper_max_backend.engine.cpu.weights import packed_weights
-from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Attention, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import Constraints, FixedRules
 from whisper_max_backend.engine.state.decoder_state import DecoderState
 
@@ -134,6 +134,34 @@ def test_decode(shape: Dimensions, storage: str, threads: int, frames: int, item
         order = (items_of * beams + rng().integers(0, beams, items * beams)).astype(np.int32)
         state.reorder(order)
         history = history[order]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_frames_that_tokens_attend_to(shape: Dimensions, storage: str, threads: int) -> None:
+    """By some heads together, among the frames that are not padding."""
+    model, network = loaded(shape, storage, threads)
+    items, frames, content = 3, 40, 33
+    states = rng().normal(0, 3, (items, frames, shape.n_audio_state)).astype(np.float32)
+    chosen = [(layer, 0) for layer in range(shape.n_text_layer)]
+    chosen.append((shape.n_text_layer - 1, shape.n_text_head - 1))
+    heads = np.array(chosen, np.int32)
+    state = model.decoder.start(model.to_device(states), FixedRules())
+    history = np.zeros((items, 0), np.int32)
+    for _ in range(4):
+        tokens = rng().integers(0, shape.n_vocab, items).astype(np.int32)
+        request = StepRequest(
+            *(tokens, np.zeros(items, np.float32), free(items), 1, 1, Sampling()),
+            attention=Attention(heads, content, until=content),
+        )
+        step = model.decoder.step(state, request)
+        history = np.concatenate([history, tokens[:, None]], axis=1)
+        network.decode(history, states.astype(float))
+        of_heads = [network.cross_weights[layer][:, head, -1, :content] for layer, head in chosen]
+        weights = np.sum(of_heads, axis=0)
+        assert step.attended is not None
+        found = np.take_along_axis(weights, step.attended[:, None], axis=1)[:, 0]
+        # Where two frames are as good as equal, rounding decides.
+        assert (found >= (1 - 10 * TOLERANCES[storage]) * weights.max(axis=1)).all()
 
 
 def test_long_prompts_of_many_items(storage: str) -> None:

@@ -98,12 +98,16 @@ def test_an_error_frees_its_place() -> None:
     assert workers.post(lambda model, _: model).result() == "model"
 
 
-def interrupted(workers: Workers[str], request: Callable[[str, StopFlag], str]) -> None:
-    """Runs a request in the main thread, and Ctrl-C is pressed when it is in the queue or runs."""
+def interrupted(
+    workers: Workers[str],
+    request: Callable[[str, StopFlag], str],
+    begun: threading.Event | None = None,
+) -> None:
+    """Runs a request in the main thread, and Ctrl-C is pressed when it has begun, or is there."""
     before = workers.active
 
     def press() -> None:
-        until(lambda: workers.active > before)
+        until(lambda: workers.active > before if begun is None else begun.is_set())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     pressing = threading.Thread(target=press)
@@ -126,8 +130,7 @@ def test_an_interrupt_waits_for_the_request_that_runs() -> None:
         ended.append(model)
         return model
 
-    interrupted(workers, request)
-    assert begun.is_set()
+    interrupted(workers, request, begun)
     assert ended == ["model"]
     assert (workers.active, workers.queued) == (0, 0)
     assert workers.detach()

@@ -11,6 +11,7 @@ from .compare import compare
 from .compile import compile_model
 from .demo import demo
 from .inventory import list_backends, list_plugins
+from .live import live
 from .run import run
 from .transcribe import transcribe
 
@@ -27,7 +28,7 @@ def main(verbose: bool) -> None:
 
 
 for _command in (
-    *(transcribe, run, list_backends, list_plugins),
+    *(transcribe, live, run, list_backends, list_plugins),
     *(compile_model, show_cache, compare, demo),
 ):
     main.add_command(_command)

@@ -9,12 +9,14 @@ import numpy as np
 
 from ..system.cancellation import NEVER, StopFlag
 from ..system.fork_and_exit import DroppedInside
-from .api.alignment import AlignmentCall
+from .api.alignment import AlignmentCall, alignment_heads
 from .api.arrays import ArrayView, EncoderOutput
 from .api.features import Features, check_features, encoded_frames, is_encoded
 from .api.generation import GenerationCall
 from .api.results import WhisperAlignmentResult, WhisperGenerationResult
 from .checkpoint.vocabulary import Vocabulary
+from .search.follow import Followed, FollowingSearch
+from .search.protocol import Attention
 from .search.run import run_search
 from .state.alignment_request import Path
 
@@ -115,6 +117,45 @@ class Replica(DroppedInside):
             )
             for item, probability in zip(hypotheses, no_speech, strict=True)
         ]
+
+    def follow(
+        self, call: GenerationCall, content: int, until: int, stop: StopFlag = NEVER
+    ) -> Followed:
+        """Transcribe the one item of a call greedily, until a token hangs on what is not there yet.
+
+        Args:
+            call: With one prompt.
+            content: Encoder frames of the item that are not padding.
+            until: The text ends before a token that attends to this frame or a later one.
+            stop: Ends the work.
+
+        Raises:
+            ValueError: As `generate`.
+            RuntimeError: As `generate`; or the model names no alignment heads.
+            Cancelled: It was stopped.
+        """
+        plan = call.plan(self._model.dimensions, self._vocabulary, self._config)
+        if plan is None or len(plan.prompts) != 1:
+            raise ValueError("one item at a time is followed: give one prompt")
+        heads = np.array(sorted(alignment_heads(self._config)), np.int32)
+        decoder = self._model.decoder
+        encoded = self._encoded(call.features, stop)
+        state = decoder.start(encoded, plan.fixed_rules, stop=stop)
+        (prompt,) = plan.prompts
+        try:
+            if plan.start_step > 0:
+                decoder.prefill(state, np.array([prompt[: plan.start_step]], np.int32))
+            return FollowingSearch(
+                decoder,
+                state,
+                [prompt[plan.start_step :]],
+                self._vocabulary.eot,
+                plan.options,
+                plan.rules,
+                attention=Attention(heads, content, until),
+            ).follow()
+        finally:
+            decoder.finish(state)
 
     def detect_language(
         self, features: Features, stop: StopFlag = NEVER

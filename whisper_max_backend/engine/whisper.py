@@ -24,6 +24,7 @@ from .api.results import (
 from .checkpoint.files import file_contents
 from .checkpoint.load import Checkpoint, load_checkpoint
 from .replica import Replica
+from .search.follow import Followed
 from .serving.workers import REQUESTS_AT_ONCE, Workers
 
 if TYPE_CHECKING:
@@ -211,6 +212,35 @@ class Whisper:
         own = call.with_own_features()
         future = self._workers.post(lambda replica, stop: replica.generate(own, stop))
         return [WhisperGenerationResultAsync(future, i) for i in range(batch_size(own.features))]
+
+    @takes_search_options
+    def follow(
+        self,
+        features: Any,
+        prompt: Sequence[str] | Sequence[int],
+        *,
+        content: int,
+        until: int,
+        **options: Any,
+    ) -> Followed:
+        """Transcribe live speech greedily, until a token hangs on audio that is not there yet.
+
+        Args:
+            features: Mel spectrogram ``[1, n_mels, frames]``, or what `encode` returned.
+            prompt: Initial string tokens or token IDs.
+            content: Encoder frames, of 20 ms, that are not padding.
+            until: The text ends before a token that attends to this frame or a later one.
+            options: See `SearchOptions`; one beam, without sampling.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: As `generate`.
+            RuntimeError: The model names no alignment heads, or is on a GPU.
+        """
+        if self._device != "cpu":
+            raise RuntimeError("live speech is followed on a CPU only: load the model there")
+        options = {**options, "beam_size": 1}
+        call = GenerationCall.of(features, [prompt], self._vocabulary, options)
+        return self._workers.run(lambda replica, stop: replica.follow(call, content, until, stop))
 
     def detect_language(self, features: Any) -> list[list[tuple[str, float]]]:
         """Return the probability of each language.

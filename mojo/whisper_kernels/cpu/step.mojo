@@ -10,6 +10,7 @@ from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
 from ..common.views import FloatView, View, first
+from .attended import AttendedFrames
 from .decoder import DecoderPass, DecoderSizes
 from .lookahead import Continuation, Hypotheses
 from .panels import Matrix
@@ -27,10 +28,15 @@ struct Step:
     are of no matter for a single step. Where there are more, there are no banned or penalized ids,
     and nothing is sampled. stop [1]: no more steps are made once the host has set it.
 
+    heads [chosen, 2]: alignment heads, layer and head, or none; content [1], the frames that they
+    may attend to; until [1]: no step is made after one in which a row attends to this frame or a
+    later one.
+
     ids, origins, values [steps, items, candidates] and watched [rows] are those of
     `whisper.choose`; fed [steps, rows, 2], the token that each row of the following step was given,
     and the row that it continues; made [1], how many steps were made: fewer than asked for, where
-    an item is finished earlier; logits [items, beams, vocabulary] of the last one.
+    an item is finished earlier; logits [items, beams, vocabulary] of the last one; attended
+    [steps, rows], the frame that each row's token attends to most, where there are heads.
     """
 
     @staticmethod
@@ -44,6 +50,7 @@ struct Step:
         made: OutputTensor[dtype=DType.int32, rank=1, ...],
         watched: OutputTensor[dtype=DType.float32, rank=1, ...],
         logits: OutputTensor[dtype=DType.float32, rank=3, ...],
+        attended: OutputTensor[dtype=DType.int32, rank=2, ...],
         tokens: InputTensor[dtype=DType.int32, rank=2, ...],
         positions: InputTensor[dtype=DType.int32, rank=1, ...],
         slot_table: InputTensor[dtype=DType.int32, rank=2, ...],
@@ -70,6 +77,9 @@ struct Step:
         summed: InputTensor[dtype=DType.int32, rank=1, ...],
         remaining: InputTensor[dtype=DType.int32, rank=1, ...],
         last_timestamps: InputTensor[dtype=DType.int32, rank=2, ...],
+        heads: InputTensor[dtype=DType.int32, rank=2, ...],
+        content: InputTensor[dtype=DType.int32, rank=1, ...],
+        until: InputTensor[dtype=DType.int32, rank=1, ...],
         stop: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
@@ -87,6 +97,21 @@ struct Step:
         var rules = rules_of(
             suppressed, ranges, banned, penalized, checks, first_timestamp, watched_id, penalty
         )
+        var watches = heads.dim_size(0) > 0
+        var sizes = DecoderSizes(
+            items,
+            beams,
+            rows,
+            context,
+            width,
+            cross_kv.dim_size(2),
+            cross_kv.dim_size(0),
+            cross_kv.dim_size(1),
+            cross_kv.dim_size(3),
+            first(frames),
+            watches,
+        )
+        var queries = FloatView.allocate(sizes.layers * rows * width if watches else 1)
         var layers = DecoderPass[storage, kv_type](
             View(positions),
             View(windows),
@@ -94,21 +119,9 @@ struct Step:
             View(kv_cache),
             matrix,
             View(weights),
-            DecoderSizes(
-                items,
-                beams,
-                rows,
-                context,
-                width,
-                cross_kv.dim_size(2),
-                cross_kv.dim_size(0),
-                cross_kv.dim_size(1),
-                cross_kv.dim_size(3),
-                first(frames),
-                False,
-            ),
+            sizes,
             states,
-            states,
+            queries,
             first(threads),
         )
         var choice = Choice[storage](
@@ -137,12 +150,14 @@ struct Step:
             View(slot_table),
             View(last_timestamps),
         )
-        var phases = Phases(steps * (layers.phases() + Choice[storage].PHASES + 1))
+        var phases = Phases(steps * (layers.phases() + Choice[storage].PHASES + 2))
+        var windows_of = View(windows)
         var count = View(made)
         count[0] = 1
 
         def body(_thread: Int) {imm}:
             var worker = Worker(phases.counters)
+            var frames_of = AttendedFrames[kv_type](View(heads), first(content), sizes)
             for step in range(steps):
                 var results = step * items * wanted
                 var ahead = step > 0
@@ -152,6 +167,15 @@ struct Step:
                     hypotheses.slot_table(step),
                     step,
                 )
+
+                def attend(row: Int) {mut frames_of, imm}:
+                    var window = Int(windows_of[row // beams])
+                    View(attended)[step * rows + row] = Int32(
+                        frames_of.find(queries, View(cross_kv), row, window)
+                    )
+
+                if watches:
+                    worker.run(rows, attend)
                 choice.run(
                     worker,
                     hypotheses.rules(rules) if ahead else rules,
@@ -166,6 +190,9 @@ struct Step:
                 def advance(_task: Int) {imm}:
                     if stopped(View(stop)):
                         return
+                    for row in range(rows if watches else 0):
+                        if Int(View(attended)[step * rows + row]) >= first(until):
+                            return
                     var goes_on = hypotheses.advance(
                         step,
                         View(ids).slice(results, items * wanted),
@@ -183,3 +210,4 @@ struct Step:
 
         together(first(threads), body)
         states.free()
+        queries.free()

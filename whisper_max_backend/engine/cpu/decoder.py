@@ -51,6 +51,7 @@ class CPUDecoder(Decoder):
         super().__init__(graphs, dimensions, device, layout)
         self._threads = self._buffer(np.array([threads], np.int32))
         self._width = self._buffer(np.array([dimensions.n_text_state], np.int32))
+        self._no_heads = self._buffer(np.empty((0, 2), np.int32))
         self._cross_kv_weights = weights.cross_kv.to(device)
         self._embeddings = weights.embeddings.to(device)
         self._weights = weights.decoder.to(device)
@@ -75,6 +76,7 @@ class CPUDecoder(Decoder):
             request.watch,
             drawn,
             rules.suppressed.tobytes(),
+            id(state) if request.attention is not None else None,
         )
 
     def step_together(self, steps: Sequence[Step]) -> list[Candidates]:
@@ -84,6 +86,7 @@ class CPUDecoder(Decoder):
         requests = [step.request for step in steps]
         constraints = Constraints.joined([request.constraints for request in requests])
         ahead = joined_lookahead(steps)
+        attention = first.attention
         inputs = STEP.ordered(
             **self._new_tokens(
                 [step.state for step in steps],
@@ -108,14 +111,22 @@ class CPUDecoder(Decoder):
             summed=_integer(ahead.summed),
             remaining=self._buffer(ahead.remaining),
             last_timestamps=self._buffer(ahead.last_timestamps),
+            heads=self._no_heads if attention is None else self._buffer(attention.heads),
+            content=_integer(attention.content if attention else 0),
+            until=_integer(attention.until if attention else 0),
             sizes=_sizes(ahead.steps, first.candidates, self.n_vocab),
             stop=Buffer.from_numpy((state.stop if len(steps) == 1 else NEVER).array),
             threads=self._threads,
         )
-        ids, origins, values, fed, made, watched, ruled = self._graphs["step"].execute(*inputs)
+        ids, origins, values, fed, made, watched, ruled, attended = self._graphs["step"].execute(
+            *inputs
+        )
+        of_steps = zip(
+            *(result.to_numpy() for result in (ids, origins, values, attended)), strict=True
+        )
         proposed = [
-            Candidates(*of_step)
-            for of_step in zip(ids.to_numpy(), origins.to_numpy(), values.to_numpy(), strict=True)
+            Candidates(tokens, rows, scores, attended=frames if attention else None)
+            for tokens, rows, scores, frames in of_steps
         ][: int(made.to_numpy()[0])]
         if len(proposed) > 1:
             keep_steps_ahead(steps, fed.to_numpy(), proposed[1:])

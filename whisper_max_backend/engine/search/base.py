@@ -11,6 +11,7 @@ import numpy as np
 
 from .options import SearchOptions
 from .protocol import (
+    Attention,
     Candidates,
     Float32Array,
     Lookahead,
@@ -46,6 +47,7 @@ class Search(Generic[State]):
         options: SearchOptions,
         rules: Rules,
         watch: int = -1,
+        attention: Attention | None = None,
     ) -> None:
         self.decoder = decoder
         self.state = state
@@ -56,6 +58,7 @@ class Search(Generic[State]):
         self.options = options
         self.rules = rules
         self.watch = watch
+        self.attention = attention
         self.results = [Hypotheses() for _ in start_tokens]
         self._seeds = random.Random(options.seed)
 
@@ -118,6 +121,7 @@ class Search(Generic[State]):
             return_logits=return_logits,
             watch=self.watch if first else -1,
             lookahead=None if return_logits else self._lookahead(histories, begins, items),
+            attention=self.attention,
         )
         proposed = self.decoder.step(self.state, request)
         if first and self.watch >= 0 and proposed.watched is not None:

@@ -36,6 +36,7 @@ class Candidates:
     scores: Float32Array  # [items, candidates], best first, or in sampled order
     logits: Float32Array | None = None  # [rows, n_vocab] after the rules, before log-softmax
     watched: Float32Array | None = None  # [rows]: probability of the watched id, before the rules
+    attended: Int32Array | None = None  # [rows]: frame that the row's last token attends to most
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Lookahead:
 
 
 @dataclass(frozen=True, eq=False)
+class Attention:
+    """Where the audio of an item ends, for a search that follows it."""
+
+    heads: Int32Array  # [heads, 2]: the alignment heads, layer and head
+    content: int  # encoder frames that are not padding
+    until: int  # no steps are made ahead of one that attends to this frame or a later one
+
+
+@dataclass(frozen=True, eq=False)
 class StepRequest:
     """What a search asks of one step of a decoder."""
 
@@ -67,6 +77,7 @@ class StepRequest:
     return_logits: bool = False
     watch: int = -1  # an id whose probability before the rules is wanted
     lookahead: Lookahead | None = None
+    attention: Attention | None = None
 
     @property
     def rows(self) -> int:

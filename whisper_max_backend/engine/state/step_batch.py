@@ -76,16 +76,24 @@ def keep_steps_ahead(steps: Sequence[Step], fed: Int32Array, later: Sequence[Can
         items = slice(row // beams, end // beams)
         step.state.keep_ahead(
             StepAhead(
-                given[row:end, 0].tolist(), (given[row:end, 1] - row).tolist(), of_items(one, items)
+                given[row:end, 0].tolist(),
+                (given[row:end, 1] - row).tolist(),
+                of_items(one, items, slice(row, end)),
             )
             for given, one in zip(fed[: len(later)], later, strict=True)
         )
         row = end
 
 
-def of_items(candidates: Candidates, items: slice) -> Candidates:
-    """Those of some items."""
-    return Candidates(candidates.tokens[items], candidates.origins[items], candidates.scores[items])
+def of_items(candidates: Candidates, items: slice, rows: slice) -> Candidates:
+    """Those of some items, which have these rows."""
+    attended = candidates.attended
+    return Candidates(
+        candidates.tokens[items],
+        candidates.origins[items],
+        candidates.scores[items],
+        attended=None if attended is None else attended[rows],
+    )
 
 
 def split_candidates(
@@ -118,6 +126,7 @@ def split_candidates(
                 watched=probabilities[row:end]
                 if probabilities is not None and step.request.watch >= 0
                 else None,
+                attended=None if candidates.attended is None else candidates.attended[row:end],
             )
         )
         row = end

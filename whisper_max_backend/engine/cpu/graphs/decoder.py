@@ -45,8 +45,9 @@ class DecoderGraphs:
 
         With steps ahead, the candidates after those as well. Returns ids, origins, scores
         ``[steps, items, candidates]``, what each step's rows were followed by
-        ``[steps, rows, 2]``, the number of steps made ``[1]``, watched ``[rows]`` and the logits
-        after the rules ``[items, queries, vocabulary]``.
+        ``[steps, rows, 2]``, the number of steps made ``[1]``, watched ``[rows]``, the logits
+        after the rules ``[items, queries, vocabulary]`` and the frames attended to
+        ``[steps, rows]``.
         """
         with new_graph("step", STEP.types(self.device), self.module) as graph:
             kernels = CPUKernels(graph, self.device)
@@ -63,6 +64,7 @@ class DecoderGraphs:
                         kernels.integers(1),
                         kernels.floats("rows"),
                         kernels.floats("items", "queries", "vocabulary"),
+                        kernels.integers("steps", "rows"),
                     ],
                     {"storage": self.storage, "kv_type": self.kv_type},
                 )

@@ -73,12 +73,20 @@ LOOKAHEAD = (
     integers("last_timestamps", "rows", 2),  # of each history or -1; whether it is at the end
 )
 
+# Which encoder frames are attended to.
+ATTENDED = (
+    integers("heads", "chosen", 2),  # alignment heads: layer, head
+    integers("content", 1),  # frames that they may attend to
+    integers("until", 1),  # steps end with one that attends to this frame or a later one
+)
+
 PREFILL = Signature(*TOKENS, THREADS)
 
 STEP = Signature(
     *TOKENS,
     *CHOICE,
     *LOOKAHEAD,
+    *ATTENDED,
     sizes("steps", "candidates", "vocabulary"),
     STOP,
     THREADS,

@@ -1,0 +1,169 @@
+"""The command `live`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+import numpy as np
+
+from . import options
+from .inputs import expand
+
+if TYPE_CHECKING:
+    from ..live import LiveWord, Update
+
+RATE = 16_000
+
+
+class _View(Protocol):
+    def show(self, update: Update, seconds: float) -> None: ...
+
+
+@click.command()
+@click.argument("source")
+@click.option("--model", default=options.DEFAULT_MODEL, show_default=True, help="Name or path.")
+@options.COMPUTE_TYPE
+@options.THREADS
+@options.LOCAL_FILES_ONLY
+@click.option("--language", help="Language spoken, e.g. en; detected if not given.")
+@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe")
+@click.option(
+    "--policy",
+    type=click.Choice(["alignatt", "local-agreement"]),
+    default="alignatt",
+    show_default=True,
+    help="When a word is committed.",
+)
+@click.option(
+    "--chunk",
+    type=click.FloatRange(0.1, 10),
+    default=1.0,
+    show_default=True,
+    help="Seconds of new audio that a decoding waits for.",
+)
+@click.option("--fast", is_flag=True, help="Play a file as fast as it is transcribed.")
+def live(
+    source: str,
+    model: str,
+    compute_type: str,
+    cpu_threads: int | None,
+    local_files_only: bool,
+    language: str | None,
+    task: str,
+    policy: str,
+    chunk: float,
+    fast: bool,
+) -> None:
+    """Transcribe SOURCE while it is heard: a file, which is played in real time, or - for audio on
+    standard input (16 bits, mono, 16 kHz).
+
+    On a terminal, words that may still change are dim. Elsewhere, only words that stay are written.
+    """
+    pieces = _standard_input() if source == "-" else _played(source, not fast)
+    from .. import WhisperModel
+    from ..live import LiveTranscriber
+
+    try:
+        loaded = WhisperModel(
+            model,
+            device="cpu",
+            compute_type=compute_type,
+            **options.loading(cpu_threads, local_files_only),
+        )
+        transcriber = LiveTranscriber(
+            loaded,
+            policy,  # type: ignore[arg-type]  # click has checked it
+            language=language,
+            task=task,
+            min_chunk=chunk,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    seconds = 0.0
+    with _view() as view:
+        for piece in pieces:
+            seconds += len(piece) / RATE
+            view.show(transcriber.push(piece), seconds)
+        view.show(transcriber.finish(), seconds)
+
+
+def _played(source: str, in_real_time: bool) -> Iterator[np.ndarray]:
+    """A file's samples, a tenth of a second at a time."""
+    (found, *more) = expand([source])
+    if found.path is None or more:
+        problem = found.problem if found.path is None else "there are several files, give one"
+        raise click.ClickException(f"{found.name}: {problem}")
+    from ..audio import checked_audio
+
+    try:
+        samples = checked_audio(str(found.path), RATE)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{found.name}: {error}") from error
+    return _paced(samples, in_real_time)
+
+
+def _paced(samples: np.ndarray, in_real_time: bool) -> Iterator[np.ndarray]:
+    begun = time.monotonic()
+    for start in range(0, len(samples), RATE // 10):
+        piece = samples[start : start + RATE // 10]
+        if in_real_time:
+            time.sleep(max(0.0, begun + (start + len(piece)) / RATE - time.monotonic()))
+        yield piece
+
+
+def _standard_input() -> Iterator[np.ndarray]:
+    """Samples as they come."""
+    left = b""
+    while content := sys.stdin.buffer.read(RATE // 5):
+        content = left + content
+        whole = len(content) // 2 * 2
+        content, left = content[:whole], content[whole:]
+        yield np.frombuffer(content, np.int16)
+
+
+@contextmanager
+def _view() -> Iterator[_View]:
+    if not sys.stdout.isatty():
+        yield _Lines()
+        return
+    from rich.live import Live
+
+    with Live(refresh_per_second=8, vertical_overflow="visible") as screen:
+        yield _Screen(screen)
+    print()
+
+
+class _Lines:
+    """Committed words as they come, for files and pipes."""
+
+    def show(self, update: Update, seconds: float) -> None:
+        if update.committed:
+            click.echo(update.committed_text, nl=False)
+            sys.stdout.flush()
+
+
+class _Screen:
+    """Committed words, tentative ones dim, and how far behind it is."""
+
+    def __init__(self, screen: Any) -> None:
+        self._screen = screen
+        self._committed: list[LiveWord] = []
+
+    def show(self, update: Update, seconds: float) -> None:
+        from rich.text import Text
+
+        from ..live.words import joined
+
+        self._committed += update.committed
+        self._screen.update(
+            Text.assemble(
+                (f"{seconds:6.1f} s, {update.behind:3.1f} s behind\n", "cyan"),
+                joined(self._committed).strip(),
+                (update.tentative_text, "dim"),
+            )
+        )
