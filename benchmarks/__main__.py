@@ -20,6 +20,7 @@ COMMANDS = {
         "Count the word errors of every precision on real speech.",
     ),
     "long": ("benchmarks.long", "Transcribe hours of audio and watch time and memory."),
+    "live": ("benchmarks.live", "Play speech to live transcription by a simulated clock."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "installed": (

@@ -36,7 +36,7 @@ _SHORTEST = 2.0  # seconds
 _NO_SPEECH = re.compile(r"[\[(]")
 """How the text of a prompt begins that is noise, music or silence."""
 
-_COMMITTED = {
+TRANSCRIPTS = {
     "jfk": "And so, my fellow Americans, ask not what your country can do for you, ask what you "
     "can do for your country.",
     "command": "Go forward ten meters.",
@@ -68,7 +68,7 @@ def transcribed_speech() -> Iterator[Transcribed]:
     Raises:
         RuntimeError: The packages cannot be had, or are not those that were looked at.
     """
-    for name, transcript in _COMMITTED.items():
+    for name, transcript in TRANSCRIPTS.items():
         yield Transcribed(name, load(name), transcript)
     root = _fetched()
     sounds = root / "usr/share/asterisk/sounds/en_US_f_Allison"

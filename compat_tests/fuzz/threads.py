@@ -7,7 +7,9 @@ the memory must stay flat, and there must always be some thread that goes on.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
+import gc
 import json
 import os
 import random
@@ -131,6 +133,7 @@ class Soak:
         self.done: Counter[str] = Counter()
         self.differences: list[str] = []
         self.memory_mb: list[float] = []
+        self.left_mb = 0.0
         self._model = model
         self._alone = {job: job.outcome(model) for job in chosen}
         self._seed = seed
@@ -139,6 +142,7 @@ class Soak:
 
     def run(self, threads: int, seconds: float) -> None:
         """Go on for a time. The process ends if no call does within `STUCK_SECONDS`."""
+        before_mb = _needed_mb()
         end = time.monotonic() + seconds
         running = [
             threading.Thread(target=self._work, args=(number, end), daemon=True)
@@ -157,6 +161,7 @@ class Soak:
                 faulthandler.dump_traceback(all_threads=True)
                 print(f"no call ended within {STUCK_SECONDS} s", file=sys.stderr, flush=True)
                 os._exit(1)
+        self.left_mb = _needed_mb() - before_mb
 
     def growth_mb(self) -> float:
         """How much more memory there was later than in the beginning: medians of 60 samples."""
@@ -176,6 +181,14 @@ class Soak:
                 self.done["dropped" if most else job.name.partition(": ")[2]] += 1
                 if found != expected:
                     self.differences.append(f"{job.name}: {found} instead of {expected}")
+
+
+def _needed_mb() -> float:
+    """Memory after the allocator has given back what nobody uses."""
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    return memory("VmRSS") / 2**20
 
 
 def _medians(samples: list[float]) -> list[float]:
@@ -214,6 +227,7 @@ def main(threads: int, minutes: float, model: str, compute_type: str, seed: int 
                 "different": len(soak.differences),
                 "memory_mb": [round(median) for median in _medians(soak.memory_mb)],
                 "growth_mb": round(growth, 1),
+                "left_mb": round(soak.left_mb, 1),
             }
         )
     )

@@ -58,6 +58,7 @@ def test_flags_take_no_value() -> None:
     }
     assert flags == {
         *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only")),
+        *(("live", flag) for flag in ("fast", "local_files_only")),
         *(("transcribe", flag) for flag in ("word_timestamps", "vad_filter", "multilingual")),
         *(("transcribe", flag) for flag in ("condition_on_previous_text", "without_timestamps")),
         *(("run", "as_module"), ("backends", "as_json"), ("plugins", "as_json")),

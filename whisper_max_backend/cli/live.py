@@ -31,7 +31,13 @@ class _View(Protocol):
 @options.THREADS
 @options.LOCAL_FILES_ONLY
 @click.option("--language", help="Language spoken, e.g. en; detected if not given.")
-@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe")
+@click.option(
+    "--task",
+    type=click.Choice(["transcribe", "translate"]),
+    default="transcribe",
+    show_default=True,
+    help="translate: into English.",
+)
 @click.option(
     "--policy",
     type=click.Choice(["alignatt", "local-agreement"]),

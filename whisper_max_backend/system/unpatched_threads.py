@@ -95,11 +95,6 @@ class Condition:
                 self._waiting.remove(notified)
         return done
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds, which is looked at with each notification."""
-        while not condition():
-            self.wait()
-
     def notify_all(self) -> None:
         """Wake all that wait."""
         waiting, self._waiting = self._waiting, []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Hypotheses, Search
+from .base import Search
 from .protocol import State
 
 
@@ -44,10 +44,6 @@ class FollowingSearch(Search[State]):
     Source: AlignAtt (Papi et al. 2023, arXiv 2305.11408): what a token attends to tells whether
     more audio could change it.
     """
-
-    def run(self) -> list[Hypotheses]:
-        """Not of use: see `follow`."""
-        raise NotImplementedError
 
     def follow(self) -> Followed:
         """The tokens of the only item."""

@@ -43,11 +43,11 @@ class _Call(Generic[Request, Result]):
 class Batcher(Generic[Request, Result]):
     """Runs what several threads ask for at the same time as one batch.
 
-    There is no thread of its own and no timer: a call that finds nobody at work does the work at
-    once, for itself and for all that wait. Threads that call again and again `join`; work begins
-    when all of them have asked, so that they stay together, or when it takes one of them so much
-    longer than usual that the others go on without it. Between two calls a thread that has joined
-    must not wait for another.
+    There is no thread of its own: a call that finds nobody at work does the work at once, for
+    itself and for all that wait. Threads that call again and again `join`; work begins when all of
+    them have asked, so that they stay together, or when one of them takes so much longer than usual
+    that the others go on without it. Between two calls a thread that has joined must not wait for
+    another.
     """
 
     def __init__(
