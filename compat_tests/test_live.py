@@ -16,7 +16,8 @@ from compat_tests.support.models import model_directory, our_model, reference_mo
 from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.cli import main
 from whisper_max_backend.live import LiveTranscriber, LiveWord, Update
-from whisper_max_backend.live.transcriber import CONTEXT_TOKENS, WINDOW_SECONDS
+from whisper_max_backend.live.align_att import WINDOW_SECONDS
+from whisper_max_backend.live.transcriber import CONTEXT_TOKENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

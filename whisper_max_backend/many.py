@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from faster_whisper.transcribe import Segment, TranscriptionInfo, WhisperModel
 
 IN_FLIGHT_ON_GPU = 64
-"""Recordings at once. More change little: a step takes as long as its products by then."""
+"""Recordings at once, unless the caller says how many. It is not measured yet."""
 
 
 ManyTranscription = tuple[int, "list[Segment]", "TranscriptionInfo"]

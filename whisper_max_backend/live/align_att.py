@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 0.02
 """Of an encoder frame."""
-_WINDOW_SECONDS = 30
+WINDOW_SECONDS = 30
+"""What the model looks at, at most."""
 _MOST_TOKENS_A_SECOND = 12
 _BEFORE, _AFTER = 0.15, 0.1
 """A word begins and ends so many seconds around what its tokens attend to."""
 _FIRST_SECONDS = 1.6
 """Of audio that the first words of an utterance need: with less, the model invents some."""
 _SURE = 0.5
-"""A word of less confidence ..."""
+"""The confidence of a word that needs no more audio behind it than others."""
 _UNSURE_SECONDS = 1.5
-"""... needs so much audio behind it."""
+"""Of audio that a word of less confidence needs behind it."""
 _TENTATIVE_SECONDS = 0.1
 """Before the end of the audio nothing is guessed."""
 _SAME_TIMES = 4
@@ -79,16 +80,14 @@ class AlignAtt:
             final: Whether nothing follows: all words are committed.
         """
         content = max(1, len(audio) // int(RATE * FRAME_SECONDS))
-        frames = _WINDOW_SECONDS * RATE
-        features = self._model.feature_extractor(
-            np.pad(audio, (0, max(0, frames - len(audio)))), padding=0
-        )
+        window = np.pad(audio, (0, WINDOW_SECONDS * RATE - len(audio)))
+        features = self._model.feature_extractor(window, padding=0)
         most = len(self._committed) + int(len(audio) / RATE * _MOST_TOKENS_A_SECOND) + 8
         until = content + 1 if final else content - round(_TENTATIVE_SECONDS / FRAME_SECONDS)
         before = [tokenizer.sot_prev, *context] if context else []
         start_tokens = [*before, *tokenizer.sot_sequence, tokenizer.no_timestamps]
         followed = self._model.model.follow(
-            features[None, :, : frames // 160],
+            features[None],
             [*start_tokens, *self._committed],
             content=content,
             until=max(0, until),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from .align_att import AlignAtt
+from .align_att import WINDOW_SECONDS, AlignAtt
 from .local_agreement import LocalAgreement
 from .samples import RATE, Resampler, Samples
 from .speech import SpeechDetector
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
 Policy = Literal["alignatt", "local-agreement"]
 
-WINDOW_SECONDS = 30
-"""What the model looks at, at most."""
 MOST_SECONDS = 18
-"""Longer audio is cut behind a committed word, ..."""
+"""Of audio that is kept: then its beginning is cut off, up to a committed word's end."""
 KEPT_SECONDS = 8
-"""... so that about so much is left."""
+"""Of audio that are left then, or a little more."""
 SILENCE_SECONDS = 0.6
 """Of silence end an utterance: all of it is committed."""
 BEFORE_SPEECH_SECONDS = 0.5

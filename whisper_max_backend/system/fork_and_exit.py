@@ -142,7 +142,7 @@ inside_max = _Inside()
 
 
 class DroppedInside:
-    """An object that owns buffers or graphs of MAX, which is within while they are dropped, too.
+    """Owns buffers or graphs of MAX. The end of the process waits while they are dropped.
 
     A buffer's destructor lets other threads run and then waits for its turn.
     """

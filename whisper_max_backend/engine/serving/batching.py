@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 from ...system.unpatched_threads import Condition
 
 PATIENCE = 4.0
-"""How many times as long as usual the others wait for a thread that has joined, ..."""
+"""How many times as long as usual the others wait for a thread that has joined."""
 PATIENCE_SECONDS = 0.01
-"""... with so much on top of it."""
+"""What they wait besides."""
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
