@@ -25,7 +25,7 @@ from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoi
 from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
-from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
+from whisper_max_backend.engine.gpu.graphs.weight_specs import decoder_weights
 from whisper_max_backend.engine.gpu.weights import gpu_weights
 from whisper_max_backend.engine.graphs.ops import new_graph
 

@@ -10,7 +10,7 @@ import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor as ReferenceFeatureExtractor
 
 from .engine.cpu.model_independent_graphs import common_graphs
-from .engine.graphs.stft_tables import BINS, HOP_LENGTH, N_FFT, tables
+from .engine.graphs.stft_tables import BINS, HOP_LENGTH, LOG_MEL, N_FFT, tables
 from .system.fork_and_exit import inside_max, is_forked
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ def _kernel() -> LogMel:
     on a GPU brings its own, which is worth the way there and back.
     """
     model = common_graphs()["log_mel"]
-    window, turns = tables()
+    own = tables()
 
     def run(features: np.ndarray, waveform: np.ndarray, filters: np.ndarray, padded: int) -> None:
-        (peak,) = model.execute(features, waveform, filters, window, turns, np.int64(padded))
+        inputs = LOG_MEL.ordered(
+            features=features, waveform=waveform, filters=filters, padded=np.int64(padded), **own
+        )
+        (peak,) = model.execute(*inputs)
         peak.to_numpy()
 
     return run

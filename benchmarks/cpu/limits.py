@@ -29,7 +29,7 @@ def multiply_limit() -> float:
 
 
 def tile_limit() -> float:
-    """FLOP/s in bfloat16 of the tile units of all cores (AMX), where nothing has to be read."""
+    """FLOP/s in bfloat16 of AMX on all cores, where nothing has to be read."""
     with tempfile.TemporaryDirectory() as folder:
         program = build_tile_rate(Path(folder))
         result = run([program, str(cores())], check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""How fast the tile units of all cores are where nothing has to be read (Intel AMX).
+"""How fast Intel AMX is on all cores where nothing has to be read.
 
 Prints FLOP/s in bfloat16. The argument is a number of threads. It is compiled for a processor with
 tiles, with the kernels' folder as an import path, and is what the encoder is measured against.

@@ -16,7 +16,7 @@ from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expecte
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 from whisper_max_backend.engine.checkpoint.weight_dtypes import gpu_types
-from whisper_max_backend.engine.gpu.graphs.weights import decoder_weights
+from whisper_max_backend.engine.gpu.graphs.weight_specs import decoder_weights
 from whisper_max_backend.engine.gpu.weights import quantized
 
 SIZES = {

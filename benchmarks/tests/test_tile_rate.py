@@ -1,4 +1,4 @@
-"""The program that measures the tile units compiles, for processors that have them."""
+"""The program that measures AMX compiles, for processors that have it."""
 
 from __future__ import annotations
 

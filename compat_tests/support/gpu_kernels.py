@@ -16,7 +16,7 @@ from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
-from whisper_max_backend.engine.gpu.graphs.weights import Weight
+from whisper_max_backend.engine.gpu.graphs.weight_specs import Weight
 from whisper_max_backend.engine.gpu.weights import on_device
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -65,8 +65,8 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
                 values["layer"] = ops.constant(1, DType.int32, DeviceRef.CPU())
             graph.output(*few.kernel(name, values, results, **parameters))
 
-    for kept in (dtype, DType.int8):
-        _add_products(module, states, few, many, kept)
+    for storage in (dtype, DType.int8):
+        _add_products(module, states, few, many, storage)
     with new_graph("attention", [states, states, states], module) as graph:
         graph.output(many.attention(*(v.tensor for v in graph.inputs), heads=HEADS))
     with new_graph(
@@ -119,14 +119,14 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
 
 
 def _add_products(
-    module: Module, states: TensorType, few: Layers, many: Layers, kept: DType
+    module: Module, states: TensorType, few: Layers, many: Layers, storage: DType
 ) -> None:
-    """Graphs of what reads matrices kept in a type."""
-    own = "_int8" if kept == DType.int8 else ""
+    """Graphs of what reads matrices storage in a type."""
+    own = "_int8" if storage == DType.int8 else ""
 
     def matrix(rows: int, depth: int = WIDTH) -> list[TensorType | BufferType]:
         weight = Weight("", (rows, depth), matrix=True)
-        return [one.type(few.device) for one in weight.inputs(kept)]
+        return [one.type(few.device) for one in weight.inputs(storage)]
 
     linear = [*matrix(HIDDEN), few.floats(HIDDEN)]
     residual = few.floats("items", "queries", HIDDEN)
@@ -177,21 +177,21 @@ def checks(dtype: DType) -> dict[str, Callable[[KernelChecks], float]]:
     found: dict[str, Callable[[KernelChecks], float]] = {}
     for queries in (1, 5, 33):
         rows = f"{ITEMS * queries} rows"
-        for kept in (dtype, DType.int8):
-            own = _own(kept)
+        for storage in (dtype, DType.int8):
+            own = _own(storage)
             for kind in ("few", "many"):
-                given = {"kind": kind, "queries": queries, "kept": kept}
+                given = {"kind": kind, "queries": queries, "storage": storage}
                 found[f"linear_{kind}{own}, {rows}"] = partial(K.linear, **given)
                 found[f"added_{kind}{own}, {rows}"] = partial(K.added, **given)
             for name, product in (("normed", K.normed), ("deep", K.deep), ("logits", K.logits)):
-                found[f"{name}{own}, {rows}"] = partial(product, queries=queries, kept=kept)
+                found[f"{name}{own}, {rows}"] = partial(product, queries=queries, storage=storage)
         found[f"attend_window, {queries} queries"] = partial(K.cross_attention, queries=queries)
     found["attention"] = K.attention
     for tokens in (1, 11):
         found[f"attend_history, {tokens} tokens"] = partial(K.self_attention, tokens=tokens)
     found["norm"] = K.norm
-    for kept in (dtype, DType.int8):
-        found[f"embed{_own(kept)}"] = partial(K.embed, kept=kept)
+    for storage in (dtype, DType.int8):
+        found[f"embed{_own(storage)}"] = partial(K.embed, storage=storage)
     found["unfold"] = K.im2col
     found["probabilities"] = K.probabilities
     return found
@@ -206,36 +206,36 @@ class KernelChecks:
         self.device = device
         self.dtype = dtype
 
-    def linear(self, kind: str, queries: int, kept: DType) -> float:
+    def linear(self, kind: str, queries: int, storage: DType) -> float:
         x, bias = self._half(ITEMS, queries, WIDTH), self._float(HIDDEN)
-        weight, exact = self._matrix(kept, HIDDEN, 0.1)
-        (found,) = self._run(f"linear_{kind}{_own(kept)}", x[0], *weight, bias[0])
+        weight, exact = self._matrix(storage, HIDDEN, 0.1)
+        (found,) = self._run(f"linear_{kind}{_own(storage)}", x[0], *weight, bias[0])
         return _error(found, _gelu(x[1] @ exact.T + bias[1]))
 
-    def added(self, kind: str, queries: int, kept: DType) -> float:
+    def added(self, kind: str, queries: int, storage: DType) -> float:
         x, bias = self._half(ITEMS, queries, WIDTH), self._float(HIDDEN)
-        weight, exact = self._matrix(kept, HIDDEN, 0.1)
+        weight, exact = self._matrix(storage, HIDDEN, 0.1)
         residual = self._float(ITEMS, queries, HIDDEN)
-        (found,) = self._run(f"added_{kind}{_own(kept)}", residual[0], x[0], *weight, bias[0])
+        (found,) = self._run(f"added_{kind}{_own(storage)}", residual[0], x[0], *weight, bias[0])
         return _error(found, residual[1] + x[1] @ exact.T + bias[1])
 
-    def normed(self, queries: int, kept: DType) -> float:
+    def normed(self, queries: int, storage: DType) -> float:
         x, bias = self._float(ITEMS, queries, WIDTH), self._float(HIDDEN)
         gamma, beta = self._float(WIDTH), self._float(WIDTH)
-        weight, exact = self._matrix(kept, HIDDEN, 0.1)
-        (found,) = self._run(f"normed{_own(kept)}", x[0], gamma[0], beta[0], *weight, bias[0])
+        weight, exact = self._matrix(storage, HIDDEN, 0.1)
+        (found,) = self._run(f"normed{_own(storage)}", x[0], gamma[0], beta[0], *weight, bias[0])
         return _error(found, _gelu(_normed(x[1], gamma[1], beta[1]) @ exact.T + bias[1]))
 
-    def deep(self, queries: int, kept: DType) -> float:
+    def deep(self, queries: int, storage: DType) -> float:
         x, bias = self._half(ITEMS, queries, DEEP), self._float(ODD)
-        weight, exact = self._matrix(kept, ODD, 0.1, DEEP)
-        (found,) = self._run(f"deep{_own(kept)}", x[0], *weight, bias[0])
+        weight, exact = self._matrix(storage, ODD, 0.1, DEEP)
+        (found,) = self._run(f"deep{_own(storage)}", x[0], *weight, bias[0])
         return _error(found, x[1] @ exact.T + bias[1])
 
-    def logits(self, queries: int, kept: DType) -> float:
+    def logits(self, queries: int, storage: DType) -> float:
         x = self._half(ITEMS, queries, WIDTH)
-        weight, exact = self._matrix(kept, VOCABULARY)
-        (found,) = self._run(f"logits{_own(kept)}", x[0], *weight)
+        weight, exact = self._matrix(storage, VOCABULARY)
+        (found,) = self._run(f"logits{_own(storage)}", x[0], *weight)
         return _error(found, x[1] @ exact.T)
 
     def attention(self, items: int = 2, frames: int = 201) -> float:
@@ -256,11 +256,11 @@ class KernelChecks:
         found, _ = self._run("cross_attention", q[0], cross_kv[0], self._up(windows), q[0], parts)
         expected = np.empty_like(q[1])
         for item, window in enumerate(windows):
-            kept = cross_kv[1][1, window]
+            storage = cross_kv[1][1, window]
             for head in range(HEADS):
                 part = slice(head * HEAD, (head + 1) * HEAD)
-                weights = _softmax(q[1][item][:, part] @ kept[:, part].T / math.sqrt(HEAD))
-                expected[item][:, part] = weights @ kept[:, WIDTH:][:, part]
+                weights = _softmax(q[1][item][:, part] @ storage[:, part].T / math.sqrt(HEAD))
+                expected[item][:, part] = weights @ storage[:, WIDTH:][:, part]
         return _error(found, expected)
 
     def self_attention(self, tokens: int, rows: int = 5) -> float:
@@ -295,12 +295,19 @@ class KernelChecks:
         (found,) = self._run("norm", x[0], gamma[0], beta[0])
         return _error(found, _normed(x[1], gamma[1], beta[1]))
 
-    def embed(self, kept: DType) -> float:
-        (embeddings, exact), encodings = self._matrix(kept, VOCABULARY), self._float(CONTEXT, WIDTH)
+    def embed(self, storage: DType) -> float:
+        (embeddings, exact), encodings = (
+            self._matrix(storage, VOCABULARY),
+            self._float(CONTEXT, WIDTH),
+        )
         tokens = rng().integers(0, VOCABULARY, (3, 10)).astype(np.int32)
         positions = rng().integers(0, CONTEXT - 2, 15).astype(np.int32)  # two tokens a row
         (found,) = self._run(
-            f"embed{_own(kept)}", self._up(tokens), self._up(positions), encodings[0], *embeddings
+            f"embed{_own(storage)}",
+            self._up(tokens),
+            self._up(positions),
+            encodings[0],
+            *embeddings,
         )
         places = (positions[:, None] + np.arange(2)).reshape(3, 10)
         return _error(found, exact[tokens] + encodings[1][places])
@@ -329,10 +336,10 @@ class KernelChecks:
         return buffer, _values(buffer)
 
     def _matrix(
-        self, kept: DType, rows: int, scale: float = 1, depth: int = WIDTH
+        self, storage: DType, rows: int, scale: float = 1, depth: int = WIDTH
     ) -> tuple[list[Buffer], np.ndarray]:
         """A matrix ``[rows, depth]`` as inputs of a graph, and exactly in float64."""
-        if kept != DType.int8:
+        if storage != DType.int8:
             buffer, exact = self._half(rows, depth, scale=scale)
             return [buffer], exact
         values = rng().integers(-128, 128, (rows, depth)).astype(np.int8)
@@ -361,9 +368,9 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
     return difference if math.isfinite(difference) else math.inf
 
 
-def _own(kept: DType) -> str:
+def _own(storage: DType) -> str:
     """What the name of a graph says of what its matrix is kept in."""
-    return "_int8" if kept == DType.int8 else ""
+    return "_int8" if storage == DType.int8 else ""
 
 
 def _values(buffer: Buffer) -> np.ndarray:

@@ -154,7 +154,7 @@ def _add_alignment(kernels: KernelModule) -> None:
         parameters={"kv_type": DType.float32},
     )
     kernels.add(
-        "time_warping",
+        "dtw",
         [sums, integers("items", 3), floats(1)],
         [integers("items", "longest", 2), integers("items")],
         shapes=[floats("longest")],

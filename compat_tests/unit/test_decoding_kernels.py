@@ -348,14 +348,14 @@ def warped(weights: np.ndarray) -> list[list[int]]:
 
 @pytest.mark.parametrize(("tokens", "frames"), [(1, 1), (1, 9), (9, 1), (12, 60), (60, 12)])
 @pytest.mark.parametrize("ties", [False, True])
-def test_time_warping(kernels: Kernels, tokens: int, frames: int, ties: bool) -> None:
+def test_dtw(kernels: Kernels, tokens: int, frames: int, ties: bool) -> None:
     first = np.array([0, 2, 1])
     rows, columns = np.array([tokens, max(1, tokens - 2), 1]), np.array([frames, frames, 1])
     sums = normal(3, tokens + 3, frames, scale=4)
     if ties:
         sums = np.round(sums / 4)
     paths, counts = kernels(
-        "time_warping",
+        "dtw",
         sums,
         np.stack([first, rows, columns], axis=1),
         [4.0],

@@ -117,7 +117,7 @@ def test_pack_in_several_executions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
 def test_logits(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
-    """Matrices of smaller floats are widened; the tile unit computes in bfloat16, exactly."""
+    """Matrices of smaller floats are widened; AMX computes in bfloat16, exactly."""
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
     half = weight.astype(np.float16)

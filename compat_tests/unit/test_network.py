@@ -65,7 +65,7 @@ def shape(request: pytest.FixtureRequest) -> Dimensions:
 @pytest.fixture(params=["float32", "float16", "bfloat16", "int8"])
 def storage(request: pytest.FixtureRequest) -> str:
     if request.param == "bfloat16" and not has_tiles():
-        pytest.skip("this processor has no tile unit, which computes in bfloat16")
+        pytest.skip("this processor has no AMX, which computes in bfloat16")
     return str(request.param)
 
 

@@ -29,11 +29,11 @@ def warp(model: Any) -> list[int]:
 def test_all_of_max_loads_the_same_where_its_core_has_other_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = warp(common_graphs()["time_warping"])
+    expected = warp(common_graphs()["dtw"])
     monkeypatch.setattr(session, "_Compiled", None)
     whole = session.Session([CPU()])
     models = whole.init_all(compiled(**common_artifact(whole)))
-    assert warp(models["time_warping"]) == expected
+    assert warp(models["dtw"]) == expected
 
 
 def test_what_is_compiled_is_run_without_the_graph_builder() -> None:

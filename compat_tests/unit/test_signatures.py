@@ -12,7 +12,7 @@ from max.graph import BufferValue, DeviceRef, Module, TensorType
 
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.compile.artifacts import kernel_sources
-from whisper_max_backend.engine.cpu.graphs.dtw import add_time_warping
+from whisper_max_backend.engine.cpu.graphs.dtw import add_dtw
 from whisper_max_backend.engine.cpu.graphs.kernels import CPUKernels
 from whisper_max_backend.engine.cpu.graphs.module import build_module
 from whisper_max_backend.engine.cpu.graphs.packing import add_packing
@@ -97,15 +97,15 @@ def test_kernels_get_what_they_name(called: Calls) -> None:
     device, module = DeviceRef.CPU(), Module()
     build_module(device, storages()[0])
     add_packing(module, device)
-    add_time_warping(module, device)
+    add_dtw(module, device)
     assert_as_declared(called)
     assert {name for name, _ in called} >= {"encoder", "cross_kv", "decoder", "step"}
 
 
-@pytest.mark.parametrize(("kept", "own"), [(DType.float16, ""), (DType.int8, "_int8")])
-def test_gpu_kernels_get_what_they_name(kept: DType, own: str, called: Calls) -> None:
+@pytest.mark.parametrize(("storage", "own"), [(DType.float16, ""), (DType.int8, "_int8")])
+def test_gpu_kernels_get_what_they_name(storage: DType, own: str, called: Calls) -> None:
     """In all graphs of a GPU, with the kernels that are for tensor cores."""
-    gpu.build_module(DeviceRef.CPU(), "cuda", DType.float16, kept, GPU_DIMENSIONS)
+    gpu.build_module(DeviceRef.CPU(), "cuda", DType.float16, storage, GPU_DIMENSIONS)
     assert_as_declared(called)
     products = {f"{name}{own}" for name in ("embed", "linear_added", "linear_normed", "logits")}
     others = {
@@ -124,10 +124,10 @@ def test_gpu_kernels_get_what_they_name(kept: DType, own: str, called: Calls) ->
     assert {name for name, _ in called} >= {f"gpu.{name}" for name in products | others}
 
 
-@pytest.mark.parametrize("kept", [DType.float16, DType.int8])
-def test_every_input_has_a_name_of_its_own(kept: DType) -> None:
+@pytest.mark.parametrize("storage", [DType.float16, DType.int8])
+def test_every_input_has_a_name_of_its_own(storage: DType) -> None:
     """Those that are parts of one weight, and the scales of int8, too."""
-    for graph, signature in vars(Signatures(GPU_DIMENSIONS, DType.float16, kept)).items():
+    for graph, signature in vars(Signatures(GPU_DIMENSIONS, DType.float16, storage)).items():
         assert len(set(signature.names)) == len(signature.names), graph
 
 

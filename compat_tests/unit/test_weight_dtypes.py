@@ -27,7 +27,7 @@ from whisper_max_backend.engine.checkpoint.weight_dtypes import gpu_types, stora
 def test_the_file_s_smaller_floats_are_kept_for_steps(
     saved: str, decoder: str, tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But no bfloat16 where there is a tile unit, which would compute in it."""
+    """But no bfloat16 where there is AMX, which would compute in it."""
     monkeypatch.setattr(weight_dtypes, "has_tiles", lambda: tiles)
     checkpoint = load_checkpoint(make_model(tmp_path, SPECK, quantization=saved))
     kept = "float32" if tiles and decoder == "bfloat16" else decoder

@@ -16,8 +16,8 @@ struct LogMel:
     """Fills features [items, mels, frames] from waveform [items, samples].
 
     `padded` is the number of samples including the zeros that follow the waveform; frames are
-    HOP samples apart, centred on their first sample, and frames = padded // HOP.
-    `turns` is exp(-2 pi i k / 400) as [400, 2]. `peak` [1] takes the maximum of log10.
+    HOP_LENGTH samples apart, centred on their first sample, and frames = padded // HOP_LENGTH.
+    `twiddles` is exp(-2 pi i k / 400) as [400, 2]. `peak` [1] takes the maximum of log10.
     """
 
     @staticmethod
@@ -29,7 +29,7 @@ struct LogMel:
         waveform: InputTensor[dtype=DType.float32, rank=2, ...],
         filters: InputTensor[dtype=DType.float32, rank=2, ...],
         window: InputTensor[dtype=DType.float32, rank=1, ...],
-        turns: InputTensor[dtype=DType.float32, rank=2, ...],
+        twiddles: InputTensor[dtype=DType.float32, rank=2, ...],
         padded: Int64,
         ctx: DeviceContext,
     ) raises:
@@ -39,7 +39,7 @@ struct LogMel:
                 View(waveform),
                 View(filters),
                 View(window),
-                View(turns),
+                View(twiddles),
                 features.dim_size(0),
                 features.dim_size(1),
                 features.dim_size(2),
@@ -52,7 +52,7 @@ struct LogMel:
                 waveform.to_device_buffer(ctx),
                 filters.to_device_buffer(ctx),
                 window.to_device_buffer(ctx),
-                turns.to_device_buffer(ctx),
+                twiddles.to_device_buffer(ctx),
                 peak.to_device_buffer(ctx),
                 features.dim_size(0),
                 features.dim_size(1),

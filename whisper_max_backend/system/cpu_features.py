@@ -57,7 +57,7 @@ def processor_features() -> frozenset[str]:
     """The features of the first processor, by their Linux names; empty where they are unknown.
 
     They are those that Linux lists. Emulators (QEMU) let a program see the host's list, so what
-    CPUID denies is left out. Those of the tile unit are left out where the kernel does not let
+    CPUID denies is left out. Those of AMX are left out where the kernel does not let
     this process use it.
     """
     listed = _listed_features()
@@ -99,7 +99,7 @@ def _cpuid_features() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _may_use_tiles() -> bool:
-    """Ask the kernel for the tile unit, once a process: its state is large, so it is on request.
+    """Ask the kernel for AMX, once a process: its state is large, so it is on request.
 
     Source: the Linux kernel's "Using XSTATE features in user space applications".
     """
@@ -108,5 +108,5 @@ def _may_use_tiles() -> bool:
     allowed: bool = library.syscall(arch_prctl, request, tile_data) == 0
     if not allowed:
         reason = os.strerror(ctypes.get_errno())
-        _log.info("the processor's tile unit is not used: the kernel refuses it (%s)", reason)
+        _log.info("AMX is not used: the kernel refuses it (%s)", reason)
     return allowed

@@ -2,11 +2,11 @@
 
 from std.math import log
 
-from .rfft400 import LENGTH
+from .rfft400 import N_FFT
 from .views import FloatView
 
-comptime HOP = 160
-comptime HALF_WINDOW = LENGTH // 2
+comptime HOP_LENGTH = 160
+comptime HALF_WINDOW = N_FFT // 2
 comptime LOG10_OF_E = Float32(0.4342944819032518)
 comptime LEAST_ENERGY = Float32(1e-10)
 comptime DYNAMIC_RANGE = Float32(8)

@@ -11,8 +11,8 @@ transforms of 25 points as 5 x 5.
 Each function works on SIMD values, one lane a frame; width 1 serves a GPU thread.
 """
 
-comptime LENGTH = 400
-comptime BINS = LENGTH // 2 + 1
+comptime N_FFT = 400
+comptime BINS = N_FFT // 2 + 1
 comptime COLUMNS = 25
 """Values of j: how many transforms of 16 points."""
 comptime ROWS = 9
@@ -69,7 +69,7 @@ struct Complex[width: Int](Copyable, ImplicitlyCopyable, Movable):
 def bin_of(p: Int, s: Int, t: Int) -> Int:
     """The bin that output t of row p's second stage s is the power of."""
     var k = p + 16 * (s + 5 * t)
-    return k if k < BINS else LENGTH - k
+    return k if k < BINS else N_FFT - k
 
 
 @always_inline

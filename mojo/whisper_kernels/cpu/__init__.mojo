@@ -1,6 +1,6 @@
 """The kernels of a CPU."""
 
-from .alignment import AlignmentWeights, TimeWarping
+from .alignment import AlignmentWeights, DTW
 from .cross_kv import CrossKV
 from .decoder import Decoder
 from .embedding import Logits, TakeToken

@@ -251,8 +251,8 @@ def warp(
     return count
 
 
-@extensibility.register("whisper.time_warping")
-struct TimeWarping:
+@extensibility.register("whisper.dtw")
+struct DTW:
     """Dynamic time warping of summed attention weights.
 
     sums [items, tokens, frames]; matrices [items, 3] int32: first token, tokens, frames of

@@ -7,7 +7,7 @@ values, which are two matrices in panels: keys [head size, frames], then values
 Scores exist for one block of queries at a time.
 
 With int8 keys and values, the weights of the values are integers of 16 bits: a long tail of small
-weights is kept. A processor that multiplies bytes takes them as two rows of bytes. The tile unit
+weights is kept. A processor that multiplies bytes takes them as two rows of bytes. AMX
 has bfloat16 as well, in which the encoder attends where there is such a unit.
 """
 
@@ -151,7 +151,7 @@ struct AttentionScratch[storage: DType]:
         rows: FloatView,
         stride: Int,
     ):
-        """Attention of queries that are strips already, by the tile unit; output rows `stride`
+        """Attention of queries that are strips already, by AMX; output rows `stride`
         apart."""
         self.tiles.attend(
             queries,
@@ -197,7 +197,7 @@ struct AttentionScratch[storage: DType]:
 
 def weigh_row(row: FloatView, frames: Int, strip: ByteView, index: Int, height: Int) -> Float32:
     """`FULL_WEIGHT * 2^(row - max(row))` as rows of a strip from `index` on, high bytes
-    first; returns the sum. `height` is the strip's, where it is not the tile unit's."""
+    first; returns the sum. `height` is the strip's, where it is not AMX's."""
     var top = largest(row, frames)
     var sums = SIMD[DType.int32, WEIGHTS_AT_ONCE](0)
     for k in range(0, frames, WEIGHTS_AT_ONCE):

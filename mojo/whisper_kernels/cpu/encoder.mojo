@@ -24,7 +24,7 @@ from .weight_reader import Linear, Norm, WeightReader
 comptime BLOCK_BYTES = 768 * 1024
 """Of the widest activations of a block of rows, which should stay in L2."""
 comptime TILED_BLOCK_BYTES = 2 * BLOCK_BYTES
-"""With the tile unit, which is so fast that reading all weights for every block counts for more."""
+"""With AMX, which is so fast that reading all weights for every block counts for more."""
 
 
 def even_block[storage: DType](rows: Int, most: Int, threads: Int) -> Int:

@@ -34,8 +34,8 @@ struct EncoderChunk[storage: DType]:
     """A thread's room for a block of rows."""
 
     comptime HIDDEN = DType.float16 if TILES and Self.storage == DType.int8 else DType.float32
-    """Of what lies between the layers of the feed-forward, which becomes bytes. Processors with a
-    tile unit compute in float16, too."""
+    """Of what lies between the layers of the feed-forward, which becomes bytes. Processors with AMX
+    compute in float16, too."""
 
     var strips: Strips[Self.storage]
     var hidden: View[Self.HIDDEN]

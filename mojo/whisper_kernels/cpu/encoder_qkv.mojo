@@ -1,6 +1,6 @@
 """Projects and packs the encoder's queries, keys and values, a block of rows at a time.
 
-The tile unit reads rows of bfloat16, 32 at a time: a block of rows is packed for it while it is
+AMX reads rows of bfloat16, 32 at a time: a block of rows is packed for it while it is
 still in the cache. For the other kernels, whose blocks are not as high as a panel is wide and whose
 values have a scale over all frames, heads wait until they are whole.
 """

@@ -3,7 +3,7 @@
 A tile of `STRIP_ROWS` x `PASS_COLUMNS` results stays in registers while the depth streams
 past: float32 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of
 16 bits (PMADDWD), from which the float32 result is
-`scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is a tile unit, it does the
+`scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is AMX, it does the
 products that it can (amx/gemm.mojo).
 """
 

@@ -10,8 +10,8 @@ from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys import simd_width_of
 
-from ..common.log_mel import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
-from ..common.rfft400 import BINS, COLUMNS, LENGTH, ROWS, Complex, bin_of, dft16, dft5
+from ..common.log_mel import HALF_WINDOW, HOP_LENGTH, LEAST_LOG, log_energy, sample, scaled
+from ..common.rfft400 import BINS, COLUMNS, N_FFT, ROWS, Complex, bin_of, dft16, dft5
 from ..common.views import FloatView, IntView
 
 # On the CPU: a lane is a frame, a group is as many frames as a vector has lanes.
@@ -23,8 +23,8 @@ comptime VALUES_PER_TASK = 1 << 16
 @always_inline
 def power_spectrum[
     width: Int
-](segment: FloatView, window: FloatView, turns: FloatView, rows: FloatView, power: FloatView):
-    """Power of bins 0 to 200 of `width` frames that begin HOP samples apart in `segment`.
+](segment: FloatView, window: FloatView, twiddles: FloatView, rows: FloatView, power: FloatView):
+    """Power of bins 0 to 200 of `width` frames that begin HOP_LENGTH samples apart in `segment`.
 
     `rows` is scratch for ROWS * COLUMNS complex vectors, `power` takes BINS vectors.
     """
@@ -33,15 +33,15 @@ def power_spectrum[
         var x = Array[SIMD[DType.float32, width], 16](fill=0)
         comptime for q in range(16):
             var n = j + COLUMNS * q
-            x[q] = segment.strided_load[width](n, HOP) * window[n]
+            x[q] = segment.strided_load[width](n, HOP_LENGTH) * window[n]
         var y = dft16(x)
         comptime for p in range(ROWS):
             store(
                 rows,
                 p * COLUMNS + j,
                 y[p].turned(
-                    turns[2 * j * p],
-                    turns[2 * j * p + 1],
+                    twiddles[2 * j * p],
+                    twiddles[2 * j * p + 1],
                 ),
             )
     for p in range(ROWS):
@@ -52,13 +52,13 @@ def power_spectrum[
                 z[a] = load[width](row, b + 5 * a)
             z = dft5(z)
             comptime for s in range(5):
-                var turn = 2 * 16 * b * s
+                var twiddle = 2 * 16 * b * s
                 store(
                     row,
                     b + 5 * s,
                     z[s].turned(
-                        turns[turn],
-                        turns[turn + 1],
+                        twiddles[twiddle],
+                        twiddles[twiddle + 1],
                     ),
                 )
         for s in range(5):
@@ -101,7 +101,7 @@ def group_of_frames[
     filters: FloatView,
     bounds: IntView,
     window: FloatView,
-    turns: FloatView,
+    twiddles: FloatView,
     mels: Int,
     frames: Int,
     samples: Int,
@@ -109,11 +109,11 @@ def group_of_frames[
     first: Int,
 ) -> Float32:
     """Write log10 of the mel energies of frames first to first + width; return their maximum."""
-    comptime SPAN = HOP * (width - 1) + LENGTH
+    comptime SPAN = HOP_LENGTH * (width - 1) + N_FFT
     var copied = on_stack[SPAN]()
     var rows = on_stack[ROWS * COLUMNS * 2 * width]()
     var power = on_stack[BINS * width]()
-    var start = first * HOP - HALF_WINDOW
+    var start = first * HOP_LENGTH - HALF_WINDOW
     var valid = min(width, frames - first)
     var segment = waveform.offset(max(start, 0))
     if start < 0 or start + SPAN > samples:
@@ -124,7 +124,7 @@ def group_of_frames[
     power_spectrum[width](
         segment,
         window,
-        turns,
+        twiddles,
         rows,
         power,
     )
@@ -161,7 +161,7 @@ def log_mel_cpu(
     waveform: FloatView,
     filters: FloatView,
     window: FloatView,
-    turns: FloatView,
+    twiddles: FloatView,
     items: Int,
     mels: Int,
     frames: Int,
@@ -199,7 +199,7 @@ def log_mel_cpu(
                 filters,
                 bounds,
                 window,
-                turns,
+                twiddles,
                 mels,
                 frames,
                 samples,

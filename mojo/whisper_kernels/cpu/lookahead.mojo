@@ -31,7 +31,7 @@ def survivors(ids: IntView, wanted: Int, beams: Int, eot: Int, kept: IntView) ->
 
 
 @fieldwise_init
-struct Continuation(ImplicitlyCopyable):
+struct Lookahead(ImplicitlyCopyable):
     """How hypotheses go on and end."""
 
     var eot: Int
@@ -52,12 +52,12 @@ struct LastTimestamp(ImplicitlyCopyable):
     var is_last: Bool
     """Whether its last token is one."""
 
-    def restrict(self, token: Int, continuation: Continuation, ranges: IntView) -> Bool:
+    def restrict(self, token: Int, lookahead: Lookahead, ranges: IntView) -> Bool:
         """The rule after this history and a token: up to two ranges of ids that are banned.
 
         Returns whether text is banned if the timestamps together are likelier than it.
         """
-        var first = continuation.first_timestamp
+        var first = lookahead.first_timestamp
         if token < first:
             if self.latest >= 0:
                 ranges[0] = Int32(first)
@@ -65,9 +65,9 @@ struct LastTimestamp(ImplicitlyCopyable):
             return True
         if self.is_last:  # a pair is complete
             ranges[0] = Int32(first)
-            ranges[1] = Int32(continuation.vocabulary)
+            ranges[1] = Int32(lookahead.vocabulary)
             return False
-        ranges[1] = Int32(continuation.eot)
+        ranges[1] = Int32(lookahead.eot)
         if token > first:
             ranges[2] = Int32(first)
             ranges[3] = Int32(token)
@@ -82,7 +82,7 @@ struct Hypotheses(Movable):
     var context: Int
     var positions: IntView
     """[rows], of the first step's tokens."""
-    var continuation: Continuation
+    var lookahead: Lookahead
     var tokens: IntView
     """[rows], the last of every row."""
     var scores: FloatView
@@ -106,7 +106,7 @@ struct Hypotheses(Movable):
         beams: Int,
         context: Int,
         positions: IntView,
-        continuation: Continuation,
+        lookahead: Lookahead,
         remaining: IntView,
         slot_table: IntView,
         last_timestamps: IntView,
@@ -117,7 +117,7 @@ struct Hypotheses(Movable):
         self.beams = beams
         self.context = context
         self.positions = positions
-        self.continuation = continuation
+        self.lookahead = lookahead
         self.tokens = IntView.allocate(rows)
         self.scores = FloatView.allocate(rows)
         self.ranges = IntView.allocate(4 * rows)
@@ -174,7 +174,7 @@ struct Hypotheses(Movable):
         for item in range(self.items):
             var place = item * wanted
             var ended = survivors(
-                ids.slice(place, wanted), wanted, self.beams, self.continuation.eot, self.kept
+                ids.slice(place, wanted), wanted, self.beams, self.lookahead.eot, self.kept
             )
             self.remaining[item] -= Int32(ended)
             goes_on = goes_on and self.remaining[item] > 0
@@ -186,7 +186,7 @@ struct Hypotheses(Movable):
                 fed[2 * row] = Int32(token)
                 fed[2 * row + 1] = Int32(parent)
                 self.tokens[row] = Int32(token)
-                self.scores[row] = values[chosen] if self.continuation.summed else 0
+                self.scores[row] = values[chosen] if self.lookahead.summed else 0
                 self._follow(step, row, parent)
                 self._restrict(
                     row,
@@ -210,11 +210,11 @@ struct Hypotheses(Movable):
         for i in range(4):
             ranges[i] = 0
         self.checks[row] = 0
-        if not self.continuation.timed:
+        if not self.lookahead.timed:
             return
-        var first = self.continuation.first_timestamp
+        var first = self.lookahead.first_timestamp
         var last_timestamps = LastTimestamp(Int(past[0]), past[1] != 0)
-        if last_timestamps.restrict(token, self.continuation, ranges):
+        if last_timestamps.restrict(token, self.lookahead, ranges):
             self.checks[row] = 1
         present[0] = Int32(token) if token >= first else past[0]
         present[1] = Int32(1) if token >= first else Int32(0)

@@ -166,7 +166,7 @@ def pack_rows[
 ](source: FloatView, stride: Int, first: Int, last: Int, b: Matrix[storage]):
     """Rows `[first, last)` of B, which lie `stride` apart, into panels: values of a head.
 
-    int8 takes all rows at once, the tile unit whole tiles of them, the last of which is padded.
+    int8 takes all rows at once, AMX whole tiles of them, the last of which is padded.
     """
     for p in range(b.panels()):
         var panel = b.panel(p)

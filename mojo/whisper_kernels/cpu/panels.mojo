@@ -8,8 +8,8 @@ be of a smaller type than float32, and are widened as they are read.
 
 Panels of int8 begin with the scale of every column and the sum of its integers (`HEADER` bytes,
 float32). `GROUP` values of a column lie together, `[k // GROUP][n % PANEL][k % GROUP]`: those that
-a lane of the processor's instruction multiplies and adds up. So do the two of a pair where the
-tile unit multiplies bfloat16 (amx/tiles.mojo). Their depth is padded with zeros to whole tiles.
+a lane of the processor's instruction multiplies and adds up. So do the two of a pair where
+AMX multiplies bfloat16 (amx/tiles.mojo). Their depth is padded with zeros to whole tiles.
 """
 
 from std.math import align_up, ceildiv

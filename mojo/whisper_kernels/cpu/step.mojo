@@ -12,7 +12,7 @@ from max.gpu.host import DeviceContext
 from ..common.views import FloatView, View, first
 from .attended import AttendedFrames
 from .decoder import DecoderPass, DecoderSizes
-from .lookahead import Continuation, Hypotheses
+from .lookahead import Hypotheses, Lookahead
 from .panels import Matrix
 from .sample.candidates import Choice, rules_of, sampling_of
 from .threads import Phases, Worker, stopped, together
@@ -139,7 +139,7 @@ struct Step:
             beams,
             context,
             View(positions),
-            Continuation(
+            Lookahead(
                 first(eot),
                 first(timed) != 0,
                 first(summed) != 0,

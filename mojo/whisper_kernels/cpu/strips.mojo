@@ -5,7 +5,7 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 2008). A strip is prepared once for all panels that it meets.
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
-16 bits (`INTEGER`), a group in 32 bits. The tile unit has strips of its own (amx/strips.mojo).
+16 bits (`INTEGER`), a group in 32 bits. AMX has strips of its own (amx/strips.mojo).
 """
 
 from std.math import align_up, ceildiv

@@ -8,7 +8,7 @@ comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
 """Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
 comptime GROUP = 4 if DOTS else 2
 comptime TILES = DOTS and CompilationTarget.has_intel_amx()
-"""Whether the processor has a tile unit, which multiplies blocks of bytes or of bfloat16."""
+"""Whether the processor has AMX, which multiplies blocks of bytes or of bfloat16."""
 comptime TILE_BYTES = 64
 """Of a row of a tile: so much depth goes through the unit at once."""
 comptime TILE_ROWS = 16
@@ -18,5 +18,5 @@ comptime STRIP_ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
 
 @always_inline
 def tiled[storage: DType]() -> Bool:
-    """Whether products with matrices of this type are the tile unit's."""
+    """Whether products with matrices of this type are AMX's."""
     return TILES and (storage == DType.int8 or storage == DType.bfloat16)

@@ -4,7 +4,7 @@ from max.gpu import barrier, block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceBuffer, DeviceContext
 from std.math import ceildiv
 
-from ..common.log_mel import HALF_WINDOW, HOP, LEAST_LOG, log_energy, sample, scaled
+from ..common.log_mel import HALF_WINDOW, HOP_LENGTH, LEAST_LOG, log_energy, sample, scaled
 from ..common.rfft400 import BINS, COLUMNS, Complex, ROWS, bin_of, dft5, dft16
 from ..common.views import FloatView
 from .thread_block import shared
@@ -29,7 +29,7 @@ struct EnergiesKernel(Kernel):
     var waveform: FloatView
     var filters: FloatView
     var window: FloatView
-    var turns: FloatView
+    var twiddles: FloatView
     var mels: Int
     var frames: Int
     var samples: Int
@@ -51,7 +51,7 @@ struct EnergiesKernel(Kernel):
         for task in range(thread, FRAMES * COLUMNS, THREADS):
             var frame = task // COLUMNS
             var j = task % COLUMNS
-            var start = (first + frame) * HOP - HALF_WINDOW + j
+            var start = (first + frame) * HOP_LENGTH - HALF_WINDOW + j
             var x = Array[SIMD[DType.float32, 1], 16](fill=0)
             comptime for q in range(16):
                 x[q] = (
@@ -65,7 +65,7 @@ struct EnergiesKernel(Kernel):
                 )
             var y = dft16[1](x)
             comptime for p in range(ROWS):
-                var z = y[p].turned(self.turns[2 * j * p], self.turns[2 * j * p + 1])
+                var z = y[p].turned(self.twiddles[2 * j * p], self.twiddles[2 * j * p + 1])
                 var cell = 2 * (frame * CELLS + p * COLUMNS + j)
                 cells[cell] = z.re
                 cells[cell + 1] = z.im
@@ -80,8 +80,8 @@ struct EnergiesKernel(Kernel):
                 z[a] = Complex[1](cells[cell], cells[cell + 1])
             z = dft5[1](z)
             comptime for s in range(5):
-                var turn = 2 * 16 * b * s
-                var turned = z[s].turned(self.turns[turn], self.turns[turn + 1])
+                var twiddle = 2 * 16 * b * s
+                var turned = z[s].turned(self.twiddles[twiddle], self.twiddles[twiddle + 1])
                 var cell = 2 * (row + b + 5 * s)
                 cells[cell] = turned.re
                 cells[cell + 1] = turned.im
@@ -182,7 +182,7 @@ def log_mel_gpu(
     waveform: DeviceBuffer[DType.float32],
     filters: DeviceBuffer[DType.float32],
     window: DeviceBuffer[DType.float32],
-    turns: DeviceBuffer[DType.float32],
+    twiddles: DeviceBuffer[DType.float32],
     peak: DeviceBuffer[DType.float32],
     items: Int,
     mels: Int,
@@ -201,7 +201,7 @@ def log_mel_gpu(
         view(waveform),
         view(filters),
         view(window),
-        view(turns),
+        view(twiddles),
         mels,
         frames,
         samples,

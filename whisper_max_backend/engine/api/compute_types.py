@@ -18,7 +18,7 @@ _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 GPU_KERNELS = _FLOATS | {f"int8_{name}" for name in _FLOATS}
 CPU_KERNELS = frozenset({"float32", "int8_float32"})
 TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
-"""Compute types that have kernels in this release; the last, on a CPU with a tile unit."""
+"""Compute types that have kernels in this release; the last, on a CPU with AMX."""
 _BFLOAT16 = {"float16": "bfloat16", "int8_float16": "int8_bfloat16"}
 """What runs instead of these on a GPU."""
 

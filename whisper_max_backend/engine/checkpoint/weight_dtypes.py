@@ -45,8 +45,8 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
     """What the numbers of a model are kept in on a CPU, for a type that it computes in.
 
     Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
-    float: widened while computing, they are the very values that a float32 copy would hold. The
-    tile unit would compute in bfloat16, so there they do not stay in that.
+    float: widened while computing, they are the very values that a float32 copy would hold. AMX
+    would compute in bfloat16, so there they do not stay in that.
     """
     if compute_type.startswith("int8"):
         return Storage(DType.int8, DType.int8, DType.int8)

@@ -21,11 +21,11 @@ from ...system.cpu_features import X86_64_V3, processor_features
 VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
 TILES = "sapphirerapids"
-"""The target whose kernels use the tile unit (Intel AMX)."""
+"""The target whose kernels use AMX (Intel AMX)."""
 
 _V4 = X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
-# What LLVM takes for granted of the first processor with a tile unit, and might use.
+# What LLVM takes for granted of the first processor with AMX, and might use.
 _AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
 _AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma", "gfni"}
 
@@ -44,7 +44,7 @@ _log = logging.getLogger("whisper_max_backend")
 
 
 def has_tiles() -> bool:
-    """Whether the kernels of this process use the tile unit, and so compute in bfloat16."""
+    """Whether the kernels of this process use AMX, and so compute in bfloat16."""
     return apply_cpu_target() == TILES
 
 

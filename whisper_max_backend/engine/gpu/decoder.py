@@ -10,6 +10,7 @@ from max.dtype import DType
 
 from ..checkpoint.dimensions import Dimensions
 from ..compile.session import LoadedGraph
+from ..cpu.graphs.signatures import DTW
 from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import stacked
 from ..state.alignment_request import AlignmentRequest, Alignments
@@ -137,12 +138,13 @@ class GPUDecoder(Decoder):
             aligned=self._length(request.most_frames),
         )
         sums, probabilities = self._graphs["align"].execute(*inputs)
-        paths, lengths = self._graphs["time_warping"].execute(
-            sums.to_numpy(),
-            request.matrices,
-            np.array([len(request.heads)], np.float32),
-            np.ones(1, np.int32),
+        inputs = DTW.ordered(
+            sums=sums.to_numpy(),
+            matrices=request.matrices,
+            head_count=np.array([len(request.heads)], np.float32),
+            threads=np.ones(1, np.int32),
         )
+        paths, lengths = self._graphs["dtw"].execute(*inputs)
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
     def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:

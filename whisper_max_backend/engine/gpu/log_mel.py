@@ -8,7 +8,7 @@ from max.dtype import DType
 
 from ...system.fork_and_exit import DroppedInside
 from ..compile.session import LoadedGraph
-from ..graphs.stft_tables import tables
+from ..graphs.stft_tables import LOG_MEL, tables
 from ..state.device_locks import locks_of
 
 
@@ -21,7 +21,7 @@ class GPULogMel(DroppedInside):
     def __init__(self, model: LoadedGraph, device: Device) -> None:
         self._model = model
         self._device = device
-        self._tables = [self._up(table) for table in tables()]
+        self._tables = {name: self._up(table) for name, table in tables().items()}
 
     def __call__(
         self, features: np.ndarray, waveform: np.ndarray, filters: np.ndarray, padded: int
@@ -36,9 +36,14 @@ class GPULogMel(DroppedInside):
         """
         with locks_of(self._device).beside:
             made = Buffer(DType.float32, features.shape, self._device)
-            self._model.execute(
-                made, self._up(waveform), self._up(filters), *self._tables, np.int64(padded)
+            inputs = LOG_MEL.ordered(
+                features=made,
+                waveform=self._up(waveform),
+                filters=self._up(filters),
+                padded=np.int64(padded),
+                **self._tables,
             )
+            self._model.execute(*inputs)
             features[...] = made.to_numpy()
 
     def _up(self, array: np.ndarray) -> Buffer:

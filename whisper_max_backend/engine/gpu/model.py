@@ -41,15 +41,15 @@ class GPUModel:
         """
         self.dimensions = checkpoint.dimensions
         self._device = device
-        dtype, kept = gpu_types(compute_type)
+        dtype, storage = gpu_types(compute_type)
         check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
         artifact = compiled(**gpu_artifact(self.dimensions, compute_type, device, session))
-        self._weights = gpu_weights(checkpoint, dtype, kept, device)
+        self._weights = gpu_weights(checkpoint, dtype, storage, device)
         self._graphs = session.init_all(artifact)
-        graphs = {**self._graphs, "time_warping": common_graphs()["time_warping"]}
+        graphs = {**self._graphs, "dtw": common_graphs()["dtw"]}
         self.log_mel = GPULogMel(graphs["log_mel"], device)
-        signatures = Signatures(self.dimensions, dtype, kept)
+        signatures = Signatures(self.dimensions, dtype, storage)
         self._signature = signatures.encode
         self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
 
@@ -113,11 +113,11 @@ def gpu_artifact(
 
 def memory_needed(d: Dimensions, compute_type: str) -> int:
     """Bytes that a model needs to transcribe one window with five beams."""
-    dtype, kept = gpu_types(compute_type)
+    dtype, storage = gpu_types(compute_type)
     size = int(dtype.size_in_bytes)
     states = d.n_audio_ctx * d.n_audio_state
     # What lives at once in an encoder layer: residual, norm, queries, keys, values, hidden.
     encoding = states * (2 * 4 + 8 * size)
     cross_kv = d.n_text_layer * d.n_audio_ctx * 2 * d.n_text_state * size
     kv_cache = d.n_text_layer * 2 * 5 * d.n_text_ctx * d.n_text_state * size
-    return weight_bytes(d, dtype, kept) + encoding + cross_kv + kv_cache
+    return weight_bytes(d, dtype, storage) + encoding + cross_kv + kv_cache

@@ -13,8 +13,8 @@ from max.dtype import DType
 from ..checkpoint.bfloat16 import rounded
 from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.load import Checkpoint, dense
-from .graphs import weights
-from .graphs.weights import Weight
+from .graphs import weight_specs
+from .graphs.weight_specs import Weight
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class GPUWeights:
     embeddings: dict[str, Buffer]
 
 
-def gpu_weights(checkpoint: Checkpoint, dtype: DType, kept: DType, device: Device) -> GPUWeights:
+def gpu_weights(checkpoint: Checkpoint, dtype: DType, storage: DType, device: Device) -> GPUWeights:
     """Every weight of a model; vectors are float32.
 
-    Where `kept` is int8, the device has no second copy of the decoder's matrices: large-v3's 800
+    Where `storage` is int8, the device has no second copy of the decoder's matrices: large-v3's 800
     million numbers take 0.80 GB and not the 1.60 GB of bfloat16, so all its weights 2.29 GB and not
     3.09; those of large-v3-turbo, 1.46 GB and not 1.62.
 
@@ -47,46 +47,50 @@ def gpu_weights(checkpoint: Checkpoint, dtype: DType, kept: DType, device: Devic
         checkpoint: The model, in any precision.
         dtype: Of the matrices that are read once a window: the encoder's, and the projections to
             cross-attention keys and values. Those of an int8 model are dequantised.
-        kept: Of the decoder's other matrices: `dtype`, or int8. What is int8 in the model stays as
-            it is; floats are quantised as the reference does it.
+        storage: Of the decoder's other matrices: `dtype`, or int8. What is int8 in the model stays
+            as it is; floats are quantised as the reference does it.
         device: Where they are put.
     """
     d = checkpoint.dimensions
 
-    def placed(wanted: Iterable[Weight], kept: DType) -> dict[str, Buffer]:
+    def placed(wanted: Iterable[Weight], storage: DType) -> dict[str, Buffer]:
         buffers: dict[str, Buffer] = {}
         for weight in wanted:
-            names = [one.name for one in weight.inputs(kept)]
-            buffers |= zip(names, _buffers(checkpoint, weight, kept, device), strict=True)
+            names = [one.name for one in weight.inputs(storage)]
+            buffers |= zip(names, _buffers(checkpoint, weight, storage, device), strict=True)
         return buffers
 
     encodings = Weight("encoder/position_encodings/encodings", (d.n_audio_ctx, d.n_audio_state))
-    decoder = placed(weights.decoder_weights(d), kept)
+    decoder = placed(weight_specs.decoder_weights(d), storage)
     return GPUWeights(
         encodings=_buffers(checkpoint, encodings, dtype, device)[0],
-        encoder=placed(weights.encoder_weights(d), dtype),
-        cross_kv=placed(weights.cross_kv_weights(d), dtype),
+        encoder=placed(weight_specs.encoder_weights(d), dtype),
+        cross_kv=placed(weight_specs.cross_kv_weights(d), dtype),
         decoder=decoder,
-        embeddings={one.name: decoder[one.name] for one in weights.embeddings(d).inputs(kept)},
+        embeddings={
+            one.name: decoder[one.name] for one in weight_specs.embeddings(d).inputs(storage)
+        },
     )
 
 
-def weight_bytes(d: Dimensions, dtype: DType, kept: DType) -> int:
+def weight_bytes(d: Dimensions, dtype: DType, storage: DType) -> int:
     """What the weights of a model take; types as in `gpu_weights`."""
-    once = [*weights.encoder_weights(d), *weights.cross_kv_weights(d)]
+    once = [*weight_specs.encoder_weights(d), *weight_specs.cross_kv_weights(d)]
     inputs = [
-        *weights.inputs(once, dtype),
-        *weights.inputs(weights.decoder_weights(d), kept),
+        *weight_specs.inputs(once, dtype),
+        *weight_specs.inputs(weight_specs.decoder_weights(d), storage),
     ]
     return sum(math.prod(map(int, one.shape)) * one.dtype.size_in_bytes for one in inputs)
 
 
-def _buffers(checkpoint: Checkpoint, weight: Weight, kept: DType, device: Device) -> list[Buffer]:
+def _buffers(
+    checkpoint: Checkpoint, weight: Weight, storage: DType, device: Device
+) -> list[Buffer]:
     """The weight as inputs of a graph: see `Weight.inputs`."""
     if not weight.matrix:
         return [on_device(_part(checkpoint, weight), DType.float32, device)]
-    if kept != DType.int8:
-        return [on_device(_part(checkpoint, weight), kept, device)]
+    if storage != DType.int8:
+        return [on_device(_part(checkpoint, weight), storage, device)]
     values, scales = quantized(checkpoint, weight)
     return [Buffer.from_numpy(values).to(device), Buffer.from_numpy(scales).to(device)]
 

@@ -27,6 +27,7 @@ class Input:
         shape: Its dimensions, numbers or names.
         in_place: Whether the graph writes to it.
         shape_only: Whether only its dimensions count; no kernel takes it.
+        on_host: Whether it is in the host's memory, wherever the graph runs.
     """
 
     name: str
@@ -34,13 +35,14 @@ class Input:
     shape: tuple[int | str, ...]
     in_place: bool = False
     shape_only: bool = False
+    on_host: bool = False
 
     def type(self, device: DeviceRef) -> TensorType | BufferType:
         """As a graph on a device takes it."""
-        from max.graph import BufferType, TensorType
+        from max.graph import BufferType, DeviceRef, TensorType
 
         kind = BufferType if self.in_place else TensorType
-        return kind(self.dtype, list(self.shape), device)
+        return kind(self.dtype, list(self.shape), DeviceRef.CPU() if self.on_host else device)
 
 
 def integers(name: str, *shape: int | str) -> Input:

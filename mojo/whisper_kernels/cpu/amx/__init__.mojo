@@ -1,1 +1,1 @@
-"""Products by the tile unit of a processor (Intel AMX)."""
+"""Products by Intel AMX, a unit that multiplies tiles."""

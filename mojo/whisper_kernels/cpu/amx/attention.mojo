@@ -1,4 +1,4 @@
-"""Attention in bfloat16 by the tile unit, in one pass over keys and values.
+"""Attention in bfloat16 by AMX, in one pass over keys and values.
 
 The weights of a softmax are `2^(score - top)`, over their sum, whatever `top` is, as long as no
 number leaves the range of float32. It need not be the largest score, so that the others need not
@@ -6,7 +6,7 @@ be known beforehand: the largest of the first few is taken, and, should a sum sh
 below the largest of all, that one instead, once more from the start. So scores are made for one
 panel of keys, and weights for some; they stay in the L1 cache.
 
-The tile unit works beside the vector units: between the rows of scores that become weights stand
+AMX works beside the vector units: between the rows of scores that become weights stand
 the instructions that make the next scores, and those that add the values of the weights before.
 
 Source: Dao et al., "FlashAttention", 2022, which corrects the top as it goes.
@@ -166,7 +166,7 @@ struct TileAttention:
         return True
 
     def _weigh(self, panel: Int, keys: Matrix[BF16], values: Matrix[BF16]):
-        """From the scores of a panel to weights, summed up. Meanwhile the tile unit makes the
+        """From the scores of a panel to weights, summed up. Meanwhile AMX makes the
         scores of the next panel, then adds some columns of the values of the chunk before."""
         var next = panel + 1
         var strip_bytes = TILE_ROWS * 2 * padded_depth[BF16](keys.depth)

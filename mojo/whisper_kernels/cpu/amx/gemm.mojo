@@ -1,6 +1,6 @@
 """The product of strips and panels with AMX, block by block.
 
-A block is 32 rows of a panel. While the tile unit makes one, the vector units finish the one
+A block is 32 rows of a panel. While AMX makes one, the vector units finish the one
 before, and the next panel, and what is added to the results, are on their way to the cache.
 """
 
@@ -22,7 +22,7 @@ comptime PREFETCH_BYTES = 2 * SLICE_SIZE
 
 @fieldwise_init
 struct Block[storage: DType](ImplicitlyCopyable):
-    """A block of results: what the tile unit makes, and where it goes."""
+    """A block of results: what AMX makes, and where it goes."""
 
     var products: FloatView
     """[BLOCK_ROWS, PANEL], of four bytes each."""
@@ -132,7 +132,7 @@ def multiply_tiles[
                 else:
                     add_products[storage, False](left, strip_bytes, right, TILE_BYTES)
                 if blocks == 1:
-                    # Reading sets the pace, and alone the tile unit asks for too little at once.
+                    # Reading sets the pace, and alone AMX asks for too little at once.
                     comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + SLICE_SIZE, 64):
                         prefetch[NEAR](right.offset(ahead))
                 for line in range(step * lines, (step + 1) * lines):

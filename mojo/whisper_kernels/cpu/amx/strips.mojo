@@ -1,4 +1,4 @@
-"""The left operand as the tile unit reads it: strips of 16 rows, `[depth // 64][16][64]` bytes.
+"""The left operand as AMX reads it: strips of 16 rows, `[depth // 64][16][64]` bytes.
 
 Tiles lie one after another because rows that are far apart would collide in the cache.
 """

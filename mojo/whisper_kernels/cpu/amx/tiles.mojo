@@ -1,4 +1,4 @@
-"""Products by the tile unit of a processor (Intel AMX).
+"""Products by Intel AMX, a unit that multiplies tiles.
 
 The unit has eight tiles of 16 rows of 64 bytes and adds to one of them the product of two others:
 of unsigned with signed bytes in int32, or of bfloat16 in float32. Four of them hold a block of

@@ -5,12 +5,12 @@ from ...common.views import FloatView, View
 
 
 @fieldwise_init
-struct Epilogue[kept: DType, result: DType, activate: Bool, biased: Bool, added: Bool](
+struct Epilogue[storage: DType, result: DType, activate: Bool, biased: Bool, added: Bool](
     TrivialRegisterPassable
 ):
     """`y = activation(scale * sum + bias) + residual`, for y and residual [rows, columns].
 
-    Weights that are `kept` in int8 have `scale [columns]`, which is not read for other types; nor
+    Weights of int8 have `scale [columns]`, which is not read for other types; nor
     are `bias [columns]` and `residual` that the parameters rule out.
     """
 
@@ -25,7 +25,7 @@ struct Epilogue[kept: DType, result: DType, activate: Bool, biased: Bool, added:
         """Writes what a sum becomes to its place in `y`."""
         var place = row * self.columns + column
         var value = sum
-        comptime if Self.kept == DType.int8:
+        comptime if Self.storage == DType.int8:
             value *= self.scale[column]
         comptime if Self.biased:
             value += self.bias[column]

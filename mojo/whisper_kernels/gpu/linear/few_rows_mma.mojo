@@ -26,7 +26,7 @@ from .few_rows_simt import inputs_per_load
 @fieldwise_init
 struct TensorCoresKernel[
     dtype: DType,
-    kept: DType,
+    storage: DType,
     result: DType,
     activate: Bool,
     biased: Bool,
@@ -50,8 +50,8 @@ struct TensorCoresKernel[
     var stream: FloatView
     var gamma: FloatView
     var beta: FloatView
-    var weight: View[Self.kept]
-    var epilogue: Epilogue[Self.kept, Self.result, Self.activate, Self.biased, Self.added]
+    var weight: View[Self.storage]
+    var epilogue: Epilogue[Self.storage, Self.result, Self.activate, Self.biased, Self.added]
     var rows: Int
     var depth: Int
 
@@ -59,7 +59,7 @@ struct TensorCoresKernel[
     def __call__(self, block: Int):
         comptime WARPS = Self.warps
         comptime AHEAD = Self.loads_ahead
-        comptime VECTOR = inputs_per_load[Self.kept]()
+        comptime VECTOR = inputs_per_load[Self.storage]()
         comptime CHUNK = 4 * VECTOR
         comptime HALVES = VECTOR // 8
         comptime PASS = WARPS * CHUNK * AHEAD
@@ -93,8 +93,8 @@ struct TensorCoresKernel[
         var sums = SIMD[DType.float32, 4](0)
         for number in range(ceildiv(self.depth, PASS)):
             var start = number * PASS + own_warp * CHUNK + member * VECTOR
-            var uppers = Array[SIMD[Self.kept, VECTOR], AHEAD](fill=0)
-            var lowers = Array[SIMD[Self.kept, VECTOR], AHEAD](fill=0)
+            var uppers = Array[SIMD[Self.storage, VECTOR], AHEAD](fill=0)
+            var lowers = Array[SIMD[Self.storage, VECTOR], AHEAD](fill=0)
             var inputs = Array[SIMD[Self.dtype, 8], AHEAD * HALVES](fill=0)
             comptime for i in range(AHEAD):
                 var k = start + i * WARPS * CHUNK

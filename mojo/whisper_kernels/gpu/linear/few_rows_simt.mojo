@@ -18,14 +18,14 @@ comptime WARP_SIZE = 32
 
 
 @always_inline
-def inputs_per_load[kept: DType]() -> Int:
+def inputs_per_load[storage: DType]() -> Int:
     """Neighbouring inputs that a thread takes at once: 16 bytes of int8 or of a half type."""
-    return 16 if kept == DType.int8 else 8
+    return 16 if storage == DType.int8 else 8
 
 
 @fieldwise_init
 struct FewRowsKernel[
-    dtype: DType, kept: DType, result: DType, activate: Bool, biased: Bool, added: Bool
+    dtype: DType, storage: DType, result: DType, activate: Bool, biased: Bool, added: Bool
 ](Kernel):
     """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows."""
 
@@ -43,14 +43,14 @@ struct FewRowsKernel[
     """Distance of the sums of a warp's threads, so that they lie in different banks."""
 
     var x: View[Self.dtype]
-    var weight: View[Self.kept]
-    var epilogue: Epilogue[Self.kept, Self.result, Self.activate, Self.biased, Self.added]
+    var weight: View[Self.storage]
+    var epilogue: Epilogue[Self.storage, Self.result, Self.activate, Self.biased, Self.added]
     var rows: Int
     var depth: Int
 
     @always_inline
     def __call__(self, block: Int):
-        comptime VECTOR = inputs_per_load[Self.kept]()
+        comptime VECTOR = inputs_per_load[Self.storage]()
         comptime AHEAD = Self.loads_ahead
         comptime COLUMNS = Self.columns_per_warp
         comptime SUMS = Self.sums_per_thread
@@ -65,7 +65,7 @@ struct FewRowsKernel[
             var column = first_column + thread // WARP_SIZE * COLUMNS
             var totals = Array[Float32, SUMS](fill=0)
             for first in range(lane * VECTOR, self.depth, WARP_SIZE * VECTOR * AHEAD):
-                var weights = Array[SIMD[Self.kept, VECTOR], AHEAD * COLUMNS](fill=0)
+                var weights = Array[SIMD[Self.storage, VECTOR], AHEAD * COLUMNS](fill=0)
                 comptime for a in range(AHEAD):
                     var k = first + a * WARP_SIZE * VECTOR
                     if k < self.depth:

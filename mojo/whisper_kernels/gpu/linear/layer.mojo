@@ -19,7 +19,7 @@ comptime MANY = 64
 
 def linear[
     dtype: DType,
-    kept: DType,
+    storage: DType,
     result: DType,
     activate: Bool,
     biased: Bool,
@@ -29,8 +29,8 @@ def linear[
     tensor_cores: Bool,
 ](
     x: View[dtype],
-    weight: View[kept],
-    epilogue: Epilogue[kept, result, activate, biased, added],
+    weight: View[storage],
+    epilogue: Epilogue[storage, result, activate, biased, added],
     depth: Int,
     ctx: DeviceContext,
 ) raises:
@@ -42,7 +42,7 @@ def linear[
     var rows = x.count // depth
     var columns = epilogue.columns
     comptime if tensor_cores and not is_cpu[target]():
-        comptime if kept != DType.int8:
+        comptime if storage != DType.int8:
             if rows > MANY:
                 comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
                 var kernel = Many(
@@ -56,7 +56,7 @@ def linear[
                     kernel, ceildiv(columns, Many.tile), ctx, high=ceildiv(rows, Many.tile)
                 )
                 return
-        comptime Few = TensorCoresKernel[dtype, kept, result, activate, biased, added]
+        comptime Few = TensorCoresKernel[dtype, storage, result, activate, biased, added]
         var unused = epilogue.scale
         var kernel = Few(x, unused, unused, unused, weight, epilogue, rows, depth)
         launch[target](
@@ -65,7 +65,7 @@ def linear[
             ctx,
         )
     else:
-        comptime Few = FewRowsKernel[dtype, kept, result, activate, biased, added]
+        comptime Few = FewRowsKernel[dtype, storage, result, activate, biased, added]
         launch[target](
             Few(x, weight, epilogue, rows, depth),
             ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),

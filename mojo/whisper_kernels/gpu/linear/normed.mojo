@@ -12,20 +12,20 @@ from .few_rows_mma import TensorCoresKernel
 
 
 def linear_normed[
-    dtype: DType, kept: DType, activate: Bool, //, target: StaticString, width: Int
+    dtype: DType, storage: DType, activate: Bool, //, target: StaticString, width: Int
 ](
     x: FloatView,
     gamma: FloatView,
     beta: FloatView,
-    weight: View[kept],
-    epilogue: Epilogue[kept, dtype, activate, True, False],
+    weight: View[storage],
+    epilogue: Epilogue[storage, dtype, activate, True, False],
     ctx: DeviceContext,
 ) raises:
     """The epilogue of `norm(x [rows, width]) weight [columns, width]^T`.
 
     The normalised rows are rounded to `dtype`, as where they are kept.
     """
-    comptime K = TensorCoresKernel[dtype, kept, dtype, activate, True, False, normed=width]
+    comptime K = TensorCoresKernel[dtype, storage, dtype, activate, True, False, normed=width]
     var rows = x.count // width
     var unused = epilogue.y
     launch[target](

@@ -103,7 +103,7 @@ class DecoderGraphs:
                 {"kv_type": self.kv_type},
             )
             warped = kernels.call(
-                "time_warping",
+                "dtw",
                 {"sums": sums} | {name: values[name] for name in ("matrices", "head_count")},
                 [
                     kernels.integers("items", Dim("queries") + Dim("aligned"), 2),

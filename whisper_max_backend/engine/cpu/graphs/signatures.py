@@ -102,7 +102,7 @@ PROBABILITIES = Signature(
     THREADS,
 )
 
-TIME_WARPING = Signature(
+DTW = Signature(
     floats("sums", "items", "tokens", "frames"),
     integers("matrices", "items", 3),  # first token, tokens, frames of the item's matrix
     floats("head_count", 1),  # by how many the sums are divided

@@ -11,7 +11,7 @@ from max.graph.dim import DimLike
 
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.ops import Values, new_graph
-from . import weights
+from . import weight_specs
 from .layers import FEW_ROWS, Layers, repeated
 from .signatures import CHOICE, Signatures
 
@@ -31,7 +31,7 @@ class DecoderGraphs:
         device: Where they run.
         api: Of the device.
         dtype: What they compute in.
-        kept: What the matrices are kept in: `dtype`, or int8 with a scale for each output, which
+        storage: What the matrices are kept in: `dtype`, or int8 with a scale for each output, which
             is widened as it is read.
         d: Dimensions of the model.
     """
@@ -42,13 +42,13 @@ class DecoderGraphs:
         device: DeviceRef,
         api: str,
         dtype: DType,
-        kept: DType,
+        storage: DType,
         d: Dimensions,
     ) -> None:
         self.module = module
         self.device = device
-        self.kept = kept
-        self.signatures = Signatures(d, dtype, kept)
+        self.storage = storage
+        self.signatures = Signatures(d, dtype, storage)
         self.many = Layers(device, api, dtype)
         self.few = Layers(device, api, dtype, few=True)
         self.dimensions = d
@@ -140,12 +140,12 @@ class DecoderGraphs:
         `new` is how many new tokens of a row are worked on together.
         """
         d = self.dimensions
-        *embeddings, encodings = self._weights(values, weights.decoder_start(d))
+        *embeddings, encodings = self._weights(values, weight_specs.decoder_start(d))
         own = []
         for index in range(d.n_text_layer):
             number = ops.constant(index, DType.int32, DeviceRef.CPU())
-            own.append([number, *self._weights(values, weights.decoder_layer(d, index))])
-        gamma, beta = self._weights(values, weights.decoder_end(d))
+            own.append([number, *self._weights(values, weight_specs.decoder_layer(d, index))])
+        gamma, beta = self._weights(values, weight_specs.decoder_end(d))
         tokens, positions = values["tokens"].tensor, values["positions"].tensor
         x = layers.embedded(tokens, positions, encodings, *embeddings)
         splits = SPLITS if layers.few else 1
@@ -162,7 +162,7 @@ class DecoderGraphs:
                 return islice(parts, 2)
 
             def linear() -> Iterator[TensorValue]:
-                return islice(parts, 3 if self.kept == DType.int8 else 2)
+                return islice(parts, 3 if self.storage == DType.int8 else 2)
 
             qkv = layers.normed_linear(x.tensor, *norm(), *linear())
             result = layers.tensor("items", "queries", d.n_text_state)
@@ -207,7 +207,7 @@ class DecoderGraphs:
 
     def _logits(self, values: Values, states: TensorValue) -> TensorValue:
         """Of some states over the vocabulary, in float32."""
-        embeddings = weights.embeddings(self.dimensions)
+        embeddings = weight_specs.embeddings(self.dimensions)
         return self.many.logits(states, *self._weights(values, [embeddings]))
 
     def _probabilities(
@@ -217,6 +217,6 @@ class DecoderGraphs:
         inputs = {"logits": logits, "ids": values[ids], "limit": values["limit"]}
         return self.many.kernel("probabilities", inputs, [self.many.floats(*shape)])[0]
 
-    def _weights(self, values: Values, wanted: Sequence[weights.Weight]) -> list[TensorValue]:
+    def _weights(self, values: Values, wanted: Sequence[weight_specs.Weight]) -> list[TensorValue]:
         """Those among the inputs of a graph."""
-        return [values[one.name].tensor for one in weights.inputs(wanted, self.kept)]
+        return [values[one.name].tensor for one in weight_specs.inputs(wanted, self.storage)]

@@ -10,7 +10,7 @@ from max.graph import DeviceRef, Module, TensorValue, ops
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.ops import new_graph
 from ...graphs.signature import Signature
-from . import weights
+from . import weight_specs
 from .layers import Layers, repeated
 
 
@@ -20,12 +20,12 @@ def add_encoder(module: Module, layers: Layers, d: Dimensions, signature: Signat
     with new_graph("encode", signature.types(layers.device), module) as graph:
         values = signature.values(graph)
 
-        def take(wanted: Sequence[weights.Weight]) -> list[TensorValue]:
-            return [values[one.name].tensor for one in weights.inputs(wanted, layers.dtype)]
+        def take(wanted: Sequence[weight_specs.Weight]) -> list[TensorValue]:
+            return [values[one.name].tensor for one in weight_specs.inputs(wanted, layers.dtype)]
 
-        convolutions = take(weights.encoder_start(d))
-        own = [take(weights.encoder_layer(d, i)) for i in range(d.n_audio_layer)]
-        end = take(weights.encoder_end(d))
+        convolutions = take(weight_specs.encoder_start(d))
+        own = [take(weight_specs.encoder_layer(d, i)) for i in range(d.n_audio_layer)]
+        end = take(weight_specs.encoder_end(d))
         (x,) = layers.kernel(
             "im2col",
             {"x": values["features"]},
@@ -68,7 +68,7 @@ def add_cross_kv(module: Module, layers: Layers, d: Dimensions, signature: Signa
         values = signature.values(graph)
         x = layers.cast(values["states"].tensor)
         for index in range(d.n_text_layer):
-            own = weights.inputs(weights.cross_kv_layer(d, index), layers.dtype)
+            own = weight_specs.inputs(weight_specs.cross_kv_layer(d, index), layers.dtype)
             number = ops.constant(index, DType.int32, DeviceRef.CPU())
             made = layers.linear(x, *(values[one.name].tensor for one in own))
             layers.kernel(

@@ -14,7 +14,7 @@ from .signatures import Signatures
 
 
 def build_module(
-    device: DeviceRef, api: str, dtype: DType, kept: DType, dimensions: Dimensions
+    device: DeviceRef, api: str, dtype: DType, storage: DType, dimensions: Dimensions
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
     ``probabilities`` and ``align``.
@@ -23,14 +23,14 @@ def build_module(
         device: Where they run.
         api: Of the device: ``"cpu"``, ``"cuda"`` or ``"hip"``.
         dtype: What they compute in.
-        kept: What the decoder keeps its matrices in: `dtype`, or int8.
+        storage: What the decoder keeps its matrices in: `dtype`, or int8.
         dimensions: Of the model.
     """
     module = Module()
     layers = Layers(device, api, dtype)
-    signatures = Signatures(dimensions, dtype, kept)
+    signatures = Signatures(dimensions, dtype, storage)
     add_encoder(module, layers, dimensions, signatures.encode)
     add_cross_kv(module, layers, dimensions, signatures.cross_kv)
     add_log_mel(module, device)
-    DecoderGraphs(module, device, api, dtype, kept, dimensions).add_all()
+    DecoderGraphs(module, device, api, dtype, storage, dimensions).add_all()
     return module

@@ -11,7 +11,7 @@ from max.dtype import DType
 
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.signature import Input, Signature, floats, integers
-from . import weights
+from . import weight_specs
 
 CHOICE = (
     floats("scores", "rows"),  # so far
@@ -32,21 +32,21 @@ class Signatures:
     Args:
         d: Dimensions of the model.
         dtype: What the graphs compute in.
-        kept: What the decoder keeps its matrices in: `dtype`, or int8.
+        storage: What the decoder keeps its matrices in: `dtype`, or int8.
     """
 
-    def __init__(self, d: Dimensions, dtype: DType, kept: DType) -> None:
-        embeddings = weights.embeddings(d).inputs(kept)
-        tokens = _tokens(d, dtype, kept)
+    def __init__(self, d: Dimensions, dtype: DType, storage: DType) -> None:
+        embeddings = weight_specs.embeddings(d).inputs(storage)
+        tokens = _tokens(d, dtype, storage)
         self.encode = Signature(
             floats("features", "batch", d.n_mels, "frames"),
             floats("encodings", "states", d.n_audio_state),  # states == (frames + 1) // 2
-            *weights.inputs(weights.encoder_weights(d), dtype),
+            *weight_specs.inputs(weight_specs.encoder_weights(d), dtype),
         )
         self.cross_kv = Signature(
             Input("cross_kv", dtype, _cross_kv_shape(d, "items"), in_place=True),
             floats("states", "items", "frames", d.n_audio_state),
-            *weights.inputs(weights.cross_kv_weights(d), dtype),
+            *weight_specs.inputs(weight_specs.cross_kv_weights(d), dtype),
         )
         self.prefill = Signature(*tokens)
         self.step = Signature(
@@ -73,7 +73,7 @@ class Signatures:
         )
 
 
-def _tokens(d: Dimensions, dtype: DType, kept: DType) -> tuple[Input, ...]:
+def _tokens(d: Dimensions, dtype: DType, storage: DType) -> tuple[Input, ...]:
     """New tokens on their way through the layers of the decoder."""
     kv_cache = (d.n_text_layer, 2, "slots", d.n_text_ctx, d.n_text_state)
     return (
@@ -83,7 +83,7 @@ def _tokens(d: Dimensions, dtype: DType, kept: DType) -> tuple[Input, ...]:
         integers("windows", "items"),
         Input("cross_kv", dtype, _cross_kv_shape(d, "windows")),
         Input("kv_cache", dtype, kv_cache, in_place=True),
-        *weights.inputs(weights.decoder_weights(d), kept),
+        *weight_specs.inputs(weight_specs.decoder_weights(d), storage),
     )
 
 

@@ -27,22 +27,22 @@ class Weight:
     first: int = 0
     matrix: bool = False
 
-    def inputs(self, kept: DType) -> list[Input]:
-        """As inputs of a graph that has matrices in `kept`; those of int8 have scales.
+    def inputs(self, storage: DType) -> list[Input]:
+        """As inputs of a graph that has matrices in `storage`; those of int8 have scales.
 
         The scales are float32 ``[rows]``: what a row's whole numbers are multiplied with.
         """
         name = f"{self.name}[{self.first}:]" if self.first else self.name
         if not self.matrix:
             return [floats(name, *self.shape)]
-        matrix = Input(name, kept, self.shape)
+        matrix = Input(name, storage, self.shape)
         scales = floats(f"{name}_scale", self.shape[0])
-        return [matrix, scales] if kept == DType.int8 else [matrix]
+        return [matrix, scales] if storage == DType.int8 else [matrix]
 
 
-def inputs(weights: Iterable[Weight], kept: DType) -> list[Input]:
+def inputs(weights: Iterable[Weight], storage: DType) -> list[Input]:
     """The inputs that these weights are."""
-    return [one for weight in weights for one in weight.inputs(kept)]
+    return [one for weight in weights for one in weight.inputs(storage)]
 
 
 def _linear(name: str, outputs: int, inputs: int, first: int = 0) -> Iterator[Weight]:
