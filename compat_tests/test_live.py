@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from compat_tests.support.live import committed, pieces, updates
 from compat_tests.support.models import model_directory, our_model, reference_model
 from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.cli import main
@@ -22,21 +22,6 @@ from whisper_max_backend.live.transcriber import CONTEXT_TOKENS
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 POLICIES = ("alignatt", "local-agreement")
-
-
-def pieces(samples: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
-    length = int(seconds * SAMPLING_RATE)
-    for start in range(0, len(samples), length):
-        yield samples[start : start + length]
-
-
-def updates(live: LiveTranscriber, samples: np.ndarray, seconds: float = 1.0) -> list[Update]:
-    """All of a stream's, the last one from its end."""
-    return [*(live.push(piece) for piece in pieces(samples, seconds)), live.finish()]
-
-
-def committed(found: list[Update]) -> list[LiveWord]:
-    return [word for update in found for word in update.committed]
 
 
 def plain(text: str) -> list[str]:

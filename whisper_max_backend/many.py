@@ -66,14 +66,15 @@ def transcribe_many(
         raise TypeError(f"audios must be several recordings, such as a list, got {audios[:80]!r}")
     inspect.signature(model.transcribe).bind(None, **options)
     if in_flight is None:
-        in_flight = _default_in_flight(model)
+        in_flight = default_in_flight(model)
     if in_flight < 1:
         raise ValueError(f"in_flight must be at least 1, got {in_flight}")
     recordings = enumerate(audios) if keys is None else _with_keys(audios, keys)
     return _as_they_finish(model, recordings, in_flight, on_error, options)
 
 
-def _default_in_flight(model: WhisperModel) -> int:
+def default_in_flight(model: WhisperModel) -> int:
+    """How many requests keep a model busy."""
     if model.model.device == "cpu":
         return int(model.model.num_workers) + 1
     return IN_FLIGHT_ON_GPU

@@ -254,11 +254,13 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     errors, output = Terminal(), io.StringIO()
     monkeypatch.setenv("TERM", "xterm")
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
-        with transcribe_module._progress("a [b].wav", 10.0) as advance:
+        with transcribe_module._progress("a [b].wav") as show:
+            show(total=10.0)
             print("a segment")
-            advance(5.0)
-        with transcribe_module._progress("silence.wav", 0.0) as advance:
-            advance(0.0)
+            show(completed=5.0)
+        with transcribe_module._progress("silence.wav") as show:
+            show(total=0.0)
+            show(completed=0.0)
     assert "a [b].wav" in errors.getvalue()
     assert "50%" in errors.getvalue()
     assert output.getvalue() == "a segment\n", "what goes to a file is not drawn over"
@@ -268,10 +270,42 @@ def test_no_progress_elsewhere() -> None:
     errors = io.StringIO()
     with (
         contextlib.redirect_stderr(errors),
-        transcribe_module._progress("a.wav", 10.0) as advance,
+        transcribe_module._progress("a.wav") as show,
     ):
-        advance(5.0)
+        show(total=10.0, completed=5.0)
     assert errors.getvalue() == ""
+
+
+class TellingParrot(Parrot):
+    """Tells how far it is."""
+
+    def transcribe(self, audio: str, *, progress: Any = None, **options: Any) -> Any:
+        segments, info = super().transcribe(audio, **options)
+
+        def told() -> Iterator[Segment]:
+            progress(0.25)
+            yield from segments
+
+        return told(), info
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (TellingParrot(), [{"total": 4.0}, {"completed": 0.25}]),
+        (Parrot(), [{"total": 4.0}, {"completed": 1.5}, {"completed": 3.5}]),
+    ],
+)
+def test_progress_of_a_model(
+    model: Parrot, expected: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the model itself if it tells, else from its segments."""
+    shown: list[dict[str, float]] = []
+    bar = contextlib.nullcontext(lambda **given: shown.append(given))
+    monkeypatch.setattr(transcribe_module, "_progress", lambda name: bar)
+    inputs = list(expand(["a.wav"]))
+    assert transcribe_module._transcribe_all(model, inputs, {}, (), Path(), True) == []
+    assert shown == expected
 
 
 @pytest.mark.slow

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
-import numpy as np
 
-from . import options
-from .inputs import expand
+from . import live_audio, options
 
 if TYPE_CHECKING:
     from ..live import LiveWord, Update
-
-RATE = 16_000
 
 
 class _View(Protocol):
@@ -65,12 +60,17 @@ def live(
     chunk: float,
     fast: bool,
 ) -> None:
-    """Transcribe SOURCE while it is heard: a file, which is played in real time, or - for audio on
-    standard input (16 bits, mono, 16 kHz).
+    """Transcribe SOURCE while it is heard: a file, which is played in real time, mic for the
+    microphone until Ctrl-C, or - for audio on standard input (16 bits, mono, 16 kHz).
 
     On a terminal, words that may still change are dim. Elsewhere, only words that stay are written.
     """
-    pieces = _standard_input() if source == "-" else _played(source, not fast)
+    if source == "mic":
+        heard = live_audio.microphone()
+    elif source == "-":
+        heard = live_audio.standard_input()
+    else:
+        heard = live_audio.played(source, not fast)
     from .. import WhisperModel
     from ..live import LiveTranscriber
 
@@ -92,44 +92,14 @@ def live(
         raise click.ClickException(str(error)) from error
     seconds = 0.0
     with _view() as view:
-        for piece in pieces:
-            seconds += len(piece) / RATE
-            view.show(transcriber.push(piece), seconds)
+        try:
+            for piece, rate in heard:
+                seconds += len(piece) / rate
+                view.show(transcriber.push(piece, rate), seconds)
+        except KeyboardInterrupt:
+            if source != "mic":
+                raise
         view.show(transcriber.finish(), seconds)
-
-
-def _played(source: str, in_real_time: bool) -> Iterator[np.ndarray]:
-    """A file's samples, a tenth of a second at a time."""
-    (found, *more) = expand([source])
-    if found.path is None or more:
-        problem = found.problem if found.path is None else "there are several files, give one"
-        raise click.ClickException(f"{found.name}: {problem}")
-    from ..audio import checked_audio
-
-    try:
-        samples = checked_audio(str(found.path), RATE)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{found.name}: {error}") from error
-    return _paced(samples, in_real_time)
-
-
-def _paced(samples: np.ndarray, in_real_time: bool) -> Iterator[np.ndarray]:
-    begun = time.monotonic()
-    for start in range(0, len(samples), RATE // 10):
-        piece = samples[start : start + RATE // 10]
-        if in_real_time:
-            time.sleep(max(0.0, begun + (start + len(piece)) / RATE - time.monotonic()))
-        yield piece
-
-
-def _standard_input() -> Iterator[np.ndarray]:
-    """Samples as they come."""
-    left = b""
-    while content := sys.stdin.buffer.read(RATE // 5):
-        content = left + content
-        whole = len(content) // 2 * 2
-        content, left = content[:whole], content[whole:]
-        yield np.frombuffer(content, np.int16)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -180,20 +182,25 @@ def _transcribe_all(
     from .. import format_timestamp, writers
 
     wanted = [name for name in writers.WRITERS if name in formats or "all" in formats]
+    # A plugin's backend, or faster-whisper's own model, does not tell how far it is.
+    tells = "progress" in inspect.signature(transcriber.transcribe).parameters
     failed = []
     for found, name in zip(inputs, output_names(inputs), strict=True):
         if len(inputs) > 1 and not quiet:
             click.echo(f"{found.name}:")
         try:
-            segments, info = transcriber.transcribe(str(found.path), **given)
             kept = []
-            with _progress(found.name, info.duration) as advance:
+            with _progress(found.name) as show:
+                watched = {"progress": lambda seconds: show(completed=seconds)} if tells else {}
+                segments, info = transcriber.transcribe(str(found.path), **given, **watched)
+                show(total=info.duration)
                 for segment in segments:
                     kept.append(segment)
                     if not quiet:
                         start, end = map(format_timestamp, (segment.start, segment.end))
                         click.echo(f"[{start} --> {end}] {segment.text.strip()}")
-                    advance(segment.end)
+                    if not tells:
+                        show(completed=min(segment.end, info.duration))
             for suffix in wanted:
                 text = writers.WRITERS[suffix](kept, info)
                 writers.write(folder / f"{name}.{suffix}", text)
@@ -211,10 +218,11 @@ def _report(name: str, problem: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(name: str, duration: float) -> Iterator[Callable[[float], None]]:
-    """A bar on the terminal, if there is one; the function given tells the seconds done."""
+def _progress(name: str) -> Iterator[Callable[..., None]]:
+    """A bar on the terminal, if there is one; the function given takes what is `completed` of the
+    `total`, in seconds."""
     if not sys.stderr.isatty():
-        yield lambda seconds: None
+        yield lambda **_: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -235,5 +243,5 @@ def _progress(name: str, duration: float) -> Iterator[Callable[[float], None]]:
         # Segments that go to a file must not go to the terminal instead.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
-        task = bar.add_task(name, total=duration)
-        yield lambda seconds: bar.update(task, completed=min(seconds, duration))
+        task = bar.add_task(name, total=None)
+        yield functools.partial(bar.update, task)
