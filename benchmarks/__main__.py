@@ -21,6 +21,11 @@ COMMANDS = {
     ),
     "long": ("benchmarks.long", "Transcribe hours of audio and watch time and memory."),
     "live": ("benchmarks.live", "Play speech to live transcription by a simulated clock."),
+    "streams": (
+        "benchmarks.streams",
+        "Play live streams at once, as many as one model keeps up with.",
+    ),
+    "live-hours": ("benchmarks.live_hours", "Transcribe hours of a live stream and watch memory."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "installed": (

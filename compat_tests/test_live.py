@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from compat_tests.support.live import committed, pieces, updates
 from compat_tests.support.models import model_directory, our_model, reference_model
 from compat_tests.support.recordings import SAMPLING_RATE, load
-from whisper_max_backend.cli import main
+from whisper_max_backend.cli import live_audio, main
 from whisper_max_backend.live import LiveTranscriber, LiveWord, Update
 from whisper_max_backend.live.align_att import WINDOW_SECONDS
 from whisper_max_backend.live.transcriber import CONTEXT_TOKENS
@@ -197,6 +198,20 @@ def test_the_command_on_a_file() -> None:
 def test_the_command_on_standard_input() -> None:
     content = (load("jfk") * 32767).astype(np.int16).tobytes()
     result = CliRunner().invoke(main, ["live", "-", "--language", "en"], input=content)
+    assert result.exit_code == 0, result.output
+    assert alike(result.stdout, offline("jfk", "tiny.en")) > 0.8, result.output
+
+
+def test_the_command_at_a_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends it, and what was said before is written."""
+
+    def microphone() -> Iterator[tuple[np.ndarray, int]]:
+        for piece in pieces(load("jfk"), 0.5):
+            yield piece, SAMPLING_RATE
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live_audio, "microphone", microphone)
+    result = CliRunner().invoke(main, ["live", "mic", "--language", "en"])
     assert result.exit_code == 0, result.output
     assert alike(result.stdout, offline("jfk", "tiny.en")) > 0.8, result.output
 

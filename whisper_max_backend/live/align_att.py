@@ -24,6 +24,14 @@ FRAME_SECONDS = 0.02
 """Of an encoder frame."""
 WINDOW_SECONDS = 30
 """What the model looks at, at most."""
+_LEAST_WINDOW_SECONDS = 15
+_SILENT_SECONDS = 5
+"""Of silence, at least, follow the audio in a window.
+
+The encoder's work is that of the window. It learned from windows of 30 seconds, and hears as well
+in shorter ones that end with silence: of 976 English words of many voices base got 5.6 % wrong with
+these, 5.7 % with 30 seconds always, and 11.6 % with 3 seconds of silence and no least window.
+"""
 _MOST_TOKENS_A_SECOND = 12
 _BEFORE, _AFTER = 0.15, 0.1
 """A word begins and ends so many seconds around what its tokens attend to."""
@@ -80,8 +88,7 @@ class AlignAtt:
             final: Whether nothing follows: all words are committed.
         """
         content = max(1, len(audio) // int(RATE * FRAME_SECONDS))
-        window = np.pad(audio, (0, WINDOW_SECONDS * RATE - len(audio)))
-        features = self._model.feature_extractor(window, padding=0)
+        features = self._model.feature_extractor(_window(audio), padding=0)
         most = len(self._committed) + int(len(audio) / RATE * _MOST_TOKENS_A_SECOND) + 8
         until = content + 1 if final else content - round(_TENTATIVE_SECONDS / FRAME_SECONDS)
         before = [tokenizer.sot_prev, *context] if context else []
@@ -122,6 +129,13 @@ class AlignAtt:
         while count > 0 and not any(c.isalnum() for c in words[count - 1][0].text):
             count -= 1
         return count
+
+
+def _window(audio: Samples) -> Samples:
+    """The audio, followed by silence."""
+    seconds = max(_LEAST_WINDOW_SECONDS, len(audio) / RATE + _SILENT_SECONDS)
+    frames = math.ceil(min(seconds, WINDOW_SECONDS) / FRAME_SECONDS)
+    return np.pad(audio, (0, round(frames * FRAME_SECONDS * RATE) - len(audio)))
 
 
 def _words(

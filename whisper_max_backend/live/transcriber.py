@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Policy = Literal["alignatt", "local-agreement"]
 
-MOST_SECONDS = 18
+MOST_SECONDS = 12
 """Of audio that is kept: then its beginning is cut off, up to a committed word's end."""
-KEPT_SECONDS = 8
+KEPT_SECONDS = 6
 """Of audio that are left then, or a little more."""
 SILENCE_SECONDS = 0.6
 """Of silence end an utterance: all of it is committed."""
