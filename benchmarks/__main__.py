@@ -25,7 +25,7 @@ COMMANDS = {
         "benchmarks.streams",
         "Play live streams at once, as many as one model keeps up with.",
     ),
-    "live-hours": ("benchmarks.live_hours", "Transcribe hours of a live stream and watch memory."),
+    "hours": ("benchmarks.hours", "Transcribe hours of a live stream and watch memory."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "installed": (

@@ -1,4 +1,4 @@
-"""``python -m benchmarks live-hours``: whether a stream of many hours needs ever more memory.
+"""``python -m benchmarks hours``: whether a live stream of many hours needs ever more memory.
 
 Recordings are played again and again, as fast as they are transcribed, with pauses between them.
 The record's ``memory_mb`` is the resident memory after each minute of audio; ``growth_mb`` how much
@@ -57,7 +57,7 @@ def main(hours: float, name: str, compute_type: str, policy: str, results: Path)
     """Transcribe hours of one live stream, and watch the memory. 1 if it grows."""
     model = WhisperModel(str(model_directory(name)), device="cpu", compute_type=compute_type)
     live = LiveTranscriber(model, policy, language="en")  # type: ignore[arg-type]
-    record = begin("live-hours", f"{name} {compute_type} {policy}")
+    record = begin("hours", f"{name} {compute_type} {policy}")
     pieces = endless()
     resident: list[float] = []
     words = 0
