@@ -59,6 +59,7 @@ def test_flags_take_no_value() -> None:
     assert flags == {
         *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only")),
         *(("live", flag) for flag in ("fast", "local_files_only")),
+        ("wyoming", "local_files_only"),
         *(("transcribe", flag) for flag in ("word_timestamps", "vad_filter", "multilingual")),
         *(("transcribe", flag) for flag in ("condition_on_previous_text", "without_timestamps")),
         *(("run", "as_module"), ("backends", "as_json"), ("plugins", "as_json")),
@@ -264,6 +265,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 1
     assert "This needs jinja2, jiwer, matplotlib, psutil: pip install" in done.stderr
     assert "needs Gradio: pip install" in invoke("demo").stderr
+    assert "needs wyoming: pip install" in invoke("wyoming").stderr
 
 
 # demo

@@ -14,6 +14,7 @@ from .inventory import list_backends, list_plugins
 from .live import live
 from .run import run
 from .transcribe import transcribe
+from .wyoming import wyoming
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ def main(verbose: bool) -> None:
 
 
 for _command in (
-    *(transcribe, live, run, list_backends, list_plugins),
+    *(transcribe, live, wyoming, run, list_backends, list_plugins),
     *(compile_model, show_cache, compare, demo),
 ):
     main.add_command(_command)

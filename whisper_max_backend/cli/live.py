@@ -33,20 +33,8 @@ class _View(Protocol):
     show_default=True,
     help="translate: into English.",
 )
-@click.option(
-    "--policy",
-    type=click.Choice(["alignatt", "local-agreement"]),
-    default="alignatt",
-    show_default=True,
-    help="When a word is committed.",
-)
-@click.option(
-    "--chunk",
-    type=click.FloatRange(0.1, 10),
-    default=1.0,
-    show_default=True,
-    help="Seconds of new audio that a decoding waits for.",
-)
+@options.POLICY
+@options.CHUNK
 @click.option("--fast", is_flag=True, help="Play a file as fast as it is transcribed.")
 def live(
     source: str,

@@ -21,10 +21,24 @@ THREADS = click.option(
 LOCAL_FILES_ONLY = click.option(
     "--local-files-only", is_flag=True, help="Fetch no model from the Hugging Face hub."
 )
+POLICY = click.option(
+    "--policy",
+    type=click.Choice(["alignatt", "local-agreement"]),
+    default="alignatt",
+    show_default=True,
+    help="When a word is committed.",
+)
+CHUNK = click.option(
+    "--chunk",
+    type=click.FloatRange(0.1, 10),
+    default=1.0,
+    show_default=True,
+    help="Seconds of new audio that a decoding waits for.",
+)
 
 
 def loading(cpu_threads: int | None, local_files_only: bool) -> dict[str, Any]:
-    """What the two options above are as arguments of `load_model`; only what was asked for."""
+    """Two of these options as arguments of `load_model`; only what was asked for."""
     given: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
     if cpu_threads is not None:
         given["cpu_threads"] = cpu_threads
