@@ -113,7 +113,7 @@ class Service:
         Raises:
             ValueError: The model does not know the language.
         """
-        spoken = re.split("[-_]", language)[0].lower() if language else self.language
+        spoken = re.split("[-_]", str(language))[0].lower() if language else self.language
         known = self.model.supported_languages
         if spoken and spoken not in known:
             raise ValueError(

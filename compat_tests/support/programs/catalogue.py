@@ -143,3 +143,29 @@ WITH_TORCH = (
     ),
 )
 """Heavier ones: each needs gigabytes, and a PyTorch of its own."""
+
+LIVE = (
+    Program(
+        "RealtimeSTT==1.1.2",
+        {"engine": Mode("{scripts}/live_with_realtimestt.py {model} {audio}")},
+        alone=True,
+    ),
+)
+"""Those that take an adapter of `whisper_max_backend.adapters`."""
+
+LIVE_WITH_TORCH = (
+    Program(
+        "RealtimeSTT==1.1.2",
+        {"recorder": Mode("{scripts}/live_with_recorder.py {model} {audio}")},
+        alone=True,  # PyAudio, for microphones, would have to be compiled
+    ),
+    Program(
+        "whisperlivekit==0.2.26",
+        {"pipeline": Mode("{scripts}/live_with_whisperlivekit.py {model} {audio}")},
+        also=(
+            *("halo==0.0.31", "colorama==0.4.6", "scipy==1.17.1", "websocket-client==1.9.0"),
+            *("websockets==16.0", "webrtcvad-wheels==2.0.14"),  # of RealtimeSTT
+        ),
+    ),
+)
+"""They share an environment with a PyTorch."""
