@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compat_tests.support.live import pieces
 from compat_tests.support.models import our_model
 from compat_tests.support.recordings import SAMPLING_RATE, load
-from compat_tests.test_live import alike, offline, pieces
+from compat_tests.test_live import alike, offline
 from whisper_max_backend.adapters.online_processors import (
     SimulStreamingProcessor,
     WhisperStreamingProcessor,

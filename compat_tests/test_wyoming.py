@@ -316,6 +316,25 @@ def test_clients_at_once(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_burst_waits_in_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is faster than the model is slowed down, and nothing of it is lost."""
+    monkeypatch.setattr(adapter, "MOST_SECONDS_BEHIND", 32)
+    waiting: list[float] = []
+
+    async def test() -> None:
+        async with serving(tmp_path, language="en") as served, served.client() as client:
+            asked = asyncio.create_task(ask(client, np.tile(load("jfk"), 5)))
+            while not asked.done():
+                for handler in served.server._handlers.values():
+                    assert isinstance(handler, adapter.LiveHandler)
+                    waiting.append(handler._behind)
+                await asyncio.sleep(0.01)
+            assert alike(await asked, offline("jfk") * 5) > 0.8
+
+    run(test())
+    assert 30 < max(waiting) < 33
+
+
 def test_a_request_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("no memory is left")

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +21,7 @@ from wyoming.event import Event, Eventable, async_read_event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
 from wyoming.server import AsyncEventHandler, AsyncServer
 
-from ..live import LiveTranscriber, Update
+from ..live import LiveStream, LiveStreams, Update
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -35,8 +34,8 @@ LINGER_SECONDS = 5.0
 """That a client has to notice that it is left."""
 MOST_BYTES = 8 << 20
 """Of one event: four minutes of audio at 16 kHz."""
-MOST_WAITING_BYTES = 1 << 20
-"""Of audio that waits for its decoding: then no more is read from the client."""
+MOST_SECONDS_BEHIND = 60.0
+"""Of audio that is not transcribed yet: then no more is read from the client."""
 NO_EVENT = f"what came is no Wyoming event, or one of more than {MOST_BYTES >> 20} MB"
 WIDTH = 2
 
@@ -60,23 +59,32 @@ class _BoundedReader:
         return await self._reader.readexactly(length)
 
 
-@dataclass(frozen=True)
 class Service:
-    """What all clients share.
+    """What all clients share: a model on which each request is a stream of its own."""
 
-    Attributes:
-        model: Of this package; each request is a stream of its own on it.
-        name: What the model is called to clients.
-        language: Of requests that name none; without it, the language is detected.
-        policy: When a word is committed: see `LiveTranscriber`.
-        min_chunk: Seconds of new audio that a decoding waits for.
-    """
+    def __init__(
+        self,
+        model: WhisperModel,
+        name: str,
+        language: str | None = None,
+        policy: Policy = "alignatt",
+        min_chunk: float = 1.0,
+    ) -> None:
+        """Start the workers.
 
-    model: WhisperModel
-    name: str
-    language: str | None = None
-    policy: Policy = "alignatt"
-    min_chunk: float = 1.0
+        Args:
+            model: Of this package.
+            name: What it is called to clients.
+            language: Of requests that name none; if not given, it is detected.
+            policy: When a word is committed: see `LiveTranscriber`.
+            min_chunk: Seconds of new audio that a decoding waits for.
+        """
+        self.name = name
+        self._languages = sorted(model.supported_languages)
+        self._streams = LiveStreams(model)
+        self._language = language
+        self._policy = policy
+        self._min_chunk = min_chunk
 
     def info(self) -> Info:
         """What a client that asks is told."""
@@ -96,7 +104,7 @@ class Service:
                             attribution=Attribution("OpenAI", "https://github.com/openai/whisper"),
                             installed=True,
                             version=own,
-                            languages=sorted(self.model.supported_languages),
+                            languages=self._languages,
                         )
                     ],
                     supports_transcript_streaming=True,
@@ -104,7 +112,7 @@ class Service:
             ]
         )
 
-    def transcriber(self, language: str | None) -> LiveTranscriber:
+    def open(self, language: str | None = None) -> LiveStream:
         """A stream for a request.
 
         Args:
@@ -113,14 +121,13 @@ class Service:
         Raises:
             ValueError: The model does not know the language.
         """
-        spoken = re.split("[-_]", str(language))[0].lower() if language else self.language
-        known = self.model.supported_languages
-        if spoken and spoken not in known:
+        spoken = re.split("[-_]", str(language))[0].lower() if language else self._language
+        if spoken and spoken not in self._languages:
             raise ValueError(
                 f"the model {self.name} does not know the language {spoken!r}: choose one of "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(self._languages)}"
             )
-        return LiveTranscriber(self.model, self.policy, language=spoken, min_chunk=self.min_chunk)
+        return self._streams.open(self._policy, language=spoken, min_chunk=self._min_chunk)
 
 
 async def serve(uri: str, service: Service) -> None:
@@ -147,7 +154,7 @@ def handlers(
 
 
 class LiveHandler(AsyncEventHandler):
-    """One client. Its audio is decoded in a thread while more is read."""
+    """One client. Its words go out while its audio comes in."""
 
     def __init__(
         self, service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -157,11 +164,11 @@ class LiveHandler(AsyncEventHandler):
         self._bounded: Any = _BoundedReader(reader)
         self._writing = asyncio.Lock()
         self._language: str | None = None  # as the client names it
-        self._live: LiveTranscriber | None = None  # of the request that is open
+        self._stream: LiveStream | None = None  # of the request that is open
+        self._answering: asyncio.Task[None] | None = None
         self._text = ""  # committed, of this request
-        self._format = (0, 0)  # rate and channels of what waits
-        self._waiting = bytearray()
-        self._decoding: asyncio.Task[None] | None = None
+        self._behind = 0.0  # seconds that are not transcribed yet
+        self._progress = asyncio.Event()
         self._left = False  # nothing more is answered
 
     async def run(self) -> None:
@@ -179,7 +186,7 @@ class LiveHandler(AsyncEventHandler):
 
     async def _read(self) -> Event | None:
         """The next event; None at the end of the stream."""
-        timeout = IDLE_SECONDS if self._live or self._left else None
+        timeout = IDLE_SECONDS if self._stream or self._left else None
         try:
             event = await asyncio.wait_for(async_read_event(self._bounded), timeout)
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
@@ -211,15 +218,16 @@ class LiveHandler(AsyncEventHandler):
         async with self._writing:
             await asyncio.wait_for(super().write_event(event), IDLE_SECONDS)
 
-    async def _begin(self) -> LiveTranscriber:
+    async def _begin(self) -> LiveStream:
         """Begins a request; one that is open is given up."""
         self._end_request()
-        self._live = live = self._service.transcriber(self._language)
+        self._stream = stream = self._service.open(self._language)
         await self.write_event(TranscriptStart(language=self._language).event())
-        return live
+        self._answering = asyncio.create_task(self._answer(stream))
+        return stream
 
     async def _take(self, chunk: AudioChunk) -> None:
-        live = self._live or await self._begin()  # a chunk says all that the start would have said
+        stream = self._stream or await self._begin()  # a chunk says all that the start would have
         if chunk.width != WIDTH or not isinstance(chunk.channels, int) or chunk.channels < 1:
             raise ValueError(
                 f"audio of {chunk.width} bytes a sample and {chunk.channels} channels: send 16 bit "
@@ -230,30 +238,22 @@ class LiveHandler(AsyncEventHandler):
                 f"{len(chunk.audio)} bytes are no whole number of samples of {chunk.channels} "
                 "channels: send whole ones"
             )
-        if (chunk.rate, chunk.channels) != self._format:
-            await self._decoded()
-            self._format = (chunk.rate, chunk.channels)
-        self._waiting += chunk.audio
-        if self._decoding is None or self._decoding.done():
-            self._decoding = asyncio.create_task(self._decode(live))
-        if len(self._waiting) > MOST_WAITING_BYTES:
-            await self._decoded()
+        stream.push(np.frombuffer(chunk.audio, "<i2").reshape(-1, chunk.channels).T, chunk.rate)
+        self._behind += chunk.seconds
+        while self._behind > MOST_SECONDS_BEHIND and not self._left:
+            self._progress.clear()
+            await self._progress.wait()
 
-    async def _decode(self, live: LiveTranscriber) -> None:
-        """Decodes what waits, and what comes meanwhile, all of it at once."""
+    async def _answer(self, stream: LiveStream) -> None:
+        """Tells the client the words of a stream, to its end."""
         try:
-            while self._waiting:
-                rate, channels = self._format
-                samples = np.frombuffer(bytes(self._waiting), "<i2").reshape(-1, channels).T
-                self._waiting.clear()
-                await self._tell(await asyncio.to_thread(live.push, samples, rate))
+            async for update in stream:
+                self._behind = update.behind
+                self._progress.set()
+                await self._tell(update)
         except Exception as error:
             await self._leave(error)
-
-    async def _decoded(self) -> None:
-        """Waits until no audio waits."""
-        if self._decoding is not None:
-            await self._decoding
+            self._progress.set()
 
     async def _tell(self, update: Update) -> None:
         text = update.committed_text if self._text else update.committed_text.lstrip()
@@ -263,23 +263,27 @@ class LiveHandler(AsyncEventHandler):
 
     async def _finish(self) -> None:
         """Ends the request: all of its words."""
-        live = self._live or await self._begin()
-        await self._decoded()
-        if self._left:  # the decoding has failed
+        stream = self._stream or await self._begin()
+        stream.finish()
+        if self._answering is not None:
+            await self._answering
+        if self._left:  # it has failed
             return
-        await self._tell(await asyncio.to_thread(live.finish))
         await self.write_event(Transcript(self._text, language=self._language).event())
         await self.write_event(TranscriptStop().event())
         self._end_request()
 
     def _end_request(self) -> None:
-        if self._decoding is not None:
-            self._decoding.cancel()
-        self._live, self._decoding, self._text = None, None, ""
-        self._waiting.clear()
+        if self._answering is not None:
+            self._answering.cancel()
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._answering, self._text, self._behind = None, None, "", 0.0
 
     async def _leave(self, error: Exception) -> None:
         """Tells the client why, if it is there, and that nothing more comes."""
+        if self._left:
+            return
         self._left = True
         if isinstance(error, ConnectionError | asyncio.IncompleteReadError):
             _log.debug("a Wyoming client has gone in the middle of a request")
@@ -289,7 +293,7 @@ class LiveHandler(AsyncEventHandler):
         elif isinstance(error, ValueError):
             why = str(error)
         else:
-            why = f"the request failed: {error}"
+            why = f"the request failed: {error.__cause__ or error}"
             _log.error("a request of a Wyoming client failed", exc_info=error)
         _log.warning("a Wyoming client is left: %s", why)
         try:

@@ -61,7 +61,7 @@ def wyoming(
             policy,  # type: ignore[arg-type]  # click has checked it
             chunk,
         )
-        service.transcriber(None)  # raises what every request would
+        service.open().close()  # raises what every request would
         click.echo(f"{service.name} listens on {uri}", err=True)
         asyncio.run(serve(uri, service))
     except (OSError, RuntimeError, ValueError) as error:

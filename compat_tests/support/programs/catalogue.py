@@ -164,7 +164,11 @@ LIVE_WITH_TORCH = (
         {"pipeline": Mode("{scripts}/live_with_whisperlivekit.py {model} {audio}")},
         also=(
             *("halo==0.0.31", "colorama==0.4.6", "scipy==1.17.1", "websocket-client==1.9.0"),
-            *("websockets==16.0", "webrtcvad-wheels==2.0.14"),  # of RealtimeSTT
+            *(
+                "websockets==16.0",
+                "webrtcvad-wheels==2.0.14",
+                "silero-vad==6.2.3",
+            ),  # of RealtimeSTT
         ),
     ),
 )

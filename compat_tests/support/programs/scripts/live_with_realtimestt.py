@@ -12,7 +12,7 @@ from whisper_max_backend import WhisperModel
 from whisper_max_backend.adapters.realtimestt import LiveEngine
 
 path, audio = sys.argv[1:]
-engine = LiveEngine(WhisperModel(path, device="cpu"), min_chunk=0.5)
+engine = LiveEngine(WhisperModel(path, device="cpu"))
 session = engine.create_streaming_session(language="en", use_prompt=True)
 assert isinstance(engine, BaseEngine)
 assert engine.supports_streaming

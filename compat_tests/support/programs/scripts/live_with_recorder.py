@@ -15,7 +15,7 @@ from whisper_max_backend.adapters.realtimestt import LiveEngine
 
 if __name__ == "__main__":
     path, audio = sys.argv[1:]
-    engine = LiveEngine(WhisperModel(path, device="cpu"), min_chunk=0.5)
+    engine = LiveEngine(WhisperModel(path, device="cpu"))
     recorder = AudioToTextRecorder(
         transcription_executor=engine,
         realtime_transcription_executor=engine,

@@ -13,7 +13,7 @@ from whisper_max_backend import WhisperModel
 from whisper_max_backend.adapters import whisperlivekit
 
 path, audio = sys.argv[1:]
-whisperlivekit.install(WhisperModel(path, device="cpu"), min_chunk=0.5)
+whisperlivekit.install(WhisperModel(path, device="cpu"))
 pcm = (decode_audio(audio) * 32767).astype("<i2").tobytes()
 
 
