@@ -389,6 +389,7 @@ def test_the_command() -> None:
     ("arguments", "words"),
     [
         (["--uri", "http://127.0.0.1:1"], "no address"),
+        (["--uri", "unix://socket"], "no address"),
         (["--uri", "tcp://127.0.0.1"], "A port must be specified"),
         (["--uri", "tcp://127.0.0.1:99999"], "0-65535"),
         (["--language", "xx"], "'xx'"),

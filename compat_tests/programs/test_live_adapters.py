@@ -49,7 +49,7 @@ def test_realtimestt_engine(tmp_path: Path) -> None:
 @needs_torch
 def test_realtimestt_recorder(with_torch: Path, tmp_path: Path) -> None:
     lines = printed(with_torch, LIVE_WITH_TORCH[0].modes["recorder"], tmp_path)
-    assert len(set(texts(lines, "live"))) > 5, "it grows"
+    assert len(set(texts(lines, "live"))) >= 3, "it grows"
     (final,) = texts(lines, "final")
     assert alike(final, offline("jfk")) > 0.95, final
 

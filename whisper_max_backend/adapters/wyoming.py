@@ -134,15 +134,15 @@ async def serve(uri: str, service: Service) -> None:
     """Answer clients until SIGTERM.
 
     Args:
-        uri: ``tcp://host:port`` or ``unix://path``.
+        uri: ``tcp://host:port`` or ``unix:///path``.
         service: The model and how it is used.
 
     Raises:
         ValueError: The address is none.
         OSError: It is taken, or another machine's.
     """
-    if not uri.startswith(("tcp://", "unix://")):
-        raise ValueError(f"{uri!r} is no address: give tcp://host:port or unix://path")
+    if not uri.startswith(("tcp://", "unix:///")):
+        raise ValueError(f"{uri!r} is no address: give tcp://host:port or unix:///path")
     await AsyncServer.from_uri(uri).run(handlers(service))
 
 

@@ -16,7 +16,7 @@ from . import options
     "--uri",
     default="tcp://127.0.0.1:10300",
     show_default=True,
-    help="Address to listen on: tcp://host:port or unix://path.",
+    help="Address to listen on: tcp://host:port or unix:///path.",
 )
 @click.option("--model", default=options.DEFAULT_MODEL, show_default=True, help="Name or path.")
 @options.COMPUTE_TYPE

@@ -27,7 +27,7 @@ async def play(kind: str, detection: bool) -> None:
         assert 20 < state.timestamps[-1]["end"] < 26, state.timestamps
         growing = [shown.committed_word_count for shown in harness.history]
         assert growing == sorted(growing), growing
-        assert len(set(growing)) > 5, growing
+        assert len(set(growing)) > 3, growing
         print(f"{kind}:", state.committed_text)
 
 
