@@ -49,6 +49,14 @@ def test_the_rate_may_change() -> None:
     assert abs(sum(map(len, [*pieces, resampler.rest()])) - 3 * RATE) < RATE / 25
 
 
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_an_empty_piece(rate: int) -> None:
+    resampler = Resampler()
+    assert len(resampler.push(np.zeros(0, np.float32), rate)) == 0
+    resampler.push(np.zeros(rate, np.float32), rate)
+    assert len(resampler.push(np.zeros(0, np.float32), rate)) == 0
+
+
 def test_channels_and_integers() -> None:
     left, right = rng().uniform(-1, 1, (2, 1000)).astype(np.float32)
     mean = Resampler().push(np.stack([left, right]), RATE)

@@ -40,7 +40,7 @@ class Resampler:
             )
         rest = self.rest() if rate != self._rate else np.empty(0, np.float32)
         self._rate = rate
-        if rate == RATE:
+        if rate == RATE or not len(mono):  # FFmpeg takes no empty frame
             return np.concatenate([rest, mono])
         if self._resampler is None:
             self._resampler = av.AudioResampler("flt", "mono", RATE)
