@@ -47,6 +47,7 @@ COMMANDS = {
     ),
     "plot": ("benchmarks.plot", "Draw a record of `cpu` or `peers` as a picture."),
     "headline": ("benchmarks.headline", "Draw the picture of the README from a record of `cpu`."),
+    "terminal": ("benchmarks.terminal", "Draw the terminal view of `whisper-max live`."),
 }
 """Every command: its module, whose `main` it is, and what it does."""
 

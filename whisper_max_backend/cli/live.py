@@ -98,7 +98,7 @@ def _view() -> Iterator[_View]:
     from rich.live import Live
 
     with Live(refresh_per_second=8, vertical_overflow="visible") as screen:
-        yield _Screen(screen)
+        yield Screen(screen)
     print()
 
 
@@ -111,7 +111,7 @@ class _Lines:
             sys.stdout.flush()
 
 
-class _Screen:
+class Screen:
     """Committed words, tentative ones dim, and how far behind it is."""
 
     def __init__(self, screen: Any) -> None:
