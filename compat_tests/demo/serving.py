@@ -1,4 +1,4 @@
-"""Starts `whisper-max demo` as its user does: in a process of its own."""
+"""Starts `whisper-max demo` as its user does: in a process of its own; and how browsers start."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
+SCREENSHOT = os.environ.get("WHISPER_MAX_SCREENSHOT")  # where to leave a picture of the page
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
 COMMAND = [sys.executable, "-c", "from whisper_max_backend.cli import main; main()", "demo"]
 
 
@@ -48,3 +54,9 @@ def running(temporary: Path, *options: str) -> Iterator[tuple[subprocess.Popen[b
         finally:
             process.terminate()
             process.wait(30)
+
+
+def kept(temporary: Path) -> list[Path]:
+    """The recordings in the server's folder, which holds the lock of its process, too."""
+    files = [path for path in temporary.glob("whisper-max-demo-*/**/*") if path.is_file()]
+    return [path for path in files if path.name != "lock"]

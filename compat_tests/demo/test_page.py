@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 import wave
@@ -14,16 +13,10 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from compat_tests.demo.serving import running
+from compat_tests.demo.serving import FLAGS, REQUIRED, SCREENSHOT, running
 from compat_tests.support.commands import find_command
 from compat_tests.support.recordings import audio_file
 
-REQUIRED = os.environ.get("WHISPER_MAX_BROWSER_TESTS") == "required"
-SCREENSHOT = os.environ.get("WHISPER_MAX_SCREENSHOT")  # where to leave a picture of the page
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 SECONDS = 1000  # in playwright's milliseconds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.demo.serving import running
+from compat_tests.demo.serving import kept, running
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +51,6 @@ def ask(
 def upload(port: int, content: bytes, **headers: str) -> tuple[int, str, dict[str, str]]:
     body = FILE + content + END
     return ask(port, "POST", "/gradio_api/upload", body, content_type=FORM, **headers)
-
-
-def kept(temporary: Path) -> list[Path]:
-    """The recordings in the server's folder, which holds the lock of its process, too."""
-    files = [path for path in temporary.glob("whisper-max-demo-*/**/*") if path.is_file()]
-    return [path for path in files if path.name != "lock"]
 
 
 def test_an_upload_is_kept_for_its_sender(port: int, temporary: Path) -> None:

@@ -32,7 +32,7 @@ _log = logging.getLogger("whisper_max_backend")
     type=click.FloatRange(min=0, min_open=True),
     default=10,
     show_default=True,
-    help="Longest recording.",
+    help="Longest recording, and longest time to speak.",
 )
 @click.option(
     "--max-upload-mb",
@@ -40,6 +40,13 @@ _log = logging.getLogger("whisper_max_backend")
     default=50,
     show_default=True,
     help="Largest file.",
+)
+@click.option(
+    "--max-speakers",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Visitors who may speak at once; 0: the page has no tab Live.",
 )
 @click.option(
     "--allow-host",
@@ -59,6 +66,7 @@ def demo(
     port: int | None,
     max_minutes: float,
     max_upload_mb: float,
+    max_speakers: int,
     hosts: tuple[str, ...],
     share: bool,
     cpu_threads: int | None,
@@ -79,7 +87,7 @@ def demo(
     loading = options.loading(cpu_threads, local_files_only)
     try:
         choices = usable_choices(backends().values(), names, compute_types)
-        limits = Limits(max_minutes, max_upload_mb)
+        limits = Limits(max_minutes, max_upload_mb, max_speakers)
         serve(models, choices, limits, loading, host, port, share, hosts)
     except (ValueError, OSError, PluginError) as error:
         _log.debug("the page cannot be served", exc_info=error)

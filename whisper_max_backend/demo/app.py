@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 from ..assets import SAMPLE
 from ..comparison.choices import Choice, first_selection
-from . import plots, rendering
+from . import live_tab, plots, rendering
 from .decoding import SAMPLING_RATE
 from .history import Record, records_of
-from .recording import RefusedRecording, describe_duration, read_samples
+from .recording import Limits, RefusedRecording, describe_duration, read_samples
 from .runs import Run, Workshop
 from .sessions import Sessions
+from .speakers import Speakers
 from .turns import LineFullError
 from .uploads import Uploads
 
@@ -36,10 +38,17 @@ closed, and an hour after they came in any case. Nobody else sees them, or the t
 class _Handlers:
     """What the page's events do."""
 
-    def __init__(self, workshop: Workshop, uploads: Uploads, choices: Mapping[str, Choice]) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        sessions: Sessions,
+        choices: Mapping[str, Choice],
+        speakers: Speakers | None,
+    ) -> None:
         self._workshop = workshop
+        self._sessions = sessions
         self._choices = choices
-        self._sessions = Sessions(uploads)
+        self._speakers = speakers
 
     def choose(self, recording: str | None, request: gr.Request) -> str:
         """A recording was chosen, or taken away: look at it at once."""
@@ -69,6 +78,7 @@ class _Handlers:
         session = self._sessions.of(request)
         if session.run is not None:
             session.run.stop()
+        began = time.monotonic()
         options = {
             "language": None if language == "detect" else language,
             "beam_size": beam_size,
@@ -88,7 +98,9 @@ class _Handlers:
             return
         while not run.wait(_REFRESH_SECONDS):
             yield _view(_status(run), run)
-        yield _view(_status(run), run, [*records, *records_of(run)][-_LONGEST_HISTORY:])
+        disturbed = self._speakers is not None and self._speakers.last_heard > began
+        status = _status(run, disturbed)
+        yield _view(status, run, [*records, *records_of(run)][-_LONGEST_HISTORY:])
 
     def stop(self, request: gr.Request) -> None:
         """End the comparison of this page."""
@@ -103,7 +115,11 @@ class _Handlers:
 
 
 def build_page(
-    workshop: Workshop, uploads: Uploads, models: Sequence[str], choices: Mapping[str, Choice]
+    workshop: Workshop,
+    uploads: Uploads,
+    models: Sequence[str],
+    choices: Mapping[str, Choice],
+    speakers: Speakers | None,
 ) -> gr.Blocks:
     """The page, not yet served.
 
@@ -112,74 +128,83 @@ def build_page(
         uploads: Knows whose a recording is.
         models: Names or paths that visitors may choose from.
         choices: By label, what they may compare.
+        speakers: Of them, who speak; None: nobody may.
     """
-    handlers = _Handlers(workshop, uploads, choices)
-    limits = workshop.limits
+    sessions = Sessions(uploads)
+    handlers = _Handlers(workshop, sessions, choices, speakers)
     page: gr.Blocks
     with gr.Blocks(title="Whisper, side by side", analytics_enabled=False) as page:
-        gr.Markdown(_LEAD, elem_classes="lead")
-        with gr.Row():
-            with gr.Column(scale=5, min_width=300):
-                recording = gr.Audio(
-                    label=f"Recording, up to {limits.minutes:g} min and {limits.megabytes:g} MB",
-                    sources=["upload", "microphone"],
-                    type="filepath",
-                    elem_id="recording",
-                    editable=False,
-                    buttons=[],
-                )
-                sample = gr.Button("Use the sample: 11 s of speech", size="sm", elem_id="sample")
-            with gr.Column(scale=4, min_width=300):
-                sides = gr.Dropdown(
-                    list(choices),
-                    value=first_selection(choices),
-                    multiselect=True,
-                    max_choices=MOST_SIDES,
-                    label="Backends and precisions",
-                    info="Two or more; the first is the one compared with.",
-                    elem_id="choices",
-                )
-                model = gr.Dropdown(
-                    list(models), value=models[0], label="Model", visible=len(models) > 1
-                )
-                with gr.Accordion("Options", open=False):
-                    language = gr.Dropdown(
-                        ["detect", *sorted(_LANGUAGE_CODES)],
-                        value="detect",
-                        label="Language",
-                    )
-                    beam_size = gr.Slider(1, 10, value=5, step=1, label="Beam size")
-                    vad_filter = gr.Checkbox(False, label="Leave out what is no speech (VAD)")
-                with gr.Row():
-                    compare = gr.Button("Compare", variant="primary", elem_id="compare")
-                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-        status = gr.HTML(
-            rendering.status("Choose a recording, then press Compare."), elem_id="status"
-        )
-        texts = gr.HTML(elem_id="sides", apply_default_css=False)
-        drawn = plots.build()
-        records = gr.State([])
-        gr.Markdown("### History")
-        history = gr.HTML(rendering.history([]), elem_id="history", apply_default_css=False)
-        gr.Markdown(_PRIVACY, elem_classes="hint")
-
-        # Gradio waits with one event for another only where told to: the line is the workshop's.
-        quiet: dict[str, Any] = {
-            "show_progress": "hidden",
-            "concurrency_limit": None,
-            "api_visibility": "private",
-        }
-        sample.click(lambda: str(SAMPLE), outputs=recording, **quiet)
-        recording.change(handlers.choose, recording, status, **quiet)
-        compare.click(
-            handlers.compare,
-            [recording, model, sides, language, beam_size, vad_filter, records],
-            [status, texts, *drawn, compare, stop, records, history],
-            **quiet,
-        )
-        stop.click(handlers.stop, **quiet)
+        with gr.Tab("Compare"):
+            _build_comparison(handlers, workshop.limits, models, choices)
+        if speakers is not None:
+            with gr.Tab("Live", elem_id="live"):
+                live_tab.build(speakers, sessions)
         page.unload(handlers.close)
     return page
+
+
+def _build_comparison(
+    handlers: _Handlers, limits: Limits, models: Sequence[str], choices: Mapping[str, Choice]
+) -> None:
+    gr.Markdown(_LEAD, elem_classes="lead")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            recording = gr.Audio(
+                label=f"Recording, up to {limits.minutes:g} min and {limits.megabytes:g} MB",
+                sources=["upload", "microphone"],
+                type="filepath",
+                elem_id="recording",
+                editable=False,
+                buttons=[],
+            )
+            sample = gr.Button("Use the sample: 11 s of speech", size="sm", elem_id="sample")
+        with gr.Column(scale=4, min_width=300):
+            sides = gr.Dropdown(
+                list(choices),
+                value=first_selection(choices),
+                multiselect=True,
+                max_choices=MOST_SIDES,
+                label="Backends and precisions",
+                info="Two or more; the first is the one compared with.",
+                elem_id="choices",
+            )
+            model = gr.Dropdown(
+                list(models), value=models[0], label="Model", visible=len(models) > 1
+            )
+            with gr.Accordion("Options", open=False):
+                language = gr.Dropdown(
+                    ["detect", *sorted(_LANGUAGE_CODES)],
+                    value="detect",
+                    label="Language",
+                )
+                beam_size = gr.Slider(1, 10, value=5, step=1, label="Beam size")
+                vad_filter = gr.Checkbox(False, label="Leave out what is no speech (VAD)")
+            with gr.Row():
+                compare = gr.Button("Compare", variant="primary", elem_id="compare")
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+    status = gr.HTML(rendering.status("Choose a recording, then press Compare."), elem_id="status")
+    texts = gr.HTML(elem_id="sides", apply_default_css=False)
+    drawn = plots.build()
+    records = gr.State([])
+    gr.Markdown("### History")
+    history = gr.HTML(rendering.history([]), elem_id="history", apply_default_css=False)
+    gr.Markdown(_PRIVACY, elem_classes="hint")
+
+    # Gradio waits with one event for another only where told to: the line is the workshop's.
+    quiet: dict[str, Any] = {
+        "show_progress": "hidden",
+        "concurrency_limit": None,
+        "api_visibility": "private",
+    }
+    sample.click(lambda: str(SAMPLE), outputs=recording, **quiet)
+    recording.change(handlers.choose, recording, status, **quiet)
+    compare.click(
+        handlers.compare,
+        [recording, model, sides, language, beam_size, vad_filter, records],
+        [status, texts, *drawn, compare, stop, records, history],
+        **quiet,
+    )
+    stop.click(handlers.stop, **quiet)
 
 
 def theme() -> gr.Theme:
@@ -205,7 +230,7 @@ def _view(status: str, run: Run | None = None, records: list[Record] | None = No
     ]
 
 
-def _status(run: Run) -> str:
+def _status(run: Run, disturbed: bool = False) -> str:
     if run.problem:
         return rendering.status(run.problem, "bad")
     if run.before:
@@ -224,4 +249,9 @@ def _status(run: Run) -> str:
             return rendering.status(f"{side.choice.label} transcribes …", "busy")
     if any(side.state == "failed" for side in run.sides):
         return rendering.status("A backend failed; its column says why.", "bad")
+    if disturbed:
+        return rendering.status(
+            f"Done: {run.name}. Somebody spoke on the tab Live meanwhile, so figures may be worse "
+            "than they should be.",
+        )
     return rendering.status(f"Done: {run.name}.", "good")

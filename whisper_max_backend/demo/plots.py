@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,6 +19,8 @@ _WIDTH = 250
 _SIDE = "backend"
 _TIME = "seconds"
 _HEADROOM = 1.1
+_BEHIND = "behind"
+_LEAST_DELAY = 2.0  # seconds that the plot shows in any case
 
 _Row = tuple[str | float | None, ...]
 
@@ -65,6 +68,34 @@ def _bars(name: str, title: str) -> gr.BarPlot:
         height=_HEIGHT,
         min_width=_WIDTH,
         buttons=[],
+    )
+
+
+def build_delays() -> gr.LinePlot:
+    """How far behind a live stream is, hidden as long as there is nothing to draw."""
+    return gr.LinePlot(
+        x=_TIME,
+        y=_BEHIND,
+        title="Seconds behind",
+        x_title="seconds heard",
+        y_title=" ",
+        x_lim=[0, None],
+        y_lim=[0, None],
+        height=_HEIGHT,
+        buttons=[],
+        visible=False,
+        elem_id="delays",
+    )
+
+
+def draw_delays(delays: Sequence[tuple[float, float]]) -> gr.LinePlot:
+    """How far behind a stream is, in seconds, after so many seconds of it."""
+    table = pd.DataFrame(delays, columns=[_TIME, _BEHIND], dtype=float)
+    most = max((behind for _, behind in delays), default=0.0)
+    return gr.LinePlot(
+        table,
+        y_lim=[0, max(_LEAST_DELAY, _HEADROOM * most)],
+        visible=len(delays) > 1,
     )
 
 

@@ -27,10 +27,12 @@ class Limits:
     Attributes:
         minutes: Of audio.
         megabytes: Of a file.
+        speakers: Visitors who speak at once; 0: none may.
     """
 
     minutes: float
     megabytes: float
+    speakers: int = 0
 
 
 def describe_duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from .figures import Figures, figures_of
 from .history import Record, to_csv, to_json
 from .plots import colours
 from .runs import Run, Side
+from .speakers import Speaker
 
 _templates = Environment(
     loader=PackageLoader("whisper_max_backend.demo"), autoescape=True, trim_blocks=True
@@ -107,6 +108,15 @@ def history(records: Sequence[Record]) -> str:
         rows=rows,
         json=_base64(to_json(records)),
         csv=_base64(to_csv(records)),
+    )
+
+
+def live(speaker: Speaker | None) -> str:
+    """The words of a visitor who speaks, as far as they are."""
+    return _templates.get_template("live.html").render(
+        committed=speaker.committed.lstrip() if speaker else "",
+        tentative=speaker.tentative if speaker else "",
+        problem=speaker.problem if speaker else "",
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..assets import SAMPLE
@@ -16,6 +16,9 @@ from ..comparison.choices import Choice
 from .folder import private_folder
 from .recording import Limits
 from .runs import Workshop
+
+if TYPE_CHECKING:
+    from .speakers import Speakers
 
 PAGE = Path(__file__).parent
 
@@ -66,7 +69,8 @@ def serve(
         guard = Middleware(Guard, addresses=addresses, uploads=uploads, public=frozenset({SAMPLE}))
         workshop = Workshop(limits, loading)
         gradio.set_static_paths([SAMPLE])  # served from where it is
-        page = build_page(workshop, uploads, models, choices)
+        speakers = _speakers(models[0], limits, loading)
+        page = build_page(workshop, uploads, models, choices, speakers)
         try:
             _, _, public_address = page.launch(
                 server_name=host,
@@ -91,6 +95,22 @@ def serve(
         finally:
             page.close(verbose=False)
             workshop.close()
+            if speakers is not None:
+                speakers.close()
+
+
+def _speakers(model: str, limits: Limits, loading: Mapping[str, Any]) -> Speakers | None:
+    from .speakers import SpeakerLimits, Speakers
+
+    if limits.speakers == 0:
+        return None
+
+    def load() -> Any:
+        from .. import WhisperModel
+
+        return WhisperModel(model, device="cpu", compute_type="auto", **loading)
+
+    return Speakers(load, SpeakerLimits(limits.speakers, 60 * limits.minutes))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

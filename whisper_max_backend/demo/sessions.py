@@ -1,4 +1,4 @@
-"""The pages that are open: each has a recording and a comparison of its own."""
+"""The pages that are open: each has a recording, a comparison and live words of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import gradio as gr
 from ..assets import SAMPLE
 from .recording import RefusedRecording
 from .runs import Run
+from .speakers import Speaker
 from .uploads import Uploads
 from .visitors import COOKIE
 
@@ -22,6 +23,7 @@ class OpenPage:
 
     recording: Path | None = None
     run: Run | None = None
+    speaker: Speaker | None = None
 
 
 class Sessions:
@@ -41,7 +43,7 @@ class Sessions:
         session = self.of(request)
         before, session.recording = session.recording, recording
         if before is not None and before != recording:
-            self._uploads.discard(_visitor(request), before)
+            self._uploads.discard(visitor_of(request), before)
 
     def open(self, request: gr.Request, recording: Path) -> BinaryIO:
         """A recording that this visitor may use.
@@ -49,7 +51,7 @@ class Sessions:
         Raises:
             RefusedRecording: It is another's, or is gone.
         """
-        if recording == SAMPLE or self._uploads.sent_by(_visitor(request), recording):
+        if recording == SAMPLE or self._uploads.sent_by(visitor_of(request), recording):
             try:
                 return recording.open("rb")
             except OSError:
@@ -57,15 +59,17 @@ class Sessions:
         raise RefusedRecording("The recording is no longer here: choose it again.")
 
     def close(self, request: gr.Request) -> None:
-        """The page is closed: nobody waits for its comparison or needs its recording."""
+        """The page is closed: nobody waits for its comparison, or needs its recording or words."""
         session = self.of(request)
         if session.run is not None:
             session.run.stop()
+        if session.speaker is not None:
+            session.speaker.end()
         self.choose(request, None)
         with self._lock:
             self._open.pop(str(request.session_hash), None)
 
 
-def _visitor(request: gr.Request) -> str:
+def visitor_of(request: gr.Request) -> str:
     """The browser's cookie; empty if it keeps none."""
     return str(request.cookies.get(COOKIE, ""))
