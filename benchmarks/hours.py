@@ -20,7 +20,7 @@ from rich.progress import track
 from benchmarks.accuracy.transcripts import TRANSCRIPTS
 from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
-from compat_tests.fuzz.watch import memory
+from compat_tests.support.memory import memory
 from compat_tests.support.models import model_directory
 from whisper_max_backend import WhisperModel
 from whisper_max_backend.live import LiveTranscriber

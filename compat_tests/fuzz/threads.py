@@ -28,7 +28,7 @@ from typing import Any
 import click
 import numpy as np
 
-from compat_tests.fuzz.watch import memory
+from compat_tests.support.memory import memory
 from compat_tests.support.models import model_directory, subject
 from compat_tests.support.recordings import audio_file, load
 

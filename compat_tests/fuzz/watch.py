@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from compat_tests.support.memory import memory
+
 HANG_SECONDS = 10.0
 GROWTH_BYTES = 1 << 30
 _CEILING_BYTES = 3 << 30  # the machine has to survive what is found
-_STATUS = Path("/proc/self/status")
 
 
 class Watch:
@@ -99,13 +100,6 @@ def _signature(error: BaseException) -> str:
     place = (ours or frames)[-1]
     signature = f"{type(error).__name__}-{Path(place.filename).name}-{place.name}-{place.lineno}"
     return re.sub(r"[^\w.-]", "", signature)
-
-
-def memory(key: str) -> int:
-    """A figure of this process in /proc/self/status, in bytes."""
-    match = re.search(rf"^{key}:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * 1024
 
 
 def _reset_peak() -> None:
