@@ -34,7 +34,7 @@ LINGER_SECONDS = 5.0
 """That a client has to notice that it is left."""
 MOST_BYTES = 8 << 20
 """Of one event: four minutes of audio at 16 kHz."""
-MOST_SECONDS_BEHIND = 60.0
+MOST_SECONDS_WAITING = 60.0
 """Of audio that is not transcribed yet: then no more is read from the client."""
 NO_EVENT = f"what came is no Wyoming event, or one of more than {MOST_BYTES >> 20} MB"
 WIDTH = 2
@@ -167,7 +167,6 @@ class LiveHandler(AsyncEventHandler):
         self._stream: LiveStream | None = None  # of the request that is open
         self._answering: asyncio.Task[None] | None = None
         self._text = ""  # committed, of this request
-        self._behind = 0.0  # seconds that are not transcribed yet
         self._progress = asyncio.Event()
         self._left = False  # nothing more is answered
 
@@ -239,8 +238,7 @@ class LiveHandler(AsyncEventHandler):
                 "channels: send whole ones"
             )
         stream.push(np.frombuffer(chunk.audio, "<i2").reshape(-1, chunk.channels).T, chunk.rate)
-        self._behind += chunk.seconds
-        while self._behind > MOST_SECONDS_BEHIND and not self._left:
+        while stream.waiting > MOST_SECONDS_WAITING and not self._left:
             self._progress.clear()
             await self._progress.wait()
 
@@ -248,7 +246,6 @@ class LiveHandler(AsyncEventHandler):
         """Tells the client the words of a stream, to its end."""
         try:
             async for update in stream:
-                self._behind = update.behind
                 self._progress.set()
                 await self._tell(update)
         except Exception as error:
@@ -278,7 +275,7 @@ class LiveHandler(AsyncEventHandler):
             self._answering.cancel()
         if self._stream is not None:
             self._stream.close()
-        self._stream, self._answering, self._text, self._behind = None, None, "", 0.0
+        self._stream, self._answering, self._text = None, None, ""
 
     async def _leave(self, error: Exception) -> None:
         """Tells the client why, if it is there, and that nothing more comes."""

@@ -146,6 +146,12 @@ class LiveStream:
         with self._turns.lock:
             self._end()
 
+    @property
+    def waiting(self) -> float:
+        """Seconds of audio that wait for their turn."""
+        with self._turns.lock:
+            return self._waiting / RATE
+
     def read(self, timeout: float | None = None) -> Update | None:
         """Wait for words, or another state; None when the stream has ended.
 
