@@ -28,6 +28,10 @@ COMMANDS = {
     "hours": ("benchmarks.hours", "Transcribe hours of a live stream and watch memory."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
+    "guards": (
+        "benchmarks.guards.command",
+        "Count the words that guards take out, without speech and with it.",
+    ),
     "installed": (
         "benchmarks.installed",
         "Build a wheel, install it, and time its first start with empty caches.",

@@ -7,6 +7,7 @@ Here are only the objects that they work with, and a check of the audio that the
 from __future__ import annotations
 
 import copyreg
+import inspect
 import os
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,9 +20,10 @@ from faster_whisper import transcribe as reference
 from faster_whisper.utils import get_logger
 
 from .audio import checked_audio
+from .guards import GuardedTranscription, Recording, chosen, prompt_tokens
 from .many import ManyTranscription, transcribe_many
 from .system.cancellation import CancelToken
-from .watch import Progress, current_watch, transcribe_watched, watched_like
+from .watch import Progress, current_watch, transcribe_watched, unwatched, watched_like
 
 if TYPE_CHECKING:
     from .engine.whisper import Whisper
@@ -113,9 +115,12 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         *args: Any,
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
+        guards: bool | Iterable[str] = False,
         **kwargs: Any,
     ) -> Any:
         transcribe = partial(self._transcribe, audio, *args, **kwargs)
+        if names := chosen(guards):
+            transcribe = partial(_transcribe_guarded, self, self, names, audio, args, kwargs)
         return transcribe_watched(transcribe, progress, cancel)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,6 +132,14 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         if watch is not None:
             features = watch.windows(features)
         return super().generate_segments(features, *args, **kwargs)
+
+    def get_prompt(
+        self, tokenizer: Any, previous_tokens: list[int], *args: Any, **kwargs: Any
+    ) -> list[int]:
+        prompt: list[int] = super().get_prompt(
+            tokenizer, prompt_tokens(previous_tokens), *args, **kwargs
+        )
+        return prompt
 
     def transcribe_many(
         self,
@@ -157,9 +170,12 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         *args: Any,
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
+        guards: bool | Iterable[str] = False,
         **kwargs: Any,
     ) -> Any:
         transcribe = partial(self._transcribe, audio, *args, **kwargs)
+        if names := chosen(guards):
+            transcribe = partial(_transcribe_guarded, self, self.model, names, audio, args, kwargs)
         return transcribe_watched(transcribe, progress, cancel)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
@@ -176,6 +192,40 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         return outputs
 
 
+_OF_THE_WHOLE = frozenset(
+    (
+        *("audio", "language", "prefix", "log_progress"),
+        *("clip_timestamps", "vad_filter", "vad_parameters", "batch_size"),
+    )
+)
+"""Arguments of `transcribe` that say nothing of how a part of the recording is decoded."""
+
+
+def _transcribe_guarded(
+    transcriber: WhisperModel | BatchedInferencePipeline,
+    model: WhisperModel,
+    names: frozenset[str],
+    audio: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """What `transcribe` returns, judged by guards. Parts are decoded again one after another."""
+    rate = model.feature_extractor.sampling_rate
+    samples = checked_audio(audio, rate)
+    segments, info = transcriber._transcribe(samples, *args, **kwargs)
+    given = inspect.signature(transcriber.transcribe).bind(samples, *args, **kwargs)
+    options = {name: value for name, value in given.arguments.items() if name not in _OF_THE_WHOLE}
+
+    def decode(part: np.ndarray, language: str) -> list[Any]:
+        with unwatched():
+            return list(model._transcribe(part, language=language, **options)[0])
+
+    guarded = GuardedTranscription(
+        names, Recording(samples, rate, model.hf_tokenizer, decode), info
+    )
+    return guarded.segments(segments), guarded.info
+
+
 def _reduced(cls: _Named) -> str | tuple[Any, ...]:
     return (_whisper_model, ()) if cls is WhisperModel else cls.__qualname__
 
@@ -190,6 +240,7 @@ copyreg.pickle(_Named, _reduced)
 update_wrapper(WhisperModel.__init__, reference.WhisperModel.__init__)
 watched_like(WhisperModel.transcribe, reference.WhisperModel.transcribe)
 update_wrapper(WhisperModel.detect_language, reference.WhisperModel.detect_language)
+update_wrapper(WhisperModel.get_prompt, reference.WhisperModel.get_prompt)
 update_wrapper(WhisperModel.generate_segments, reference.WhisperModel.generate_segments)
 update_wrapper(BatchedInferencePipeline.forward, reference.BatchedInferencePipeline.forward)
 watched_like(BatchedInferencePipeline.transcribe, reference.BatchedInferencePipeline.transcribe)

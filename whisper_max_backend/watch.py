@@ -22,6 +22,9 @@ _ARGUMENTS = """
           progress: Called with the seconds of audio that are done, from 0 to the duration, in the
             thread that asks for the segments. With a VAD, the speech that is done counts.
           cancel: A `CancelToken`, by which another thread stops this call: it raises `Cancelled`.
+          guards: True, or some of the names "no-speech", "loops", "times" and "coverage". Guards
+            leave out what was not said, and decode again what was left out. The info tells what
+            they did and why: `refused`, `recovered` and `uncovered`.
 """
 
 
@@ -101,6 +104,16 @@ def current_watch() -> Watch | None:
     return _current.get()
 
 
+@contextlib.contextmanager
+def unwatched() -> Iterator[None]:
+    """Within, no loop finds a watch; calls can be cancelled all the same."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 Transcribed = tuple["Generator[Segment]", "TranscriptionInfo"]
 
 
@@ -130,6 +143,7 @@ def watched_like(method: Callable[..., Any], reference: Callable[..., Any]) -> N
     added = [
         inspect.Parameter("progress", keyword, default=None, annotation="Progress | None"),
         inspect.Parameter("cancel", keyword, default=None, annotation="CancelToken | None"),
+        inspect.Parameter("guards", keyword, default=False, annotation="bool | Iterable[str]"),
     ]
     vars(method)["__signature__"] = signature.replace(
         parameters=[*signature.parameters.values(), *added]

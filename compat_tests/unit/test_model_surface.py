@@ -110,7 +110,7 @@ def test_a_loaded_model_is_not_pickled(ours: Any, reference: Any) -> None:
         pickle.dumps(reference)
 
 
-ADDED = {"transcribe": ["progress", "cancel"]}
+ADDED = {"transcribe": ["progress", "cancel", "guards"]}
 """What methods take besides what the reference's do."""
 
 

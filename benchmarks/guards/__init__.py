@@ -1,0 +1,1 @@
+"""What guards take out where nobody speaks, and what where somebody does."""

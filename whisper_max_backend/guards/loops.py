@@ -1,0 +1,70 @@
+"""The guard `loops`: a phrase again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from faster_whisper.transcribe import Segment, get_compression_ratio
+
+from .refusals import Verdict
+
+_SAME_TIMES = 4
+"""A phrase that comes so often in a row is a loop."""
+_FEWEST_TOKENS = 16
+"""Of all of them together: people say one word more than four times."""
+_MOST_TOKENS = 224
+"""Looked back at: the text of a window."""
+
+
+class Loops:
+    """Looks for repetition within a segment, and together with the segments before it."""
+
+    name = "loops"
+
+    def __init__(self, end_of_text: int, compression_ratio: float | None) -> None:
+        """Follow a transcription.
+
+        Args:
+            end_of_text: The model's token; those below it are text.
+            compression_ratio: The caller's limit; a text that compresses more was decoded badly.
+        """
+        self._end_of_text = end_of_text
+        self._compression_ratio = compression_ratio
+        self._before: list[int] = []
+
+    def judge(self, segment: Segment) -> Verdict:
+        """Refuses a segment that is part of a loop; the phrase's first segments are kept."""
+        tokens = [token for token in segment.tokens if token < self._end_of_text]
+        said = [*self._before, *tokens]
+        self._before = said[-_MOST_TOKENS:]
+        length, run = longest_loop(said, len(said) - len(tokens))
+        if 2 * run > len(tokens) > 0:
+            return Verdict(None, segment, f"a phrase of {length} tokens comes again and again")
+        ratio = get_compression_ratio(segment.text)
+        if self._compression_ratio is not None and ratio > self._compression_ratio:
+            return Verdict(None, segment, f"the text compresses {ratio:.1f} times")
+        return Verdict(segment)
+
+
+def longest_loop(tokens: Sequence[int], new: int) -> tuple[int, int]:
+    """The longest run of one phrase over and over.
+
+    Args:
+        tokens: All of them.
+        new: The index of the first token that counts; a phrase may have begun before.
+
+    Returns:
+        The length of the phrase, and how many tokens from `new` on are in the run; 0 and 0 if
+        there is none.
+    """
+    found = (0, 0)
+    for length in range(1, len(tokens) // _SAME_TIMES + 1):
+        needed = max(_SAME_TIMES * length, _FEWEST_TOKENS)
+        run = length
+        for index in range(length, len(tokens)):
+            run = run + 1 if tokens[index] == tokens[index - length] else length
+            if run >= needed:
+                inside = min(run, index + 1 - new)
+                if inside > found[1]:
+                    found = (length, inside)
+    return found
