@@ -203,7 +203,7 @@ _OF_THE_WHOLE = frozenset(
 
 def _transcribe_guarded(
     transcriber: WhisperModel | BatchedInferencePipeline,
-    model: WhisperModel,
+    model: reference.WhisperModel,
     names: frozenset[str],
     audio: Any,
     args: tuple[Any, ...],
@@ -218,7 +218,7 @@ def _transcribe_guarded(
 
     def decode(part: np.ndarray, language: str) -> list[Any]:
         with unwatched():
-            return list(model._transcribe(part, language=language, **options)[0])
+            return list(model.transcribe(part, language=language, **options)[0])
 
     guarded = GuardedTranscription(
         names, Recording(samples, rate, model.hf_tokenizer, decode), info

@@ -12,6 +12,8 @@ from typing import Any
 from faster_whisper import format_timestamp
 from faster_whisper.transcribe import Segment, TranscriptionInfo
 
+from .guards import GuardedInfo
+
 _ARROW = "-->"  # separates the times of a subtitle, so it may not be in its text
 
 
@@ -46,15 +48,15 @@ def tsv(segments: Sequence[Segment], info: TranscriptionInfo) -> str:
 
 
 def as_json(segments: Sequence[Segment], info: TranscriptionInfo) -> str:
-    """The whole text, every field of every segment, and the language."""
-    return json.dumps(
-        {
-            "text": "".join(segment.text for segment in segments),
-            "segments": [_fields(segment) for segment in segments],
-            "language": info.language,
-        },
-        ensure_ascii=False,
-    )
+    """The whole text, every field of every segment, the language, and what guards refused."""
+    content: dict[str, Any] = {
+        "text": "".join(segment.text for segment in segments),
+        "segments": [_fields(segment) for segment in segments],
+        "language": info.language,
+    }
+    if isinstance(info, GuardedInfo):
+        content["refused"] = [_fields(segment) for segment in info.refused]
+    return json.dumps(content, ensure_ascii=False)
 
 
 WRITERS: Mapping[str, Callable[[Sequence[Segment], TranscriptionInfo], str]] = {

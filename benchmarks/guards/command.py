@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import click
 import faster_whisper
 import jiwer
@@ -221,7 +222,11 @@ def from_folder(folder: Path, seconds: float) -> Iterator[Recording]:
     """All sounds in a folder and those in it, in which nobody speaks."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and not path.is_symlink():
-            samples = _decoded(path)[: int(seconds * RATE)]
+            try:
+                samples = _decoded(path)[: int(seconds * RATE)]
+            except (IndexError, av.error.FFmpegError) as error:
+                click.echo(f"{path} is left out: {error}", err=True)
+                continue
             yield Recording(str(path.relative_to(folder)), samples, "en", "")
 
 

@@ -57,7 +57,7 @@ def test_flags_take_no_value() -> None:
         if isinstance(option, click.Option) and option.is_flag
     }
     assert flags == {
-        *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only")),
+        *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only", "guards")),
         *(("live", flag) for flag in ("fast", "local_files_only")),
         ("wyoming", "local_files_only"),
         *(("transcribe", flag) for flag in ("word_timestamps", "vad_filter", "multilingual")),

@@ -70,6 +70,12 @@ _MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--max-new-tokens", type=click.IntRange(min=1), help="In one window."),
     click.option("--chunk-length", type=click.IntRange(min=1, max=30), help="Seconds a window."),
     click.option("--hallucination-silence-threshold", type=float, help="Seconds."),
+    click.option(
+        "--guards",
+        is_flag=True,
+        default=None,
+        help="Leave out what nobody said, and look for speech without text.",
+    ),
 )
 
 
@@ -140,6 +146,8 @@ def transcribe(
     if inputs:
         loading = options.loading(cpu_threads, local_files_only)
         transcriber = _load(model, backend, device, compute_type, batched, loading)
+        if "guards" in given and not _has_guards(transcriber):
+            raise click.ClickException(f"The backend '{backend}' has no guards: leave out --guards")
         failed = _transcribe_all(transcriber, inputs, given, formats, output_dir or Path(), quiet)
         failures += failed
     if failures:
@@ -168,6 +176,12 @@ def _load(
     if not isinstance(transcriber, faster_whisper.WhisperModel):
         raise click.ClickException(f"The backend '{backend}' has no batches: leave out --batched")
     return BatchedInferencePipeline(model=transcriber)
+
+
+def _has_guards(transcriber: Any) -> bool:
+    from .. import BatchedInferencePipeline, WhisperModel
+
+    return isinstance(transcriber, WhisperModel | BatchedInferencePipeline)
 
 
 def _transcribe_all(
@@ -201,6 +215,8 @@ def _transcribe_all(
                         click.echo(f"[{start} --> {end}] {segment.text.strip()}")
                     if not tells:
                         show(completed=min(segment.end, info.duration))
+            if not quiet:
+                _tell_guards(found.name, info)
             for suffix in wanted:
                 text = writers.WRITERS[suffix](kept, info)
                 writers.write(folder / f"{name}.{suffix}", text)
@@ -211,6 +227,22 @@ def _transcribe_all(
             _report(found.name, str(error) or type(error).__name__)
             failed.append(found)
     return failed
+
+
+def _tell_guards(name: str, info: Any) -> None:
+    """What guards did, if there were any."""
+    for segment in getattr(info, "refused", ()):
+        _report(name, f"{_at(segment.start)}{segment.text.strip()!r} is left out: {segment.reason}")
+    for segment in getattr(info, "recovered", ()):
+        _report(name, f"{_at(segment.start)}{segment.text.strip()!r} was found again")
+    for start, end in getattr(info, "uncovered", ()):
+        _report(name, f"{_at(start)}{end - start:.1f} s of speech have no text")
+
+
+def _at(seconds: float) -> str:
+    from .. import format_timestamp
+
+    return f"[{format_timestamp(seconds)}] "
 
 
 def _report(name: str, problem: str) -> None:

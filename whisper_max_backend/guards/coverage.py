@@ -23,6 +23,9 @@ _BESIDE_SECONDS = 3.0
 _SAME_WORDS = 0.6
 """A share of words that the segments beside it have in the same order: they were said once."""
 
+_FRAMES_A_SECOND = 100
+"""That `Segment.seek` counts."""
+
 Decode = Callable[[np.ndarray], Sequence[Segment]]
 
 
@@ -73,7 +76,7 @@ class Coverage:
         """Segments of the audio between two times alone, with times of the whole recording."""
         samples = self._samples[int(start * self._rate) : int(end * self._rate)]
         for segment in self._decode(samples):
-            yield _moved(segment, start)
+            yield _moved(segment, start, end)
 
 
 def said_beside(segment: Segment, others: Sequence[Segment]) -> str | None:
@@ -94,15 +97,17 @@ def said_beside(segment: Segment, others: Sequence[Segment]) -> str | None:
     return f"{same:.0%} of its words are in the segments beside it"
 
 
-def _moved(segment: Segment, seconds: float) -> Segment:
+def _moved(segment: Segment, seconds: float, latest: float) -> Segment:
+    """The segment so much later; Whisper's last one may end with its window."""
     moved = segment.words and [
         dataclasses.replace(word, start=word.start + seconds, end=word.end + seconds)
         for word in segment.words
     ]
+    start = segment.start + seconds
     return dataclasses.replace(
         segment,
-        seek=segment.seek + round(seconds * 100),
-        start=segment.start + seconds,
-        end=segment.end + seconds,
+        seek=segment.seek + round(seconds * _FRAMES_A_SECOND),
+        start=start,
+        end=max(start, min(segment.end + seconds, latest)),
         words=moved,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 _WITHOUT_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff"
 """Thai, Lao, Burmese and Khmer, and what is written in China and Japan: a letter is a word."""
-_WORD = re.compile(rf"[{_WITHOUT_SPACES}]|(?:(?![{_WITHOUT_SPACES}])[^\W_])+")
+_WORD = re.compile(rf"(?=\w)[{_WITHOUT_SPACES}]|(?:(?![{_WITHOUT_SPACES}])[^\W_])+")
 
 
 def letters(text: str) -> int:

@@ -1,0 +1,546 @@
+"""Each guard on made-up segments, and what is told of what they did."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from faster_whisper.transcribe import Segment, TranscriptionInfo, Word
+from faster_whisper.vad import VadOptions
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whisper_max_backend.guards import (
+    GUARDS,
+    GuardedTranscription,
+    Recording,
+    RefusedSegment,
+    chosen,
+    prompt_tokens,
+)
+from whisper_max_backend.guards.coverage import Coverage, said_beside
+from whisper_max_backend.guards.loops import Loops, longest_loop
+from whisper_max_backend.guards.no_speech import NoSpeech
+from whisper_max_backend.guards.prompts import prompts_without_refused
+from whisper_max_backend.guards.speech import HeardSpeech
+from whisper_max_backend.guards.times import Times
+from whisper_max_backend.guards.words import letters, share, words
+
+RATE = 16_000
+END_OF_TEXT = 1000
+
+
+def segment(start: float, end: float, text: str, **changes: Any) -> Segment:
+    values: dict[str, Any] = {
+        **{"id": 1, "seek": 0, "tokens": tokens_of(text), "avg_logprob": -0.2},
+        **{"compression_ratio": 1.0, "no_speech_prob": 0.1, "words": None, "temperature": 0.0},
+    }
+    return Segment(start=start, end=end, text=text, **{**values, **changes})
+
+
+def one_by_one(*segments: Segment) -> Generator[Segment]:
+    yield from segments
+
+
+def tokens_of(text: str) -> list[int]:
+    """A number for each letter, between two timestamps."""
+    return [END_OF_TEXT + 1, *(ord(letter) % END_OF_TEXT for letter in text), END_OF_TEXT + 2]
+
+
+def spoken(*words: tuple[float, float, str], **changes: Any) -> Segment:
+    listed = [Word(start, end, word, 0.9) for start, end, word in words]
+    text = "".join(word.word for word in listed)
+    return segment(listed[0].start, listed[-1].end, text, words=listed, **changes)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HeardSpeech]:
+    """Makes speech of the given probabilities between the given seconds of a recording."""
+
+    def make(seconds: float, *speech: tuple[float, float, float]) -> HeardSpeech:
+        probabilities = np.zeros(int(np.ceil(seconds * RATE / 512)), np.float32)
+        for start, end, probability in speech:
+            probabilities[round(start * RATE / 512) : round(end * RATE / 512)] = probability
+
+        def vad(samples: np.ndarray) -> np.ndarray:
+            assert len(samples) == len(probabilities) * 512
+            return probabilities[:, None]
+
+        monkeypatch.setattr("whisper_max_backend.guards.speech.get_vad_model", lambda: vad)
+        return HeardSpeech(np.zeros(int(seconds * RATE), np.float32), RATE)
+
+    return make
+
+
+def never(start: float, end: float) -> str:
+    raise AssertionError("nothing is to be decoded again")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("guards", "names"),
+    [
+        (True, set(GUARDS)),
+        (False, set()),
+        (None, set()),
+        ([], set()),
+        ("loops", {"loops"}),
+        (("times", "coverage"), {"times", "coverage"}),
+    ],
+)
+def test_names(guards: Any, names: set[str]) -> None:
+    assert chosen(guards) == names
+
+
+@pytest.mark.parametrize("guards", ["loop", ["loops", "silence"], [1]])
+def test_unknown_names(guards: Any) -> None:
+    with pytest.raises(ValueError, match="unknown guards .*: choose of no-speech, loops, times"):
+        chosen(guards)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" That's it - 10 times!", ["thats", "it", "10", "times"]),
+        ("東京は、晴れ。", list("東京は晴れ")),
+        (" Сегодня é", ["сегодня", "é"]),
+        ("...", []),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+    assert letters(text) == sum(map(str.isalnum, text))
+
+
+def test_share() -> None:
+    assert share(["a", "b", "c", "d"], ["a", "x", "c"]) == 0.5
+    assert share([], ["a"]) == 1.0
+
+
+# no-speech
+
+
+def test_text_where_nobody_speaks(heard: Any) -> None:
+    verdict = NoSpeech(heard(10, (5, 10, 1.0)), never).judge(segment(0, 2, " You"))
+    assert verdict.kept is None
+    assert "0.00 s of speech are heard for 3 letters" in verdict.reason
+    assert "mean log-probability -0.20, no-speech probability 0.10" in verdict.reason
+
+
+def test_text_where_somebody_speaks(heard: Any) -> None:
+    said = segment(5, 7, " What is said in two seconds")
+    assert NoSpeech(heard(10, (5, 7, 1.0)), never).judge(said) == (said, None, "")
+
+
+def test_more_text_than_can_be_said(heard: Any) -> None:
+    """In half a second."""
+    speech = heard(10, (5, 5.5, 1.0))
+    assert NoSpeech(speech, never).judge(segment(4, 8, " " + 15 * "a")).kept
+    assert NoSpeech(speech, never).judge(segment(4, 8, " " + 20 * "a")).kept is None
+
+
+@pytest.mark.parametrize(
+    ("probability", "log_probability", "no_speech", "kept"),
+    [
+        (0.15, -0.2, 0.1, True),  # a telephone: hardly heard, and certain
+        (0.15, -0.2, 0.95, False),  # Whisper itself doubts
+        (0.15, -0.65, 0.1, False),
+        (0.6, -0.78, 0.1, True),
+        (0.6, -1.1, 0.1, False),
+        (0.05, -0.01, 0.0, False),
+    ],
+)
+def test_uncertain_text_needs_clear_speech(
+    heard: Any, probability: float, log_probability: float, no_speech: float, kept: bool
+) -> None:
+    said = segment(2, 4, " Hello there", avg_logprob=log_probability, no_speech_prob=no_speech)
+    guard = NoSpeech(heard(10, (2, 4, probability)), lambda start, end: said.text)
+    assert (guard.judge(said).kept is said) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "kept"),
+    [
+        (" That's it.", "", False),
+        (" That's it.", " Good morning, my old friend.", False),
+        (" Please call Stella.", " Please call her.", True),
+        (" Shen.", " Shin.", True),
+        ("天気は晴れ", "天気が晴れ", True),
+    ],
+)
+def test_uncertain_text_is_decoded_again(heard: Any, text: str, other: str, kept: bool) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def again(start: float, end: float) -> str:
+        asked.append((start, end))
+        return other
+
+    verdict = NoSpeech(heard(10, (1, 5, 1.0)), again).judge(segment(2, 4, text, avg_logprob=-0.9))
+    assert (verdict.kept is not None) == kept
+    assert asked == [pytest.approx((1.7, 4.3))]
+    if not kept:
+        assert f"decoded alone it is {other.strip()!r}" in verdict.reason
+
+
+def test_speech_is_looked_for_once_and_only_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[np.ndarray] = []
+
+    def vad(samples: np.ndarray) -> np.ndarray:
+        asked.append(samples)
+        return np.ones((len(samples) // 512, 1), np.float32)
+
+    monkeypatch.setattr("whisper_max_backend.guards.speech.get_vad_model", lambda: vad)
+    speech = HeardSpeech(np.zeros(RATE, np.float64), RATE)
+    assert not asked
+    assert speech.seconds(0, 1, 0.5) == pytest.approx(1, abs=0.05)
+    assert speech.seconds(-5, 99, 0.5) == pytest.approx(1, abs=0.05)
+    assert speech.seconds(2, 1, 0.5) == speech.seconds(3, 4, 0.5) == 0
+    (samples,) = asked
+    assert samples.dtype == np.float32
+    assert len(samples) % 512 == 0
+
+
+def test_a_recording_of_no_samples() -> None:
+    assert HeardSpeech(np.empty(0, np.float32), RATE).seconds(0, 1, 0.5) == 0
+
+
+# loops
+
+
+def looped(texts: Sequence[str], **changes: Any) -> list[bool]:
+    """Which of these segments, one after another, are refused."""
+    guard = Loops(END_OF_TEXT, 2.4)
+    return [guard.judge(segment(0, 2, text, **changes)).kept is None for text in texts]
+
+
+def test_a_segment_that_comes_again_and_again() -> None:
+    assert looped(5 * [" Thank you very much."]) == [False, False, False, True, True]
+
+
+def test_segments_that_come_again_in_turns() -> None:
+    assert looped(4 * [" Thank you.", " Good night."]) == [*(7 * [False]), True]
+
+
+def test_what_people_say_again() -> None:
+    assert looped([" No, no, no."]) == [False]
+    assert looped([" Ask not", " what you can do,", " ask what", " what you can do"]) == 4 * [False]
+    assert looped([" Thank you.", " Thank you.", " Thank you."]) == 3 * [False]
+
+
+def test_a_loop_within_a_segment() -> None:
+    guard = Loops(END_OF_TEXT, None)
+    verdict = guard.judge(segment(0, 30, " I know" + 20 * " that you know"))
+    assert verdict.kept is None
+    assert "a phrase of 14 tokens comes again and again" in verdict.reason
+
+
+def test_a_text_that_compresses_well() -> None:
+    text = "".join(f" Number {number}, please hold the line." for number in range(30))
+    assert Loops(END_OF_TEXT, None).judge(segment(0, 30, text)).kept
+    verdict = Loops(END_OF_TEXT, 2.4).judge(segment(0, 30, text))
+    assert verdict.kept is None
+    assert "the text compresses" in verdict.reason
+
+
+def test_a_loop_ends() -> None:
+    assert looped([*(5 * [" Thank you very much."]), " Something else is said now."])[-1] is False
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
+def test_longest_loop_is_one(tokens: list[int], new: int) -> None:
+    length, run = longest_loop(tokens, min(new, len(tokens)))
+    if run == 0:
+        return
+    needed = max(4 * length, 16)
+    assert any(
+        all(tokens[i] == tokens[i - length] for i in range(start + length, start + needed))
+        for start in range(len(tokens) - needed + 1)
+    )
+
+
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=9), st.integers(4, 8))
+def test_longest_loop_finds_them(phrase: list[int], times: int) -> None:
+    length, run = longest_loop([9, *(times * phrase), 8], 0)
+    assert run >= times * len(phrase)
+    assert len(phrase) % length == 0
+
+
+# times
+
+
+def encode(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def test_a_segment_after_the_end() -> None:
+    guard = Times(5.0, encode)
+    assert guard.judge(segment(4.9, 30, " Hello")).kept
+    verdict = guard.judge(segment(7, 14, " Hello"))
+    assert verdict.kept is None
+    assert verdict.reason == "it begins at 7.00 s, after the end (5.00 s)"
+
+
+def test_a_segment_in_no_time() -> None:
+    guard = Times(60.0, encode)
+    assert guard.judge(segment(4, 4.2, " What?")).kept
+    verdict = guard.judge(segment(4, 4.2, " What nobody can say in so little time."))
+    assert (verdict.kept, verdict.reason) == (None, "30 letters in 0.20 s")
+
+
+def test_words_in_no_time_are_cut_out() -> None:
+    said = spoken(
+        *((0.0, 0.5, " Hello"), (0.5, 1.2, " there,"), (1.2, 1.2, " alone"), (1.2, 2.0, " now.")),
+        *((9.98, 9.98, " Thank"), (9.98, 9.98, " you"), (9.98, 10.0, " all")),
+    )
+    verdict = Times(10.0, encode).judge(said)
+    assert verdict.kept is not None
+    assert verdict.refused is not None
+    assert verdict.kept.text == " Hello there, alone now."
+    assert (verdict.kept.start, verdict.kept.end) == (0.0, 2.0)
+    assert verdict.kept.tokens == encode(verdict.kept.text)
+    assert [word.word for word in verdict.refused.words] == [" Thank", " you", " all"]
+    assert verdict.reason == "3 words in no time, 0 after the end (10.00 s)"
+
+
+def test_words_after_the_end() -> None:
+    verdict = Times(2.0, encode).judge(spoken((0.0, 0.5, " Hello"), (2.5, 3.0, " there")))
+    assert verdict.kept is not None
+    assert verdict.refused is not None
+    assert (verdict.kept.text, verdict.refused.text) == (" Hello", " there")
+
+
+def test_all_words_in_no_time() -> None:
+    said = spoken((1.0, 1.0, " a"), (1.0, 1.0, " b"), (1.0, 1.0, " c"))
+    assert Times(10.0, encode).judge(said).kept is None
+
+
+# coverage
+
+
+def coverage(
+    speech: HeardSpeech, *regions: tuple[float, float], decode: Any = None, seconds: float = 60
+) -> Coverage:
+    samples = np.arange(seconds * RATE, dtype=np.float32)
+    return Coverage(speech, samples, RATE, None, regions or ((0.0, seconds),), decode)
+
+
+def rounded(stretches: Iterator[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(round(start, 1), round(end, 1)) for start, end in stretches]
+
+
+def test_stretches_of_a_gap(heard: Any) -> None:
+    speech = heard(60, (10, 12, 1.0), (13, 15, 1.0), (20, 20.5, 1.0), (30, 40, 0.9), (50, 55, 0.3))
+    assert rounded(coverage(speech).stretches(0, 60)) == [(9.6, 15.4), (29.6, 40.4)]
+    assert rounded(coverage(speech).stretches(14.5, 35)) == [(29.6, 35)]
+    assert rounded(coverage(speech).stretches(14.5, 29)) == []
+    assert rounded(coverage(speech, (0, 11.5), (32, 34)).stretches(0, 60)) == [
+        (9.6, 11.5),
+        (32, 34),
+    ]
+
+
+def test_segments_have_the_times_of_the_recording(heard: Any) -> None:
+    asked: list[np.ndarray] = []
+
+    def decode(samples: np.ndarray) -> list[Segment]:
+        asked.append(samples)
+        return [spoken((0.5, 1.0, " Hello"), (1.0, 1.5, " there")), segment(2, 30, " you")]
+
+    found, last = coverage(heard(60), decode=decode).decode(20.0, 22.5)
+    assert (last.start, last.end) == (22.0, 22.5)
+    assert (asked[0][0], len(asked[0])) == (20 * RATE, 2.5 * RATE)
+    assert (found.start, found.end, found.seek) == (20.5, 21.5, 2000)
+    assert [(word.start, word.end) for word in found.words] == [(20.5, 21.0), (21.0, 21.5)]
+
+
+def test_words_of_the_segments_beside() -> None:
+    found = segment(10, 12, " And so, my fellow")
+    assert said_beside(found, [segment(12.5, 20, " And so my fellow Americans")])
+    assert said_beside(found, [segment(3, 9, " or else"), segment(40, 45, found.text)]) is None
+
+
+# Prompts
+
+
+def test_prompts_have_no_refused_text() -> None:
+    assert prompt_tokens([1, 2, 3]) == [1, 2, 3]
+    with prompts_without_refused([([3, 4], False), ([5], True), ([6, 7], False), ([8], True)]):
+        assert prompt_tokens([1, 2, 3, 4, 5, 6, 7, 8]) == [1, 2, 5, 8]
+        assert prompt_tokens([5, 6, 7, 8]) == [5, 8]
+        assert prompt_tokens([]) == []
+
+
+# A transcription
+
+
+class Tokenizer:
+    """As much of a tokenizer as guards need."""
+
+    def token_to_id(self, token: str) -> int:
+        return END_OF_TEXT
+
+
+def info(duration: float, **changes: Any) -> TranscriptionInfo:
+    options: Any = type("Options", (), {})()
+    options.clip_timestamps, options.compression_ratio_threshold = "0", 2.4
+    made = TranscriptionInfo("en", 1.0, duration, duration, None, options, None)
+    return dataclasses.replace(made, **changes)
+
+
+def transcription(
+    names: Sequence[str], seconds: float, decode: Any = None, **changes: Any
+) -> GuardedTranscription:
+    samples = np.zeros(int(seconds * RATE), np.float32)
+    recording = Recording(samples, RATE, Tokenizer(), decode)  # type: ignore[arg-type]
+    return GuardedTranscription(names, recording, info(seconds, **changes))
+
+
+def test_refused_segments_are_told(heard: Any, caplog: pytest.LogCaptureFixture) -> None:
+    heard(10, (0, 3, 1.0))
+    made = transcription(["no-speech"], 10)
+    source = [segment(0, 3, " Hello there"), segment(5, 7, " You"), segment(0, 3, " and more")]
+    with caplog.at_level(logging.INFO, "whisper_max_backend"):
+        kept = list(made.segments(one_by_one(*source)))
+    assert [(each.id, each.text) for each in kept] == [(1, " Hello there"), (2, " and more")]
+    (out,) = made.info.refused
+    assert isinstance(out, RefusedSegment)
+    assert (out.text, out.start, out.end, out.guard) == (" You", 5, 7, "no-speech")
+    assert "0.00 s of speech" in out.reason
+    assert "no-speech refused ' You' at 5.00 s: 0.00 s of speech" in caplog.text
+
+
+def test_speech_between_segments_is_found_in_its_place(heard: Any) -> None:
+    heard(60, (0, 3, 1.0), (10, 13, 1.0), (20, 23, 1.0), (40, 43, 1.0), (50, 53, 1.0))
+    texts = iter([" in the middle", " behind", ""])
+
+    def decode(samples: np.ndarray, language: str) -> list[Segment]:
+        assert language == "en"
+        text = next(texts)
+        return [segment(0.4, 3.4, text)] if text else []
+
+    made = transcription(GUARDS, 60, decode)
+    source = [segment(0, 3, " The first"), segment(20, 23, " The second")]
+    kept = list(made.segments(one_by_one(*source)))
+    assert [(each.id, each.text) for each in kept] == [
+        (1, " The first"),
+        (2, " in the middle"),
+        (3, " The second"),
+        (4, " behind"),
+    ]
+    assert kept[1].start == pytest.approx(10, abs=0.05)
+    assert [each.text for each in made.info.recovered] == [" in the middle", " behind"]
+    assert rounded(iter(made.info.uncovered)) == [(49.6, 53.4)]
+
+
+def test_a_refused_loop_is_decoded_again_where_somebody_speaks(heard: Any) -> None:
+    heard(30, (0, 30, 1.0))
+    loop = segment(3, 30, " I" + 30 * " that you know")
+    made = transcription(GUARDS, 30, lambda samples, language: [segment(0, 25, " What was said")])
+    kept = list(made.segments(one_by_one(segment(0, 3, " At first"), loop)))
+    assert [each.text for each in kept] == [" At first", " What was said"]
+    assert [each.guard for each in made.info.refused] == ["loops"]
+
+
+def test_what_is_found_again_is_judged(heard: Any) -> None:
+    heard(30, (0, 3, 1.0), (10, 13, 1.0))
+
+    def decode(samples: np.ndarray, language: str) -> list[Segment]:
+        return [segment(0, 0.1, 200 * "a"), segment(9, 12, " after its end")]
+
+    made = transcription(GUARDS, 30, decode)
+    assert len(list(made.segments(one_by_one(segment(0, 3, " At first"))))) == 1
+    assert [each.guard for each in made.info.refused] == ["times", "times"]
+    assert len(made.info.uncovered) == 1
+
+
+def test_the_callers_vad_decides_what_is_speech(heard: Any) -> None:
+    heard(30, (10, 13, 0.7))
+    asked: list[int] = []
+
+    def decode(samples: np.ndarray, language: str) -> list[Segment]:
+        asked.append(len(samples))
+        return []
+
+    strict = transcription(["coverage"], 30, decode, vad_options=VadOptions(threshold=0.8))
+    assert list(strict.segments(one_by_one())) == []
+    assert not asked
+
+
+def test_segments_come_as_they_are_made(heard: Any) -> None:
+    heard(30, (0, 30, 1.0))
+    asked: list[str] = []
+    closed: list[bool] = []
+
+    def source() -> Generator[Segment]:
+        try:
+            for text in (" One", " Two", " Three"):
+                asked.append(text)
+                yield segment(0, 3, text)
+        finally:
+            closed.append(True)
+
+    made = transcription(["no-speech", "loops", "times"], 30)
+    segments = made.segments(source())
+    assert next(segments).text == " One"
+    assert asked == [" One"]
+    segments.close()
+    assert closed == [True]
+
+
+def test_the_next_window_is_not_told_what_was_refused(heard: Any) -> None:
+    heard(30, (0, 3, 1.0))
+    prompts: list[list[int]] = []
+
+    def source() -> Generator[Segment]:
+        said: list[int] = []
+        for each in (segment(0, 3, " Hello"), segment(9, 12, " You"), segment(0, 3, " end")):
+            prompts.append(prompt_tokens(list(said)))
+            said += each.tokens
+            yield each
+
+    assert len(list(transcription(["no-speech"], 30).segments(source()))) == 2
+    assert prompts == [[], tokens_of(" Hello"), tokens_of(" Hello")]
+    assert prompt_tokens([1]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("clips", "seconds"),
+    [
+        ("0", [(0, 30)]),
+        ("", [(0, 30)]),
+        ("5,10,20", [(5, 10), (20, 30)]),
+        ([5.0, 10.0, 20.0, 40.0], [(5, 10), (20, 30)]),
+        ([{"start": 5 * RATE, "end": 10 * RATE}], [(5, 10)]),
+        ([], [(0, 30)]),
+    ],
+)
+def test_nothing_is_looked_for_outside_of_clips(
+    heard: Any, clips: Any, seconds: list[tuple[float, float]]
+) -> None:
+    heard(30, (0, 30, 1.0))
+    asked: list[int] = []
+
+    def decode(samples: np.ndarray, language: str) -> list[Segment]:
+        asked.append(round(len(samples) / RATE))
+        return []
+
+    made = transcription(["coverage"], 30, decode)
+    made.info.transcription_options.clip_timestamps = clips
+    made = GuardedTranscription(
+        ["coverage"],
+        Recording(np.zeros(30 * RATE, np.float32), RATE, Tokenizer(), decode),  # type: ignore[arg-type]
+        made.info,
+    )
+    assert list(made.segments(one_by_one())) == []
+    assert asked == [end - start for start, end in seconds]
