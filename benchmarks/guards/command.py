@@ -28,7 +28,7 @@ from benchmarks.guards.sounds import sounds
 from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
 from compat_tests.support.models import model_directory
-from whisper_max_backend import WhisperModel
+from whisper_max_backend import BatchedInferencePipeline, WhisperModel
 from whisper_max_backend.cli.inputs import SUFFIXES
 from whisper_max_backend.guards.loops import Loops
 
@@ -133,11 +133,12 @@ class Figures:
     loops_guarded: int
 
 
-def listen(model: WhisperModel, recording: Recording, **options: Any) -> Heard:
+def listen(model: WhisperModel, recording: Recording, batched: bool, **options: Any) -> Heard:
     """Transcribe a recording twice."""
+    transcriber = BatchedInferencePipeline(model) if batched else model
     asked = {"language": recording.language, **options}
-    without = list(model.transcribe(recording.samples, **asked)[0])
-    segments, info = model.transcribe(recording.samples, guards=True, **asked)
+    without = list(transcriber.transcribe(recording.samples, **asked)[0])
+    segments, info = transcriber.transcribe(recording.samples, guards=True, **asked)
     guarded = list(segments)
     return Heard(
         recording.name,
@@ -268,6 +269,7 @@ def _loops(model: WhisperModel, segments: Sequence[Any]) -> int:
 )
 @click.option("--seconds", default=60.0, show_default=True, help="At most, of each file of these.")
 @click.option("--word-timestamps", is_flag=True)
+@click.option("--batched", is_flag=True, help="By the pipeline, which leaves out silence.")
 @click.option("--own/--no-own", default=True, help="Sounds and the recordings of the tests, too.")
 @results_option
 def main(
@@ -278,6 +280,7 @@ def main(
     folders: tuple[Path, ...],
     seconds: float,
     word_timestamps: bool,
+    batched: bool,
     own: bool,
     results: Path,
 ) -> None:
@@ -294,10 +297,10 @@ def main(
     record = begin(
         "guards",
         f"{name} {compute_type}",
-        options={"beam_size": beam_size, "word_timestamps": word_timestamps},
+        options={"beam_size": beam_size, "word_timestamps": word_timestamps, "batched": batched},
     )
     heard = [
-        listen(model, each, beam_size=beam_size, word_timestamps=word_timestamps)
+        listen(model, each, batched, beam_size=beam_size, word_timestamps=word_timestamps)
         for each in track(recordings, description="twice each", transient=True)
     ]
     found = figures(heard)
