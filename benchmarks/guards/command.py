@@ -247,7 +247,7 @@ def _count(text: str) -> int:
 def _loops(model: WhisperModel, segments: Sequence[Any]) -> int:
     end_of_text = model.hf_tokenizer.token_to_id("<|endoftext|>")
     assert end_of_text is not None
-    loops = Loops(end_of_text, _COMPRESSION_RATIO)
+    loops = Loops(end_of_text, _COMPRESSION_RATIO, lambda start, end: "")
     return sum(loops.judge(segment).kept is None for segment in segments)
 
 

@@ -191,6 +191,11 @@ def test_uncertain_text_is_decoded_again(heard: Any, text: str, other: str, kept
         assert f"decoded alone it is {other.strip()!r}" in verdict.reason
 
 
+def test_uncertain_text_of_long_speech_stays(heard: Any) -> None:
+    said = segment(0, 8, " What somebody says under loud noise", avg_logprob=-0.9)
+    assert NoSpeech(heard(10, (0, 8, 1.0)), never).judge(said).kept is said
+
+
 def test_speech_is_looked_for_once_and_only_when_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,10 +223,10 @@ def test_a_recording_of_no_samples() -> None:
 # loops
 
 
-def looped(texts: Sequence[str], **changes: Any) -> list[bool]:
+def looped(texts: Sequence[str], alone: str = " Something else") -> list[bool]:
     """Which of these segments, one after another, are refused."""
-    guard = Loops(END_OF_TEXT, 2.4)
-    return [guard.judge(segment(0, 2, text, **changes)).kept is None for text in texts]
+    guard = Loops(END_OF_TEXT, 2.4, lambda start, end: alone)
+    return [guard.judge(segment(0, 2, text)).kept is None for text in texts]
 
 
 def test_a_segment_that_comes_again_and_again() -> None:
@@ -232,6 +237,12 @@ def test_segments_that_come_again_in_turns() -> None:
     assert looped(4 * [" Thank you.", " Good night."]) == [*(7 * [False]), True]
 
 
+def test_an_announcement_that_is_said_again_and_again() -> None:
+    """Its audio alone has the same text."""
+    announcement = " Please hold the line."
+    assert looped(6 * [announcement], alone=" Please hold the line") == 6 * [False]
+
+
 def test_what_people_say_again() -> None:
     assert looped([" No, no, no."]) == [False]
     assert looped([" Ask not", " what you can do,", " ask what", " what you can do"]) == 4 * [False]
@@ -239,7 +250,7 @@ def test_what_people_say_again() -> None:
 
 
 def test_a_loop_within_a_segment() -> None:
-    guard = Loops(END_OF_TEXT, None)
+    guard = Loops(END_OF_TEXT, None, never)
     verdict = guard.judge(segment(0, 30, " I know" + 20 * " that you know"))
     assert verdict.kept is None
     assert "a phrase of 14 tokens comes again and again" in verdict.reason
@@ -247,8 +258,8 @@ def test_a_loop_within_a_segment() -> None:
 
 def test_a_text_that_compresses_well() -> None:
     text = "".join(f" Number {number}, please hold the line." for number in range(30))
-    assert Loops(END_OF_TEXT, None).judge(segment(0, 30, text)).kept
-    verdict = Loops(END_OF_TEXT, 2.4).judge(segment(0, 30, text))
+    assert Loops(END_OF_TEXT, None, never).judge(segment(0, 30, text)).kept
+    verdict = Loops(END_OF_TEXT, 2.4, never).judge(segment(0, 30, text))
     assert verdict.kept is None
     assert "the text compresses" in verdict.reason
 
@@ -366,8 +377,10 @@ def test_segments_have_the_times_of_the_recording(heard: Any) -> None:
 
 def test_words_of_the_segments_beside() -> None:
     found = segment(10, 12, " And so, my fellow")
-    assert said_beside(found, [segment(12.5, 20, " And so my fellow Americans")])
-    assert said_beside(found, [segment(3, 9, " or else"), segment(40, 45, found.text)]) is None
+    assert said_beside(found, [segment(12.5, 20, " And so my fellow Americans, ask not")])
+    far = segment(40, 45, " And so my fellow Americans")
+    assert said_beside(found, [segment(3, 9, " or else"), far]) is None
+    assert said_beside(found, [segment(7, 10, found.text)]) is None, "it is said twice"
 
 
 # Prompts

@@ -23,6 +23,8 @@ _BESIDE_SECONDS = 3.0
 _SAME_WORDS = 0.6
 """A share of words that the segments beside it have in the same order: they were said once."""
 
+_WHOLE = 0.8
+"""A share of the words of a segment that are all of them."""
 _FRAMES_A_SECOND = 100
 """That `Segment.seek` counts."""
 
@@ -82,16 +84,19 @@ class Coverage:
 def said_beside(segment: Segment, others: Sequence[Segment]) -> str | None:
     """Why a segment that was decoded again is no new text; None if it is.
 
-    The first words of a segment may be found again, if its own time begins too late; and the last.
+    The first words of a segment are found again if its own time begins too late, and the last ones
+    if it ends too early. What has all of its words is said once more.
     """
+    mine = words(segment.text)
     beside = [
         word
         for other in others
         if other.end > segment.start - _BESIDE_SECONDS
         and other.start < segment.end + _BESIDE_SECONDS
+        and share(words(other.text), mine) < _WHOLE
         for word in words(other.text)
     ]
-    same = share(words(segment.text), beside)
+    same = share(mine, beside)
     if same < _SAME_WORDS:
         return None
     return f"{same:.0%} of its words are in the segments beside it"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from faster_whisper.transcribe import Segment, get_compression_ratio
 
-from .refusals import Verdict
+from .refusals import MARGIN_SECONDS, Verdict
+from .words import share, words
 
 _SAME_TIMES = 4
 """A phrase that comes so often in a row is a loop."""
 _FEWEST_TOKENS = 16
 """Of all of them together: people say one word more than four times."""
+_SAME_WORDS = 0.8
+"""Of a segment, in the text of its audio alone: it is said again and again."""
 _MOST_TOKENS = 224
 """Looked back at: the text of a window."""
 
@@ -21,13 +24,20 @@ class Loops:
 
     name = "loops"
 
-    def __init__(self, end_of_text: int, compression_ratio: float | None) -> None:
+    def __init__(
+        self,
+        end_of_text: int,
+        compression_ratio: float | None,
+        again: Callable[[float, float], str],
+    ) -> None:
         """Follow a transcription.
 
         Args:
             end_of_text: The model's token; those below it are text.
             compression_ratio: The caller's limit; a text that compresses more was decoded badly.
+            again: Decodes the audio between two times once more, in other surroundings.
         """
+        self._again = again
         self._end_of_text = end_of_text
         self._compression_ratio = compression_ratio
         self._before: list[int] = []
@@ -38,12 +48,19 @@ class Loops:
         said = [*self._before, *tokens]
         self._before = said[-_MOST_TOKENS:]
         length, run = longest_loop(said, len(said) - len(tokens))
-        if 2 * run > len(tokens) > 0:
+        if 2 * run > len(tokens) > 0 and not self._really_said(segment, tokens):
             return Verdict(None, segment, f"a phrase of {length} tokens comes again and again")
         ratio = get_compression_ratio(segment.text)
         if self._compression_ratio is not None and ratio > self._compression_ratio:
             return Verdict(None, segment, f"the text compresses {ratio:.1f} times")
         return Verdict(segment)
+
+    def _really_said(self, segment: Segment, tokens: Sequence[int]) -> bool:
+        """Whether the audio of a segment has its text, also without the text before it."""
+        if longest_loop(tokens, 0)[1] > 0:
+            return False
+        other = self._again(segment.start - MARGIN_SECONDS, segment.end + MARGIN_SECONDS)
+        return share(words(segment.text), words(other)) >= _SAME_WORDS
 
 
 def longest_loop(tokens: Sequence[int], new: int) -> tuple[int, int]:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from faster_whisper.transcribe import Segment
 
-from .refusals import Verdict
+from .refusals import MARGIN_SECONDS, Verdict
 from .speech import HeardSpeech
 from .words import letters, share, words
 
-MARGIN_SECONDS = 0.3
-"""Segments begin and end so much too early or late."""
 LETTERS_A_SECOND = 32.0
 """The most that is said in a second of heard speech; of real recordings, the fastest segment has
 26."""
@@ -26,6 +24,8 @@ _NO_SPEECH = 0.5
 """Of Whisper's own probability that nobody speaks, what is above takes away from the certainty."""
 _UNCERTAIN = -0.6
 """Below, what sounds like a voice is decoded again, alone: invented text is another one then."""
+_LONG_SECONDS = 3.0
+"""Of clear speech, which only voices make: then it is not."""
 _SAME_WORDS = 0.2
 _SAME_LETTERS = 0.5
 """Shares of the text of which either must be in the other one; a short word may be heard as one
@@ -64,7 +64,7 @@ class NoSpeech:
                 f"{threshold:.2f} on, {figures})"
             )
             return Verdict(None, segment, reason)
-        if certainty < _UNCERTAIN:
+        if certainty < _UNCERTAIN and heard < _LONG_SECONDS:
             other = self._again(start, end)
             if not _alike(segment.text, other):
                 reason = f"decoded alone it is {other.strip()!r} ({figures})"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from faster_whisper.transcribe import Segment, TranscriptionInfo
+
+MARGIN_SECONDS = 0.3
+"""Segments begin and end so much too early or late."""
 
 
 @dataclass
@@ -48,6 +51,14 @@ class Verdict(NamedTuple):
     kept: Segment | None
     refused: Segment | None = None
     reason: str = ""
+
+
+class Guard(Protocol):
+    """Judges the segments of one decoding, in their order."""
+
+    name: str
+
+    def judge(self, segment: Segment) -> Verdict: ...
 
 
 def refused(segment: Segment, guard: str, reason: str) -> RefusedSegment:

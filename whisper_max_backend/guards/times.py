@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from faster_whisper.transcribe import Segment, Word
 
-from .no_speech import LETTERS_A_SECOND, MARGIN_SECONDS
-from .refusals import Verdict
+from .no_speech import LETTERS_A_SECOND
+from .refusals import MARGIN_SECONDS, Verdict
 from .words import letters
 
 _WORDS = 3

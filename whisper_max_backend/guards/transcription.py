@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from faster_whisper.transcribe import Segment, TranscriptionInfo
@@ -15,7 +15,7 @@ from .coverage import Coverage, said_beside
 from .loops import Loops
 from .no_speech import NoSpeech
 from .prompts import Decoded, prompts_without_refused
-from .refusals import guarded, refused
+from .refusals import Guard, guarded, refused
 from .speech import HeardSpeech
 from .times import Times
 
@@ -114,26 +114,27 @@ class GuardedTranscription:
                 for each in (*self._recovered(covered, until, last, kept), kept):
                     if each is not None:
                         number += 1
-                        yield replace(each, id=number)
+                        each.id = number
+                        yield each
                         last, covered = each, max(covered, each.end)
                 if kept is None:
                     break
         finally:
             segments.close()
 
-    def _guards(self, duration: float) -> list[Any]:
+    def _guards(self, duration: float) -> list[Guard]:
         """New ones, that have seen nothing, for audio until a time."""
         end_of_text = self._recording.tokenizer.token_to_id("<|endoftext|>")
         assert end_of_text is not None  # the reference's tokenizer needs it, too
         ratio = self.info.transcription_options.compression_ratio_threshold
-        guards = (
+        guards: tuple[Guard, ...] = (
             Times(duration, self._encoded),
             NoSpeech(self._speech, self._decoded_alone),
-            Loops(end_of_text, ratio),
+            Loops(end_of_text, ratio, self._decoded_alone),
         )
         return [guard for guard in guards if guard.name in self._names]
 
-    def _judged(self, segment: Segment, guards: Sequence[Any]) -> Segment | None:
+    def _judged(self, segment: Segment, guards: Sequence[Guard]) -> Segment | None:
         """What guards leave of a segment."""
         kept: Segment | None = segment
         for guard in guards:
