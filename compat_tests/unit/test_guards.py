@@ -259,9 +259,10 @@ def test_a_loop_within_a_segment() -> None:
 def test_a_text_that_compresses_well() -> None:
     text = "".join(f" Number {number}, please hold the line." for number in range(30))
     assert Loops(END_OF_TEXT, None, never).judge(segment(0, 30, text)).kept
-    verdict = Loops(END_OF_TEXT, 2.4, never).judge(segment(0, 30, text))
+    verdict = Loops(END_OF_TEXT, 2.4, lambda start, end: "").judge(segment(0, 30, text))
     assert verdict.kept is None
     assert "the text compresses" in verdict.reason
+    assert Loops(END_OF_TEXT, 2.4, lambda start, end: text).judge(segment(0, 30, text)).kept
 
 
 def test_a_loop_ends() -> None:

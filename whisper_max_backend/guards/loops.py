@@ -48,12 +48,16 @@ class Loops:
         said = [*self._before, *tokens]
         self._before = said[-_MOST_TOKENS:]
         length, run = longest_loop(said, len(said) - len(tokens))
-        if 2 * run > len(tokens) > 0 and not self._really_said(segment, tokens):
-            return Verdict(None, segment, f"a phrase of {length} tokens comes again and again")
         ratio = get_compression_ratio(segment.text)
-        if self._compression_ratio is not None and ratio > self._compression_ratio:
-            return Verdict(None, segment, f"the text compresses {ratio:.1f} times")
-        return Verdict(segment)
+        if 2 * run > len(tokens) > 0:
+            reason = f"a phrase of {length} tokens comes again and again"
+        elif self._compression_ratio is not None and ratio > self._compression_ratio:
+            reason = f"the text compresses {ratio:.1f} times"
+        else:
+            return Verdict(segment)
+        if self._really_said(segment, tokens):
+            return Verdict(segment)
+        return Verdict(None, segment, reason)
 
     def _really_said(self, segment: Segment, tokens: Sequence[int]) -> bool:
         """Whether the audio of a segment has its text, also without the text before it."""
