@@ -70,12 +70,6 @@ _MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--max-new-tokens", type=click.IntRange(min=1), help="In one window."),
     click.option("--chunk-length", type=click.IntRange(min=1, max=30), help="Seconds a window."),
     click.option("--hallucination-silence-threshold", type=float, help="Seconds."),
-    click.option(
-        "--guards",
-        is_flag=True,
-        default=None,
-        help="Leave out what nobody said, and look for speech without text.",
-    ),
 )
 
 
@@ -110,6 +104,9 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the segments.")
 @click.option("--batched", is_flag=True, help="Transcribe several windows at once.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="How many (with --batched).")
+@click.option(
+    "--guards", is_flag=True, help="Leave out what nobody said, and find speech without text."
+)
 @_model_options
 def transcribe(
     files: tuple[str, ...],
@@ -124,6 +121,7 @@ def transcribe(
     quiet: bool,
     batched: bool,
     batch_size: int | None,
+    guards: bool,
     **model_options: Any,
 ) -> None:
     """Transcribe FILES: sound, films, folders of them, or patterns such as 'talks/*.mp3'.
@@ -136,6 +134,8 @@ def transcribe(
     given = {name: value for name, value in model_options.items() if value is not None}
     if batch_size is not None:
         given["batch_size"] = batch_size
+    if guards:
+        given["guards"] = True
     if output_dir is not None and not formats:
         formats = ("all",)
     inputs = list(expand(files))
@@ -146,7 +146,7 @@ def transcribe(
     if inputs:
         loading = options.loading(cpu_threads, local_files_only)
         transcriber = _load(model, backend, device, compute_type, batched, loading)
-        if "guards" in given and not _has_guards(transcriber):
+        if guards and not _has_guards(transcriber):
             raise click.ClickException(f"The backend '{backend}' has no guards: leave out --guards")
         failed = _transcribe_all(transcriber, inputs, given, formats, output_dir or Path(), quiet)
         failures += failed
