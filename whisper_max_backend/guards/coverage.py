@@ -22,7 +22,6 @@ _BESIDE_SECONDS = 3.0
 """So near are segments that may have the same words."""
 _SAME_WORDS = 0.6
 """A share of words that the segments beside it have in the same order: they were said once."""
-
 _WHOLE = 0.8
 """A share of the words of a segment that are all of them."""
 _FRAMES_A_SECOND = 100
