@@ -132,7 +132,7 @@ def table(runs: Sequence[Run], limit: float) -> Table:
 @click.option("--model", "name", default="base", type=click.Choice(["tiny.en", "base"]))
 @click.option("--compute-type", default="int8", show_default=True)
 @click.option("--chunk", default=1.0, show_default=True, help="Seconds.")
-@click.option("--streams", "counts", type=int, multiple=True, default=(1, 2, 4, 6, 8, 10, 12))
+@click.option("--streams", "counts", type=int, multiple=True, default=(1, 6, 12, 16, 20, 24, 32))
 @results_option
 def main(
     name: str, compute_type: str, chunk: float, counts: tuple[int, ...], results: Path
