@@ -18,6 +18,7 @@ from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.cli import live_audio, main
 from whisper_max_backend.live import LiveTranscriber, LiveWord, Update
 from whisper_max_backend.live.align_att import WINDOW_SECONDS
+from whisper_max_backend.live.speech import SpeechDetector
 from whisper_max_backend.live.transcriber import CONTEXT_TOKENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -113,6 +114,20 @@ def test_silence() -> None:
         assert (update.committed, update.tentative, update.behind) == ([], [], 0)
     assert live._audio.size < SAMPLING_RATE
     assert live.push(load("command")).committed_text + live.finish().committed_text != ""
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_text_that_nobody_said_is_left_out(
+    policy: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More letters than the speech that is heard has room for."""
+    heard = SpeechDetector.push
+    monkeypatch.setattr(SpeechDetector, "push", lambda self, samples: heard(self, samples) / 8)
+    live = LiveTranscriber(our_model("tiny.en"), policy, language="en")
+    with caplog.at_level("INFO", "whisper_max_backend"):
+        words = committed(updates(live, load("jfk")))
+    assert len("".join(word.text for word in words)) < 0.5 * len(offline("jfk"))
+    assert "Left out at" in caplog.text
 
 
 @pytest.mark.parametrize("rate", [8_000, 48_000])

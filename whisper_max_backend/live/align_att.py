@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .samples import RATE, Samples
-from .words import LiveWord
+from .words import LiveWord, within
 
 if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
@@ -76,6 +76,7 @@ class AlignAtt:
         start: float,
         context: Sequence[int],
         tokenizer: Tokenizer,
+        most_letters: int,
         final: bool,
     ) -> tuple[list[tuple[LiveWord, int]], list[LiveWord]]:
         """New committed words with the number of their tokens, and the tentative ones after them.
@@ -85,6 +86,7 @@ class AlignAtt:
             start: When it begins, in seconds since the stream did.
             context: Tokens of what was said before.
             tokenizer: Of the language that is spoken.
+            most_letters: Of the words that are committed.
             final: Whether nothing follows: all words are committed.
         """
         content = max(1, len(audio) // int(RATE * FRAME_SECONDS))
@@ -106,9 +108,9 @@ class AlignAtt:
         settled = len(words)
         if not final:
             settled = self._settled(words, followed.ended, start, start + len(audio) / RATE)
-        committed = words[:settled]
+        committed = words[: min(settled, within([word for word, _ in words], most_letters))]
         self._committed += [token.id for token in tokens[: sum(n for _, n in committed)]]
-        return committed, [word for word, _ in words[settled:]]
+        return committed, [word for word, _ in words[len(committed) :]]
 
     def _settled(
         self, words: Sequence[tuple[LiveWord, int]], ended: bool, start: float, end: float

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .samples import Samples
-from .words import LiveWord
+from .words import LiveWord, within
 
 if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
@@ -42,6 +42,7 @@ class LocalAgreement:
         start: float,
         context: Sequence[int],
         tokenizer: Tokenizer,
+        most_letters: int,
         final: bool,
     ) -> tuple[list[tuple[LiveWord, int]], list[LiveWord]]:
         """New committed words with the number of their tokens, and the tentative ones after them.
@@ -69,6 +70,7 @@ class LocalAgreement:
         ][len(self._committed) :]
         texts = [word.text for word in words]
         agreed = len(words) if final else _common(texts, self._before)
+        agreed = min(agreed, within(words, most_letters))
         committed = [(word, len(tokenizer.encode(word.text))) for word in words[:agreed]]
         self._committed += [tokenizer.encode(word.text) for word, _ in committed]
         self._before = texts[agreed:]

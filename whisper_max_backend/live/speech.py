@@ -8,12 +8,12 @@ from faster_whisper.vad import get_vad_model
 from .samples import RATE, Samples
 
 _FRAME = 512  # samples that the model judges at once
+_CONTEXT = 64  # samples before a frame, which it sees, too
 _THRESHOLD = 0.5
-_CONTEXT_SECONDS = 1.0
 
 
 class SpeechDetector:
-    """Knows when speech was last heard.
+    """Knows when speech was heard. What it says is what the model says of the whole recording.
 
     Attributes:
         heard: Seconds since the stream began, at the end of the last speech; before any, 0.
@@ -21,20 +21,28 @@ class SpeechDetector:
 
     def __init__(self) -> None:
         self.heard = 0.0
-        self._tail: Samples = np.empty(0, np.float32)
-        self._seconds = 0.0
+        self._state = [np.zeros((1, 1, 128), np.float32)] * 2  # of the model
+        self._context: Samples = np.zeros(_CONTEXT, np.float32)
+        self._rest: Samples = np.empty(0, np.float32)  # less than a frame
+        self._frames = 0  # judged so far
 
-    def push(self, samples: Samples) -> bool:
-        """Whether there is speech in these samples, which follow those before them."""
-        audio = np.concatenate([self._tail, samples])
-        start = self._seconds - len(self._tail) / RATE
-        self._seconds += len(samples) / RATE
-        padded = np.pad(audio, (0, -len(audio) % _FRAME))
-        frames = np.flatnonzero(get_vad_model()(padded).ravel() >= _THRESHOLD)
-        frames = frames[frames * _FRAME >= len(self._tail) - _FRAME]
-        self._tail = audio[-int(_CONTEXT_SECONDS * RATE) :]
-        if len(frames) == 0:
-            return False
-        end = start + float(frames[-1] + 1) * _FRAME / RATE
-        self.heard = max(self.heard, min(end, self._seconds))
-        return True
+    def push(self, samples: Samples) -> float:
+        """How many seconds of speech there are in these samples, which follow those before them.
+
+        Samples of a frame that is not complete count with the next ones.
+        """
+        audio = np.concatenate([self._context, self._rest, samples])
+        count = (len(audio) - _CONTEXT) // _FRAME
+        if count == 0:
+            self._rest = audio[_CONTEXT:]
+            return 0.0
+        self._context = audio[count * _FRAME :][:_CONTEXT]
+        self._rest = audio[count * _FRAME + _CONTEXT :]
+        frames = np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + _FRAME)[::_FRAME]
+        inputs = dict(zip(("h", "c"), self._state, strict=True), input=frames[:count])
+        probabilities, *self._state = get_vad_model().session.run(None, inputs)
+        speech = np.flatnonzero(probabilities.ravel() >= _THRESHOLD)
+        if len(speech) > 0:
+            self.heard = float(self._frames + speech[-1] + 1) * _FRAME / RATE
+        self._frames += count
+        return len(speech) * _FRAME / RATE

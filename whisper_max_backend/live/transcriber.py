@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from ..guards.no_speech import LETTERS_A_SECOND
+from ..guards.words import letters
 from .align_att import WINDOW_SECONDS, AlignAtt
 from .local_agreement import LocalAgreement
 from .samples import RATE, Resampler, Samples
 from .speech import SpeechDetector
-from .words import LiveWord, Update
+from .words import LiveWord, Update, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
+
+_log = logging.getLogger("whisper_max_backend")
 
 Policy = Literal["alignatt", "local-agreement"]
 
@@ -27,6 +32,8 @@ KEPT_SECONDS = 6
 """Of audio that are left then, or a little more."""
 SILENCE_SECONDS = 0.6
 """Of silence end an utterance: all of it is committed."""
+LEAST_SPEECH_SECONDS = 0.1
+"""Of speech, below which nothing is decoded."""
 BEFORE_SPEECH_SECONDS = 0.5
 """Of silence are kept before speech."""
 CONTEXT_TOKENS = 60
@@ -46,6 +53,7 @@ class _Policy(Protocol):
         start: float,
         context: Sequence[int],
         tokenizer: Tokenizer,
+        most_letters: int,
         final: bool,
     ) -> tuple[list[tuple[LiveWord, int]], list[LiveWord]]: ...
 
@@ -106,7 +114,8 @@ class LiveTranscriber:
         self._audio: Samples = np.empty(0, np.float32)
         self._start = 0.0  # of this audio, in seconds since the stream began
         self._received = 0.0
-        self._spoken = False  # whether there is speech in the audio
+        self._spoken = 0.0  # seconds of speech in the utterance
+        self._letters = 0  # committed, of the utterance
         self._settled = 0.0  # until when everything is committed, or silence
         self._words: list[tuple[LiveWord, int]] = []  # committed, of the audio
         self._last_end = 0.0  # of the words
@@ -155,20 +164,21 @@ class LiveTranscriber:
         while len(new):
             room = int((WINDOW_SECONDS - 1) * RATE) - len(self._audio)
             piece, new = new[:room], new[room:]
-            heard = self._speech.push(piece)
+            self._spoken += self._speech.push(piece)
             self._audio = np.concatenate([self._audio, piece])
-            self._spoken |= heard
             committed += self._advance()
         return committed
 
     def _advance(self) -> list[LiveWord]:
         """Decodes the audio, unless it is silence, and cuts off what is done with."""
         end = self._start + len(self._audio) / RATE
-        if not self._spoken:
+        is_silent = end - self._speech.heard >= SILENCE_SECONDS
+        if self._spoken < LEAST_SPEECH_SECONDS:
+            self._spoken = 0.0 if is_silent else self._spoken
             self._forget_until(end - BEFORE_SPEECH_SECONDS)
             self._settled = end
             return []
-        if end - self._speech.heard >= SILENCE_SECONDS:
+        if is_silent:
             return self._end_utterance()
         committed = self._decode(final=False)
         if len(self._audio) > MOST_SECONDS * RATE:
@@ -184,13 +194,19 @@ class LiveTranscriber:
             language, _, _ = self._model.detect_language(self._audio)
             self._tokenizer = self._tokenizer_of(language)
         words, self._tentative = self._policy.decode(
-            self._audio, self._start, self._context, self._tokenizer, final
+            self._audio,
+            self._start,
+            self._context,
+            self._tokenizer,
+            int(self._spoken * LETTERS_A_SECOND) - self._letters,
+            final,
         )
         committed = []
         for word, _ in words:  # what times are, a decoding sees better than the one before
             start = max(word.start, self._last_end)
             self._last_end = max(start, word.end)
             committed.append(replace(word, start=start, end=self._last_end))
+            self._letters += letters(word.text)
         self._words += zip(committed, (count for _, count in words), strict=True)
         if words:
             self._settled = max(self._settled, self._last_end)
@@ -199,11 +215,18 @@ class LiveTranscriber:
     def _end_utterance(self) -> list[LiveWord]:
         """Commits all there is, and begins anew behind it."""
         end = self._start + len(self._audio) / RATE
-        committed = self._decode(final=True) if self._spoken else []
+        committed = self._decode(final=True) if self._spoken >= LEAST_SPEECH_SECONDS else []
+        if self._tentative:
+            _log.info(
+                "Left out at %.1f s: %r. %.2f s of speech are heard there",
+                self._start,
+                joined(self._tentative),
+                self._spoken,
+            )
         self._remember(sum(count for _, count in self._words))
         self._policy.reset()
         self._words, self._tentative = [], []
-        self._spoken = False
+        self._spoken, self._letters = 0.0, 0
         self._forget_until(max(end - BEFORE_SPEECH_SECONDS, self._speech.heard))
         self._settled = end
         return committed

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..guards.words import letters
+
 
 @dataclass(frozen=True)
 class LiveWord:
@@ -46,6 +48,17 @@ class Update:
     def tentative_text(self) -> str:
         """The tentative words as they are read."""
         return joined(self.tentative)
+
+
+def within(words: Sequence[LiveWord], most_letters: int) -> int:
+    """How many words have no more letters and digits together."""
+    count = 0
+    for word in words:
+        most_letters -= letters(word.text)
+        if most_letters < 0:
+            break
+        count += 1
+    return count
 
 
 def joined(words: Sequence[LiveWord]) -> str:
