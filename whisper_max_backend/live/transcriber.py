@@ -154,7 +154,8 @@ class LiveTranscriber:
         self._received += len(samples) / RATE
 
     def _update(self, committed: list[LiveWord]) -> Update:
-        return Update(committed, list(self._tentative), self._received - self._settled)
+        behind = max(0.0, self._received - self._settled)
+        return Update(committed, list(self._tentative), behind)
 
     def _catch_up(self) -> list[LiveWord]:
         """Takes in what is pending, as much at a time as a window has room for."""
