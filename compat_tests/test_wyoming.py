@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ from whisper_max_backend.cli import main
 pytest.importorskip("wyoming", reason="wyoming is not installed (the extra wyoming)")
 
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.audio import AudioStop
 from wyoming.client import AsyncTcpClient, AsyncUnixClient
 from wyoming.error import Error
-from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.server import AsyncUnixServer
 
+from compat_tests.support.wyoming import ask, chunks, pcm, send, start, until
 from whisper_max_backend.adapters import wyoming as adapter
 from whisper_max_backend.adapters.wyoming import Service, handlers
 
@@ -40,45 +40,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SECONDS = 120.0
 """That a client waits for an answer, at most."""
-
-
-def pcm(samples: np.ndarray) -> bytes:
-    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-
-
-def chunks(audio: bytes, rate: int = SAMPLING_RATE, channels: int = 1) -> Iterator[Event]:
-    """A tenth of a second each."""
-    size = rate // 10 * 2 * channels
-    for start in range(0, len(audio), size):
-        part = audio[start : start + size]
-        yield AudioChunk(rate=rate, width=2, channels=channels, audio=part).event()
-
-
-def start(rate: int = SAMPLING_RATE, channels: int = 1) -> Event:
-    return AudioStart(rate=rate, width=2, channels=channels).event()
-
-
-async def until(client: Any, kind: Any) -> list[Event]:
-    """What comes up to the first event of a kind, or the end of the connection."""
-    events: list[Event] = []
-    while (event := await client.read_event()) is not None:
-        events.append(event)
-        if kind.is_type(event.type):
-            break
-    return events
-
-
-async def send(client: Any, *events: Event) -> None:
-    for event in events:
-        await client.write_event(event)
-
-
-async def ask(client: Any, samples: np.ndarray, language: str | None = None) -> str:
-    """A request from its beginning to its end."""
-    await send(client, Transcribe(language=language).event(), start())
-    await send(client, *chunks(pcm(samples)), AudioStop().event())
-    events = await until(client, TranscriptStop)
-    return Transcript.from_event(events[-2]).text
 
 
 class Served:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import json
 import re
 import shutil
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,9 @@ import click
 import faster_whisper
 import pytest
 from click.testing import CliRunner, Result
-from faster_whisper.transcribe import Segment
 
 import whisper_max_backend
+from compat_tests.support.parrot import Parrot
 from whisper_max_backend import hookimpl, plugins
 from whisper_max_backend.assets import SAMPLE
 from whisper_max_backend.backends import Availability
@@ -29,42 +26,6 @@ from whisper_max_backend.cli.inputs import Input, expand, output_names
 
 # The package has the command of the same name as an attribute.
 transcribe_module = sys.modules["whisper_max_backend.cli.transcribe"]
-
-
-class Parrot:
-    """A backend that says the name of each file; its `calls` are what it was asked."""
-
-    name, summary, priority = "parrot", "repeats", -1
-
-    def __init__(self) -> None:
-        self.loaded: list[Any] = []
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def probe(self) -> Availability:
-        return Availability({"cpu": ("float32",)})
-
-    def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Parrot:
-        if model == "unloadable":
-            raise RuntimeError("the model is bad: get another")
-        self.loaded.append((model, device, compute_type, kwargs))
-        return self
-
-    def transcribe(self, audio: str, **options: Any) -> Any:
-        self.calls.append((audio, options))
-        if "bad" in Path(audio).name:
-            raise ValueError("this is noise: give speech")
-        return self._segments(Path(audio).name), types.SimpleNamespace(duration=4.0, language="en")
-
-    @staticmethod
-    def _segments(name: str) -> Iterator[Segment]:
-        for index, text in enumerate((f" {name}", " says the parrot.")):
-            yield Segment(
-                **{"id": index + 1, "seek": 0, "start": 2.0 * index, "end": 2.0 * index + 1.5},
-                **{"text": text, "tokens": [index], "avg_logprob": -0.1, "words": None},
-                **{"compression_ratio": 1.0, "no_speech_prob": 0.0, "temperature": 0.0},
-            )
-        if "late" in name:
-            raise RuntimeError("failed half way")
 
 
 @pytest.fixture
@@ -243,69 +204,6 @@ def test_where_an_error_comes_from(folder: Path, parrot: Parrot, caplog: Any) ->
     assert result.exit_code == 1
     (record,) = (r for r in caplog.records if r.exc_info)
     assert "bad.wav" in record.getMessage()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors, output = Terminal(), io.StringIO()
-    monkeypatch.setenv("TERM", "xterm")
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
-        with transcribe_module._progress("a [b].wav") as show:
-            show(total=10.0)
-            print("a segment")
-            show(completed=5.0)
-        with transcribe_module._progress("silence.wav") as show:
-            show(total=0.0)
-            show(completed=0.0)
-    assert "a [b].wav" in errors.getvalue()
-    assert "50%" in errors.getvalue()
-    assert output.getvalue() == "a segment\n", "what goes to a file is not drawn over"
-
-
-def test_no_progress_elsewhere() -> None:
-    errors = io.StringIO()
-    with (
-        contextlib.redirect_stderr(errors),
-        transcribe_module._progress("a.wav") as show,
-    ):
-        show(total=10.0, completed=5.0)
-    assert errors.getvalue() == ""
-
-
-class TellingParrot(Parrot):
-    """Tells how far it is."""
-
-    def transcribe(self, audio: str, *, progress: Any = None, **options: Any) -> Any:
-        segments, info = super().transcribe(audio, **options)
-
-        def told() -> Iterator[Segment]:
-            progress(0.25)
-            yield from segments
-
-        return told(), info
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        (TellingParrot(), [{"total": 4.0}, {"completed": 0.25}]),
-        (Parrot(), [{"total": 4.0}, {"completed": 1.5}, {"completed": 3.5}]),
-    ],
-)
-def test_progress_of_a_model(
-    model: Parrot, expected: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the model itself if it tells, else from its segments."""
-    shown: list[dict[str, float]] = []
-    bar = contextlib.nullcontext(lambda **given: shown.append(given))
-    monkeypatch.setattr(transcribe_module, "_progress", lambda name: bar)
-    inputs = list(expand(["a.wav"]))
-    assert transcribe_module._transcribe_all(model, inputs, {}, (), Path(), True) == []
-    assert shown == expected
 
 
 @pytest.mark.slow

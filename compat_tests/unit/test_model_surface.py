@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import gc
 import inspect
 import io
 import pickle
 import types
 import wave
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ import whisper_max_backend
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.models import our_model
 from compat_tests.support.numpy_runtime import NumpyWhisper
-from compat_tests.support.recordings import audio_file
 from whisper_max_backend import audio, model
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
@@ -380,33 +377,3 @@ def test_empty_audio(batched: bool, tmp_path: Path) -> None:
         segments, info = asked.transcribe(source)
         assert list(segments) == []
         assert info.duration == 0
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    """Garbage is collected where a test asks for it only."""
-    gc.disable()
-    yield
-    gc.unfreeze()
-    gc.enable()
-
-
-class Cyclic:
-    """Lives until garbage is collected, if it refers to itself."""
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_decoding_collects_what_it_leaves(no_collections: None, frozen: bool) -> None:
-    """The reference's collection after a file does not go through all that a program has."""
-    cyclic: Any = Cyclic()
-    cyclic.itself = cyclic
-    seen = weakref.ref(cyclic)
-    if frozen:
-        gc.freeze()
-    del cyclic
-    audio.checked_audio(str(audio_file("jfk.flac")), 16000)
-    assert seen() is not None
-    assert (gc.get_freeze_count() > 0) == frozen
-    gc.unfreeze()
-    gc.collect()
-    assert seen() is None
