@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from max.driver import CPU, Buffer
 
+from compat_tests.support.capturing import MODELS, CapturingGraph
 from compat_tests.support.miniature import ARCHITECTURES, make_model
 from compat_tests.support.numpy_runtime import random_features
 from whisper_max_backend.engine.api.alignment import AlignmentCall
 from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoint
-from whisper_max_backend.engine.cpu.model import CPUModel
-from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.serving.continuous_batching import SharedModel
@@ -32,62 +30,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may hav
 ARCHITECTURE = ARCHITECTURES["one-head"]
 CALLERS = 8
 
-
-class OnDevice:
-    """An output in a device's memory: the host gets copies of it."""
-
-    def __init__(self, output: Buffer) -> None:
-        self.array = output.to_numpy().copy()
-
-    def to_numpy(self) -> np.ndarray:
-        return self.array.copy()
-
-
-class CapturingGraph:
-    """A compiled graph, captured and replayed as a GPU would, by executing it."""
-
-    def __init__(self, model: Any) -> None:
-        self.execute = model.execute
-        self.graphs: dict[int, tuple[tuple[Buffer, ...], list[OnDevice]]] = {}
-        self.replays = 0
-
-    def capture(self, number: int, *inputs: Buffer) -> list[OnDevice]:
-        outputs = [OnDevice(one) for one in self.execute(*inputs)]
-        self.graphs[number] = inputs, outputs
-        return outputs
-
-    def debug_verify_replay(self, number: int, *inputs: Buffer) -> None:
-        assert number in self.graphs
-
-    def replay(self, number: int, *inputs: Buffer) -> None:
-        captured, outputs = self.graphs[number]
-        assert all(one is other for one, other in zip(captured, inputs, strict=True))
-        # A device does one thing after another; the CPU copies the inputs meanwhile.
-        captured[0].device.synchronize()
-        for output, result in zip(outputs, self.execute(*captured), strict=True):
-            output.array[:] = result.to_numpy()
-        self.replays += 1
-
-    def release_captured_graph(self, number: int) -> None:
-        del self.graphs[number]
-
-
-def capturing_model(checkpoint: Checkpoint) -> GPUModel:
-    """With steps that are replayed."""
-    model = GPUModel(checkpoint, CPU(), "float32")
-    steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
-    decoder: Any = model.decoder
-    decoder._graphs = {**decoder._graphs, **steps}
-    decoder.captured_graphs.wanted = True
-    return model
-
-
-MODELS: dict[str, Callable[[Checkpoint], CPUModel | GPUModel]] = {
-    "gpu graphs": lambda checkpoint: GPUModel(checkpoint, CPU(), "float32"),
-    "gpu graphs, replayed": capturing_model,
-    "cpu": lambda checkpoint: CPUModel(checkpoint, compute_type="float32"),
-    "cpu, int8": lambda checkpoint: CPUModel(checkpoint, compute_type="int8_float32"),
-}
 PLAIN = SearchOptions(max_length=60, return_scores=True, return_no_speech_prob=True)
 OPTIONS: dict[str, dict[str, Any]] = {
     "beam 5": {},
