@@ -20,7 +20,7 @@ from faster_whisper import transcribe as reference
 from faster_whisper.utils import get_logger
 
 from .audio import checked_audio
-from .guards import GuardedTranscription, Recording, chosen, prompt_tokens
+from .guards.prompts import prompt_tokens
 from .many import ManyTranscription, transcribe_many
 from .system.cancellation import CancelToken
 from .watch import Progress, current_watch, transcribe_watched, unwatched, watched_like
@@ -119,8 +119,8 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         **kwargs: Any,
     ) -> Any:
         transcribe = partial(self._transcribe, audio, *args, **kwargs)
-        if names := chosen(guards):
-            transcribe = partial(_transcribe_guarded, self, self, names, audio, args, kwargs)
+        if guards:
+            transcribe = partial(_transcribe_guarded, self, self, guards, audio, args, kwargs)
         return transcribe_watched(transcribe, progress, cancel)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,8 +174,8 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         **kwargs: Any,
     ) -> Any:
         transcribe = partial(self._transcribe, audio, *args, **kwargs)
-        if names := chosen(guards):
-            transcribe = partial(_transcribe_guarded, self, self.model, names, audio, args, kwargs)
+        if guards:
+            transcribe = partial(_transcribe_guarded, self, self.model, guards, audio, args, kwargs)
         return transcribe_watched(transcribe, progress, cancel)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
@@ -204,12 +204,15 @@ _OF_THE_WHOLE = frozenset(
 def _transcribe_guarded(
     transcriber: WhisperModel | BatchedInferencePipeline,
     model: reference.WhisperModel,
-    names: frozenset[str],
+    guards: bool | Iterable[str],
     audio: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
     """What `transcribe` returns, judged by guards. Parts are decoded again one after another."""
+    from .guards.transcription import GuardedTranscription, Recording, chosen
+
+    names = chosen(guards)
     rate = model.feature_extractor.sampling_rate
     samples = checked_audio(audio, rate)
     segments, info = transcriber._transcribe(samples, *args, **kwargs)

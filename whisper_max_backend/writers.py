@@ -12,7 +12,7 @@ from typing import Any
 from faster_whisper import format_timestamp
 from faster_whisper.transcribe import Segment, TranscriptionInfo
 
-from .guards import GuardedInfo
+from .guards.refusals import GuardedInfo
 
 _ARROW = "-->"  # separates the times of a subtitle, so it may not be in its text
 

@@ -21,14 +21,10 @@ from compat_tests.support.guards import (
     segment,
     tokens_of,
 )
-from whisper_max_backend.guards import (
-    GUARDS,
-    GuardedTranscription,
-    Recording,
-    RefusedSegment,
-    prompt_tokens,
-)
+from whisper_max_backend.guards.prompts import prompt_tokens
+from whisper_max_backend.guards.refusals import RefusedSegment
 from whisper_max_backend.guards.speech import HeardSpeech
+from whisper_max_backend.guards.transcription import GUARDS, GuardedTranscription, Recording
 
 
 @pytest.fixture

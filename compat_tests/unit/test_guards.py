@@ -19,17 +19,13 @@ from compat_tests.support.guards import (
     segment,
     spoken,
 )
-from whisper_max_backend.guards import (
-    GUARDS,
-    chosen,
-    prompt_tokens,
-)
 from whisper_max_backend.guards.coverage import Coverage, said_beside
 from whisper_max_backend.guards.loops import Loops, longest_loop
 from whisper_max_backend.guards.no_speech import NoSpeech
-from whisper_max_backend.guards.prompts import prompts_without_refused
+from whisper_max_backend.guards.prompts import prompt_tokens, prompts_without_refused
 from whisper_max_backend.guards.speech import HeardSpeech
 from whisper_max_backend.guards.times import Times
+from whisper_max_backend.guards.transcription import GUARDS, chosen
 from whisper_max_backend.guards.words import letters, share, words
 
 

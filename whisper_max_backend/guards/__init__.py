@@ -2,18 +2,6 @@
 
 A guard judges a segment by figures: how much speech Silero hears, how fast words come, how often
 a phrase is repeated. No guard knows any phrase.
+
+Most programs never ask for one, so its modules are imported by their names, when one is wanted.
 """
-
-from .prompts import prompt_tokens
-from .refusals import GuardedInfo, RefusedSegment
-from .transcription import GUARDS, GuardedTranscription, Recording, chosen
-
-__all__ = [
-    "GUARDS",
-    "GuardedInfo",
-    "GuardedTranscription",
-    "Recording",
-    "RefusedSegment",
-    "chosen",
-    "prompt_tokens",
-]
