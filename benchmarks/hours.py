@@ -56,7 +56,7 @@ def endless() -> itertools.cycle[np.ndarray]:
 def main(hours: float, name: str, compute_type: str, policy: str, results: Path) -> None:
     """Transcribe hours of one live stream, and watch the memory. 1 if it grows."""
     model = WhisperModel(str(model_directory(name)), device="cpu", compute_type=compute_type)
-    live = LiveTranscriber(model, policy, language="en")  # type: ignore[arg-type]
+    live = LiveTranscriber(model, policy, language="en")  # type: ignore[arg-type]  # click has checked it
     record = begin("hours", f"{name} {compute_type} {policy}")
     pieces = endless()
     resident: list[float] = []

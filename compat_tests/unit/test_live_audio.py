@@ -75,7 +75,7 @@ def test_a_microphone(sounddevice: types.SimpleNamespace, caplog: pytest.LogCapt
         found = np.concatenate([found, piece])
     np.testing.assert_array_equal(found, own.samples)
     assert own.open == 1
-    heard.close()  # type: ignore[attr-defined]
+    heard.close()
     assert own.open == 0
     assert "some is lost" not in caplog.text
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -22,7 +22,7 @@ from .inputs import expand
 RATE = 16_000
 """Samples a second of a file and of standard input."""
 
-Heard = Iterator[tuple[np.ndarray, int]]
+Heard = Generator[tuple[np.ndarray, int], None, None]
 
 _log = logging.getLogger("whisper_max_backend")
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import get_vad_model
 
-_FRAME = 512  # samples that the model judges at once
+FRAME = 512
+"""Samples that the model judges at once."""
 
 
 class HeardSpeech:
@@ -22,7 +23,7 @@ class HeardSpeech:
             rate: Samples a second, as Silero wants them: 16000.
         """
         self._samples = samples
-        self._frame_seconds = _FRAME / rate
+        self._frame_seconds = FRAME / rate
 
     @cached_property
     def _probabilities(self) -> npt.NDArray[np.float32]:
@@ -30,7 +31,7 @@ class HeardSpeech:
             return np.empty(0, np.float32)
         samples = self._samples.astype(np.float32, copy=False)
         probabilities: npt.NDArray[np.float32] = get_vad_model()(
-            np.pad(samples, (0, -len(samples) % _FRAME))
+            np.pad(samples, (0, -len(samples) % FRAME))
         ).ravel()
         return probabilities
 

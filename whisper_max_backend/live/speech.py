@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from faster_whisper.vad import get_vad_model
 
+from ..guards.speech import FRAME
 from .samples import RATE, Samples
 
-_FRAME = 512  # samples that the model judges at once
 _CONTEXT = 64  # samples before a frame, which it sees, too
 _THRESHOLD = 0.5
 
@@ -32,17 +32,17 @@ class SpeechDetector:
         Samples of a frame that is not complete count with the next ones.
         """
         audio = np.concatenate([self._context, self._rest, samples])
-        count = (len(audio) - _CONTEXT) // _FRAME
+        count = (len(audio) - _CONTEXT) // FRAME
         if count == 0:
             self._rest = audio[_CONTEXT:]
             return 0.0
-        self._context = audio[count * _FRAME :][:_CONTEXT]
-        self._rest = audio[count * _FRAME + _CONTEXT :]
-        frames = np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + _FRAME)[::_FRAME]
+        self._context = audio[count * FRAME :][:_CONTEXT]
+        self._rest = audio[count * FRAME + _CONTEXT :]
+        frames = np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + FRAME)[::FRAME]
         inputs = dict(zip(("h", "c"), self._state, strict=True), input=frames[:count])
         probabilities, *self._state = get_vad_model().session.run(None, inputs)
         speech = np.flatnonzero(probabilities.ravel() >= _THRESHOLD)
         if len(speech) > 0:
-            self.heard = float(self._frames + speech[-1] + 1) * _FRAME / RATE
+            self.heard = float(self._frames + speech[-1] + 1) * FRAME / RATE
         self._frames += count
-        return len(speech) * _FRAME / RATE
+        return len(speech) * FRAME / RATE
