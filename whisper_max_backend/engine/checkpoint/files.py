@@ -16,6 +16,9 @@ import numpy as np
 
 Buffer: TypeAlias = bytes | memoryview
 
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+"""Hugging Face's files: the weights, or the names of the files that they are split into."""
 MOST_TEXT = 1 << 25
 """Bytes of the largest JSON or text that is read; a tokenizer.json has 2.5 million. Values take up
 to 36 times as much memory as their JSON."""

@@ -16,6 +16,8 @@ from . import weight_adapters
 from .files import (
     MOST_DIMENSIONS,
     MOST_TEXT,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
     Contents,
     Files,
     Lazy,
@@ -24,8 +26,6 @@ from .files import (
 )
 from .tokenizer_files import read_tokens
 
-MODEL = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _FETCH = "fetch the file again"
 SETTINGS = {
@@ -44,8 +44,8 @@ def read(files: Files) -> Contents:
     config = files.object("config.json")
     if config is None:
         raise RuntimeError(
-            f"Unable to open file {files.describe('config.json')}: {MODEL} needs the config.json "
-            "that was published with it"
+            f"Unable to open file {files.describe('config.json')}: {SAFETENSORS} needs the "
+            "config.json that was published with it"
         )
     if config.get("model_type", "whisper") != "whisper":
         raise RuntimeError(
@@ -126,17 +126,17 @@ def small_number(config: Mapping[str, Any], key: str, where: str) -> int:
 
 def _read_tensors(files: Files) -> tuple[str, int, dict[str, np.ndarray]]:
     """The name of the (first) file, bytes of all, and tensors without the leading "model."."""
-    names, there = [MODEL], set(files.names())
-    if MODEL not in there:
-        weight_map = (files.object(INDEX) or {}).get("weight_map")
+    names, there = [SAFETENSORS], set(files.names())
+    if SAFETENSORS not in there:
+        weight_map = (files.object(SAFETENSORS_INDEX) or {}).get("weight_map")
         if (
             not isinstance(weight_map, dict)
             or not weight_map
             or not all(isinstance(name, str) and name in there for name in weight_map.values())
         ):
             raise RuntimeError(
-                f"File {files.describe(INDEX)} does not name shards that are there: fetch the "
-                "missing ones"
+                f"File {files.describe(SAFETENSORS_INDEX)} does not name shards that are there: "
+                "fetch the missing ones"
             )
         names = sorted(set(weight_map.values()))
     tensors: dict[str, np.ndarray] = {}

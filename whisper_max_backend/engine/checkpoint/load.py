@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from . import ctranslate2, huggingface, openai
+from . import ctranslate2
 from .bfloat16 import widened
 from .decoding_config import checked_config
 from .dimensions import Dimensions
-from .files import Contents, Files, Weights
+from .files import SAFETENSORS, SAFETENSORS_INDEX, Contents, Files, Weights
 from .validation import check_attributes, check_size, check_weights, read_dimensions
 from .vocabulary import Vocabulary
 
@@ -62,16 +62,16 @@ def load_checkpoint(
     path = os.fspath(path)
     if files is None and path.endswith(".pt") and os.path.isfile(path):
         folder, name = os.path.split(path)
-        return _finish(openai.read(Files(folder or "."), name), path)
+        return _finish(_read_openai(Files(folder or "."), name), path)
     source = Files(path, files)
     names = source.names()
     checkpoints = [name for name in names if name.endswith(".pt")]
     if ctranslate2.MODEL in names:
         contents = ctranslate2.read(source)
-    elif huggingface.MODEL in names or huggingface.INDEX in names:
-        contents = huggingface.read(source)
+    elif SAFETENSORS in names or SAFETENSORS_INDEX in names:
+        contents = _read_huggingface(source)
     elif len(checkpoints) == 1:
-        contents = openai.read(source, checkpoints[0])
+        contents = _read_openai(source, checkpoints[0])
     elif checkpoints:
         raise RuntimeError(
             f"The model directory '{path}' holds several checkpoints: give the path of one of "
@@ -80,6 +80,22 @@ def load_checkpoint(
     else:
         contents = ctranslate2.read(source)
     return _finish(contents, path)
+
+
+# Two readers are imported where they are needed: most models are CTranslate2's, and a start that
+# needs neither is 5 ms shorter.
+
+
+def _read_huggingface(source: Files) -> Contents:
+    from . import huggingface
+
+    return huggingface.read(source)
+
+
+def _read_openai(source: Files, name: str) -> Contents:
+    from . import openai
+
+    return openai.read(source, name)
 
 
 def dense(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
