@@ -4,15 +4,14 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
-from .hookspecs import hookimpl
-from .swap import install, uninstall
-
 if TYPE_CHECKING:
     from faster_whisper import available_models, decode_audio, download_model, format_timestamp
 
+    from .hookspecs import hookimpl
     from .many import transcribe_many
     from .model import BatchedInferencePipeline, WhisperModel
     from .plugins import load_model
+    from .swap import install, uninstall
     from .system.cancellation import Cancelled, CancelToken
 
     __version__: str
@@ -41,6 +40,9 @@ _HOMES = {
     "CancelToken": "whisper_max_backend.system.cancellation",
     "Cancelled": "whisper_max_backend.system.cancellation",
     "WhisperModel": "whisper_max_backend.model",
+    "hookimpl": "whisper_max_backend.hookspecs",
+    "install": "whisper_max_backend.swap",
+    "uninstall": "whisper_max_backend.swap",
     "load_model": "whisper_max_backend.plugins",
     "transcribe_many": "whisper_max_backend.many",
     "available_models": "faster_whisper",

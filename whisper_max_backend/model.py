@@ -21,12 +21,12 @@ from faster_whisper.utils import get_logger
 
 from .audio import checked_audio
 from .guards.prompts import prompt_tokens
-from .many import ManyTranscription, transcribe_many
 from .system.cancellation import CancelToken
 from .watch import Progress, current_watch, transcribe_watched, unwatched, watched_like
 
 if TYPE_CHECKING:
     from .engine.whisper import Whisper
+    from .many import ManyTranscription
 
 
 class _Named(ABCMeta):
@@ -151,6 +151,8 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         **options: Any,
     ) -> Iterator[ManyTranscription]:
         """Transcribe many recordings at once; see `whisper_max_backend.many.transcribe_many`."""
+        from .many import transcribe_many
+
         return transcribe_many(
             self, audios, keys=keys, in_flight=in_flight, on_error=on_error, **options
         )

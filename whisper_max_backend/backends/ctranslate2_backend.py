@@ -9,7 +9,6 @@ import ctranslate2
 import faster_whisper
 
 from ..hookspecs import Availability, Backend, Transcriber, hookimpl
-from ..swap import stock_models
 
 
 class CTranslate2Backend:
@@ -28,6 +27,7 @@ class CTranslate2Backend:
 
     def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
         from ..plugins import resolve_model
+        from ..swap import stock_models
 
         if not kwargs.get("files"):
             model = resolve_model(

@@ -13,7 +13,6 @@ from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment, TranscriptionInfo, TranscriptionOptions, Word
 
 from ..audio import checked_audio
-from ..engine.checkpoint import weight_adapters
 from ..engine.checkpoint.load import dense, load_checkpoint
 from ..hookspecs import Availability, Backend, Transcriber, hookimpl
 
@@ -83,6 +82,8 @@ def _load(path: str) -> Any:
     """The model in a directory or .pt file, in whatever format, as openai-whisper has it."""
     import torch
     import whisper
+
+    from ..engine.checkpoint import weight_adapters
 
     checkpoint = load_checkpoint(path)
     sizes = whisper.model.ModelDimensions(**vars(checkpoint.dimensions))

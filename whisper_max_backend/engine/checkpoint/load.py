@@ -82,12 +82,8 @@ def load_checkpoint(
     return _finish(contents, path)
 
 
-# Two readers are imported where they are needed: most models are CTranslate2's, and a start that
-# needs neither is 5 ms shorter.
-
-
 def _read_huggingface(source: Files) -> Contents:
-    from . import huggingface
+    from . import huggingface  # most models are CTranslate2's, and start sooner without it
 
     return huggingface.read(source)
 
