@@ -239,6 +239,36 @@ def test_mixed_requests(pair: Pair) -> None:
             pair.same(one, other)
 
 
+def test_live_speech_beside_recordings(pair: Pair, executed: list[list[Step]]) -> None:
+    """Streams whose audio ends at different frames are followed while recordings are decoded."""
+    recordings = [pair.request(i, beam_size=1) for i in range(3)]
+    streams = [(20 + i, content) for i, content in enumerate((100, 61, 35, 80))]
+
+    def follow(replica: Replica, number: int, content: int) -> tuple[list[tuple[int, int]], Any]:
+        request = pair.request(number, beam_size=1)
+        call = GenerationCall(request.features, request.prompts, request.options)
+        followed = replica.follow(call, content, until=content)
+        frames = [(token.id, token.frame) for token in followed.tokens]
+        return frames, [token.score for token in followed.tokens]
+
+    expected = [request.answer(pair.alone) for request in recordings]
+    alone = [follow(pair.alone, *stream) for stream in streams]
+    for _ in range(2):
+        found = at_once(
+            [partial(request.answer, pair.shared) for request in recordings]
+            + [partial(follow, pair.shared, *stream) for stream in streams]
+        )
+        for one, other in zip(expected, found, strict=False):
+            pair.same(one, other)
+        for (frames, scores), (frames_, scores_) in zip(alone, found[3:], strict=True):
+            assert frames_ == frames
+            assert scores_ == pytest.approx(scores, rel=1e-5)
+    assert len({frame for frames, _ in alone for _, frame in frames}) > 4
+    if not pair.exact:  # a CPU follows each stream by itself
+        followed = [sum(step.request.attention is not None for step in steps) for steps in executed]
+        assert max(followed) == len(streams)
+
+
 def test_other_work_between(pair: Pair) -> None:
     """Languages, alignments and encodings are asked for while others decode."""
     v = pair.checkpoint.vocabulary

@@ -21,8 +21,10 @@ from compat_tests.support.engines import (
     make_engines,
     relative_error,
 )
+from compat_tests.support.float64_network import Network
 from compat_tests.support.numpy_runtime import storage
 from compat_tests.support.randomness import rng
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -169,6 +171,45 @@ def test_beginnings_of_unequal_length(engines: Engines, beam_size: int) -> None:
     """Items may begin with more or fewer text tokens after the same task tokens."""
     prompts = [engines.prompt(timestamps=False) + engines.words(n, seed=n) for n in (0, 4, 1)]
     assert_same_results(*engines.generate(prompts, beam_size=beam_size))
+
+
+@pytest.mark.parametrize("padding", [0, 30])
+def test_following_live_speech(engines: Engines, padding: int) -> None:
+    """The reference's greedy tokens, each with the frame that it attends to most."""
+    prompt = engines.prompt(timestamps=False)
+    content = engines.architecture.n_audio_ctx - padding
+    results = engines.reference.generate(
+        storage(engines.features()), [prompt], beam_size=1, max_length=MAX_LENGTH
+    )
+    followed = engines.ours.follow(
+        storage(engines.features()), prompt, content=content, until=10**6, max_length=MAX_LENGTH
+    )
+    ids = [token.id for token in followed.tokens]
+    assert ids == results[0].sequences_ids[0]
+    checkpoint = load_checkpoint(engines.path)
+    network = Network(checkpoint)
+    states = network.encode(engines.features().astype(float))
+    network.decode(np.array([[*prompt, *ids]]), states)
+    heads = checkpoint.config["alignment_heads"]
+    weights = np.sum([network.cross_weights[layer][0, head] for layer, head in heads], axis=0)
+    # The step that proposes a token is the one whose input is the token before it.
+    rows = weights[len(prompt) - 1 : -1, :content]
+    found = rows[np.arange(len(ids)), [token.frame for token in followed.tokens]]
+    # Where two frames are as good as equal, rounding decides.
+    assert (found >= 0.999 * rows.max(axis=1)).all()
+
+
+def test_following_ends_where_the_audio_does(engines: Engines) -> None:
+    """Before the first token that attends to a frame from `until` on."""
+    prompt = engines.prompt(timestamps=False)
+    given = {"content": engines.architecture.n_audio_ctx, "max_length": MAX_LENGTH}
+    features = storage(engines.features())
+    whole = engines.ours.follow(features, prompt, until=10**6, **given).tokens
+    until = sorted({token.frame for token in whole})[-1]
+    cut = engines.ours.follow(features, prompt, until=until, **given)
+    first = next(i for i, token in enumerate(whole) if token.frame >= until)
+    assert [token.id for token in cut.tokens] == [token.id for token in whole[:first]]
+    assert not cut.ended
 
 
 def test_prompts_as_strings(engines: Engines) -> None:

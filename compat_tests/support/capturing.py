@@ -52,12 +52,26 @@ class CapturingGraph:
         del self.graphs[number]
 
 
+class ReadingGraph:
+    """A compiled graph that reads what a replay has left in the device's memory."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def execute(self, *inputs: Buffer | OnDevice) -> list[Buffer]:
+        results: list[Buffer] = self._model.execute(
+            *(Buffer.from_numpy(x.to_numpy()) if isinstance(x, OnDevice) else x for x in inputs)
+        )
+        return results
+
+
 def capturing_model(checkpoint: Checkpoint) -> GPUModel:
     """With steps that are replayed."""
     model = GPUModel(checkpoint, CPU(), "float32")
     steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
     decoder: Any = model.decoder
-    decoder._graphs = {**decoder._graphs, **steps}
+    attended = ReadingGraph(model._graphs["attended"])
+    decoder._graphs = {**decoder._graphs, **steps, "attended": attended}
     decoder.captured_graphs.wanted = True
     return model
 

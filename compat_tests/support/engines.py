@@ -58,6 +58,7 @@ class Engines:
     """One miniature model, loaded by both."""
 
     case: EngineCase
+    path: str
     architecture: Architecture
     tokens: dict[str, int]
     reference: Any
@@ -109,7 +110,7 @@ def make_engines(case: EngineCase, tmp_path_factory: pytest.TempPathFactory) -> 
     # Models as small as these only lose by a second thread.
     reference = ctranslate2.models.Whisper(path, compute_type="float32", intra_threads=1)
     ours = case.engine(path, compute_type=case.compute_type)
-    return Engines(case, ARCHITECTURES[name], tokens, reference, ours)
+    return Engines(case, path, ARCHITECTURES[name], tokens, reference, ours)
 
 
 def relative_error(expected: np.ndarray, actual: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
-from whisper_max_backend.engine.checkpoint.load import Checkpoint
+from whisper_max_backend.engine.checkpoint.load import Checkpoint, dense
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -44,7 +44,8 @@ class Network:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.dimensions = checkpoint.dimensions
         self.weights: Mapping[str, np.ndarray] = {
-            name: value.astype(np.float64) for name, value in checkpoint.weights.items()
+            name: dense(checkpoint.weights, name).astype(np.float64)
+            for name in checkpoint.weight_names()
         }
         self.cross_weights: list[np.ndarray] = []  # of the last `decode`, see there
 

@@ -234,10 +234,8 @@ class Whisper:
 
         Raises:
             TypeError, ValueError, RuntimeError: As `generate`.
-            RuntimeError: The model names no alignment heads, or is on a GPU.
+            RuntimeError: The model names no alignment heads.
         """
-        if self._device != "cpu":
-            raise RuntimeError("live speech is followed on a CPU only: load the model there")
         options = {**options, "beam_size": 1}
         call = GenerationCall.of(features, [prompt], self._vocabulary, options)
         return self._workers.run(lambda replica, stop: replica.follow(call, content, until, stop))

@@ -54,7 +54,7 @@ class AlignAtt:
         """Follow a stream.
 
         Args:
-            model: A `WhisperModel` on a CPU.
+            model: A `WhisperModel` of this package.
             hold_back: Seconds before the end of the audio whose words wait for more.
         """
         self._model = model

@@ -76,8 +76,8 @@ class LiveTranscriber:
         Args:
             model: Of this package.
             policy: ``alignatt`` commits a word when the decoder attends to audio before the end;
-                it needs a model on a CPU. ``local-agreement`` commits what two decodings in a row
-                agree on.
+                it needs a model of this package. ``local-agreement`` commits what two decodings in
+                a row agree on.
             language: Spoken; if not given, it is detected from the first seconds of speech.
             task: ``transcribe``, or ``translate`` into English.
             min_chunk: Seconds of new audio that a decoding waits for.
@@ -95,10 +95,10 @@ class LiveTranscriber:
         self._min_chunk = min_chunk
         self._policy: _Policy
         if policy == "alignatt":
-            if model.model.device != "cpu" or not hasattr(model.model, "follow"):
+            if not hasattr(model.model, "follow"):
                 raise ValueError(
-                    "the policy alignatt needs a model of this package on a CPU: load it there, or "
-                    "choose local-agreement"
+                    "the policy alignatt needs a model of this package: load one, or choose "
+                    "local-agreement"
                 )
             self._policy = AlignAtt(model, hold_back)
         elif policy == "local-agreement":

@@ -1,6 +1,7 @@
 """The kernels of a GPU; a CPU runs them too, for tests."""
 
 from .alignment import AlignmentWeights as GpuAlignmentWeights
+from .attended import AttendedFrames as GpuAttendedFrames
 from .elementwise import AddPositions, Cast, StoreCrossKV
 from .cross_attention import CrossAttention
 from .embedding import Embed, EmbedInt8

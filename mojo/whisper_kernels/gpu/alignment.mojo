@@ -27,12 +27,14 @@ struct HeadWeightsKernel[dtype: DType, head_size: Int](Kernel):
     comptime threads = 256
     var queries: View[Self.dtype]
     var cross_kv: View[Self.dtype]
+    var windows: IntView
     var heads: IntView
     var sizes: IntView
     var weights: FloatView
     var items: Int
     var tokens: Int
     var width: Int
+    var all_windows: Int
     var window_frames: Int
     var frames: Int
     var head_count: Int
@@ -51,9 +53,8 @@ struct HeadWeightsKernel[dtype: DType, head_size: Int](Kernel):
             ((layer * self.items + item) * self.tokens + asking) * self.width + column,
             Self.head_size,
         )
-        var keys = self.cross_kv.offset(
-            (layer * self.items + item) * self.window_frames * 2 * self.width + column
-        )
+        var window = layer * self.all_windows + Int(self.windows[item])
+        var keys = self.cross_kv.offset(window * self.window_frames * 2 * self.width + column)
         var reduction = Reduction[Self.threads]()
         var scale = 1 / sqrt(Float32(Self.head_size))
 
@@ -181,7 +182,8 @@ struct AlignmentWeights:
     """The summed weights of the alignment heads.
 
     queries [layers, items, tokens, width], of the cross-attention;
-    cross_kv [layers, items, frames, 2 * width]; heads [n, 2] int32: layer and head;
+    cross_kv [layers, windows, frames, 2 * width]; windows [items] int32; heads [n, 2] int32: layer
+    and head;
     weight_sizes [items, SIZES] int32; median_width [1] int32; sums [items, tokens, frames];
     weights [items, n, tokens, frames] is room to work in.
     """
@@ -194,6 +196,7 @@ struct AlignmentWeights:
         weights: OutputTensor[dtype=DType.float32, rank=4, ...],
         queries: InputTensor[dtype=dtype, rank=4, ...],
         cross_kv: InputTensor[dtype=dtype, rank=4, ...],
+        windows: InputTensor[dtype=DType.int32, rank=1, ...],
         heads: InputTensor[dtype=DType.int32, rank=2, ...],
         weight_sizes: InputTensor[dtype=DType.int32, rank=2, ...],
         median_width: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -208,12 +211,14 @@ struct AlignmentWeights:
         var weigh = HeadWeightsKernel[dtype, head_size](
             View(queries),
             View(cross_kv),
+            View(windows),
             View(heads),
             View(weight_sizes),
             View(weights),
             items,
             tokens,
             queries.dim_size(3),
+            cross_kv.dim_size(1),
             cross_kv.dim_size(2),
             frames,
             count,

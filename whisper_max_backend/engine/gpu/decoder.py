@@ -94,7 +94,7 @@ class GPUDecoder(Decoder):
         }
         name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
         buffers = state.allocation.buffers
-        candidates, watched, ruled = self.captured_graphs.execute(
+        candidates, watched, ruled, queries = self.captured_graphs.execute(
             self._graphs[name],
             (name, self.kind(steps[0])),
             arrays,
@@ -114,7 +114,34 @@ class GPUDecoder(Decoder):
                 "model's weights; where neither has any, a compute_type with a larger range than "
                 "float16 helps"
             )
-        return split_candidates(steps, Candidates(ids, origins, scores), watched, ruled)
+        proposed = Candidates(ids, origins, scores, attended=self._attended(steps, queries))
+        return split_candidates(steps, proposed, watched, ruled)
+
+    def _attended(self, steps: Sequence[Step], queries: Buffer) -> Int32Array | None:
+        """The frame that each row attends to most, by cross-attention queries of all layers.
+
+        None where nobody asks for it. Rows of other requests get the first frame.
+        """
+        asked = [step.request.attention for step in steps]
+        heads = next((one.heads for one in asked if one is not None), None)
+        if heads is None:
+            return None
+        state = steps[0].state
+        items = [step.rows // step.request.beams for step in steps]
+        content = [1 if one is None else one.content for one in asked]
+        size = (steps[0].request.beams, 0, state.frames)
+        uploaded = self._upload(
+            windows=joined([step.state.windows[:: step.request.beams] for step in steps]),
+            heads=heads,
+            weight_sizes=np.tile(np.array(size, np.int32), (sum(items), 1)),
+            content=np.repeat(np.array(content, np.int32), items),
+        )
+        inputs = self._signatures.attended.ordered(
+            **uploaded, queries=queries, cross_kv=state.allocation.buffers.cross_kv
+        )
+        (attended,) = self._graphs["attended"].execute(*inputs)
+        frames: Int32Array = attended.to_numpy().ravel()
+        return frames
 
     def align(self, encoded: Buffer, request: AlignmentRequest) -> Alignments:
         """See `Decoder.align`.

@@ -59,6 +59,7 @@ class DecoderGraphs:
         self.add_prefill()
         self.add_step("step", self.many)
         self.add_step("step_few", self.few)
+        self.add_attended()
         self.add_probabilities()
         self.add_align()
 
@@ -73,13 +74,13 @@ class DecoderGraphs:
         """``step``, ``step_few``: the last token of every row, the rules, and what may follow.
 
         Returns candidates ``[items, 3, candidates]`` (ids, rows within the item, and scores as the
-        bits of float32), watched ``[rows]`` and the logits after the rules
-        ``[items, queries, vocabulary]``.
+        bits of float32), watched ``[rows]``, the logits after the rules
+        ``[items, queries, vocabulary]`` and the cross-attention's queries of all layers.
         """
         signature = self.signatures.step
         with new_graph(name, signature.types(self.device), self.module) as graph:
             values = signature.values(graph)
-            states, _ = self._layers(graph, values, layers, new=1)
+            states, queries = self._layers(graph, values, layers, new=1)
             logits = self._logits(values, states)
             room = ("rows", "capacity")
             candidates, watched, ruled, *_ = layers.kernel(
@@ -98,7 +99,22 @@ class DecoderGraphs:
                     layers.floats(*room),
                 ],
             )
-            graph.output(candidates, watched, ruled)
+            graph.output(candidates, watched, ruled, queries)
+
+    def add_attended(self) -> None:
+        """``attended [items, queries]``: the frame that each token attends to most."""
+        layers, signature = self.many, self.signatures.attended
+        with new_graph("attended", signature.types(self.device), self.module) as graph:
+            attended, _ = layers.kernel(
+                "attended_frames",
+                signature.values(graph),
+                [
+                    layers.integers("items", "queries"),
+                    layers.floats("items", "chosen", "queries", "frames"),
+                ],
+                head_size=self.head_size,
+            )
+            graph.output(attended)
 
     def add_probabilities(self) -> None:
         """``probabilities``: ``[items, 1, count]`` of the ids at one of the tokens of a prefill."""
@@ -119,7 +135,7 @@ class DecoderGraphs:
         with new_graph("align", signature.types(self.device), self.module) as graph:
             values = signature.values(graph)
             states, queries = self._layers(graph, values, layers)
-            taken = ("cross_kv", "heads", "weight_sizes", "median_width")
+            taken = ("cross_kv", "windows", "heads", "weight_sizes", "median_width")
             sums, _ = layers.kernel(
                 "alignment_weights",
                 {"queries": queries} | {name: values[name] for name in taken},

@@ -17,7 +17,7 @@ def build_module(
     device: DeviceRef, api: str, dtype: DType, storage: DType, dimensions: Dimensions
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
-    ``probabilities`` and ``align``.
+    ``attended``, ``probabilities`` and ``align``.
 
     Args:
         device: Where they run.

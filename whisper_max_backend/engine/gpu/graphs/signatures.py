@@ -55,6 +55,14 @@ class Signatures:
             _length("candidates"),
             _length("capacity"),  # how many continuations of each row are looked at
         )
+        self.attended = Signature(
+            Input("queries", dtype, (d.n_text_layer, "items", "queries", d.n_text_state)),
+            Input("cross_kv", dtype, _cross_kv_shape(d, "windows")),
+            integers("windows", "items"),
+            integers("heads", "chosen", 2),  # alignment heads: layer, head
+            integers("weight_sizes", "items", 3),  # as of `align`
+            integers("content", "items"),  # frames that are not padding
+        )
         self.probabilities = Signature(
             Input("states", dtype, ("items", "queries", d.n_text_state)),
             integers("index", 1),
