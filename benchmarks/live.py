@@ -24,6 +24,7 @@ from rich.table import Table
 import whisper_max_backend
 from benchmarks.accuracy.command import error_rate, words
 from benchmarks.accuracy.transcripts import TRANSCRIPTS
+from benchmarks.lagging import Lagging, Passage, lagging
 from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
 from compat_tests.support.models import model_directory
@@ -50,6 +51,7 @@ class Run:
         delay_p95_seconds: For 19 of 20 words it is less.
         erased: Tentative words that were taken back, for each committed one.
         real_time_factor: Seconds of work for each second of audio.
+        lagging: See `Lagging`, None where OmniSTEval is not installed.
     """
 
     side: str
@@ -60,6 +62,7 @@ class Run:
     delay_p95_seconds: float
     erased: float
     real_time_factor: float
+    lagging: Lagging | None
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,34 @@ class Stream:
 
     Attributes:
         samples: Float32 ``[samples]`` at 16 kHz.
-        transcript: What is said.
+        passages: The recordings in it, with their transcripts.
         spoken: Words of the whole recording, transcribed at once, and when they end.
         offline_error_rate: Of these words.
     """
 
     samples: np.ndarray
-    transcript: str
+    passages: list[Passage]
     spoken: list[tuple[str, float]]
     offline_error_rate: float
+
+    @property
+    def transcript(self) -> str:
+        """What is said."""
+        return " ".join(passage.transcript for passage in self.passages)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / RATE
 
 
 def play(live: LiveTranscriber, stream: Stream, side: str, chunk: float) -> Run:
     """One stream, in pieces of a chunk."""
     committed: list[tuple[LiveWord, float]] = []
+    written: list[tuple[str, float, float]] = []
     guessed: list[LiveWord] = []
     erased = 0
-    clock = worked = 0.0
+    clock = worked = heard = 0.0
     length = int(chunk * RATE)
     for start in [*range(0, len(stream.samples), length), None]:
         begun = time.perf_counter()
@@ -92,12 +106,15 @@ def play(live: LiveTranscriber, stream: Stream, side: str, chunk: float) -> Run:
             update = live.finish()
         else:
             piece = stream.samples[start : start + length]
-            clock = max(clock, (start + len(piece)) / RATE)
+            heard = (start + len(piece)) / RATE
+            clock = max(clock, heard)
             update = live.push(piece)
         seconds = time.perf_counter() - begun
         worked += seconds
         clock += seconds
         committed += [(word, clock) for word in update.committed]
+        text = "".join(word.text for word in update.committed)
+        written += [(word, heard, clock) for word in text.split()]
         now = [*update.committed, *update.tentative]
         same = [a.text == b.text for a, b in zip(guessed, now, strict=False)]
         erased += len(guessed) - (same.index(False) if False in same else len(same))
@@ -111,7 +128,8 @@ def play(live: LiveTranscriber, stream: Stream, side: str, chunk: float) -> Run:
         statistics.mean(delays),
         float(np.percentile(delays, 95)),
         erased / max(1, len(committed)),
-        worked / (len(stream.samples) / RATE),
+        worked / stream.seconds,
+        lagging(stream.passages, written, stream.seconds),
     )
 
 
@@ -133,13 +151,19 @@ def made(model: Any, recordings: Sequence[tuple[np.ndarray, str]], language: str
     """Recordings and their transcripts as one stream, with pauses."""
     pause = np.random.default_rng(0).normal(0, 1e-4, int(PAUSE_SECONDS * RATE)).astype(np.float32)
     samples = np.concatenate([part for audio, _ in recordings for part in (audio, pause)])
-    transcript = " ".join(text for _, text in recordings)
+    lengths = [len(audio) / RATE for audio, _ in recordings]
+    starts = np.cumsum([0.0, *(length + PAUSE_SECONDS for length in lengths)])
+    passages = [
+        Passage(float(start), length, " ".join(text.split()))
+        for start, length, (_, text) in zip(starts, lengths, recordings, strict=False)
+    ]
     segments, _ = model.transcribe(samples, language=language, word_timestamps=True)
     spoken = [
         (words(word.word), float(word.end)) for segment in segments for word in segment.words or ()
     ]
+    transcript = " ".join(passage.transcript for passage in passages)
     offline = error_rate([transcript], [" ".join(text for text, _ in spoken)])
-    return Stream(samples, transcript, spoken, offline)
+    return Stream(samples, passages, spoken, offline)
 
 
 def _from_manifest(manifest: Path, language: str) -> list[tuple[np.ndarray, str]]:
@@ -173,10 +197,11 @@ def broken(runs: Sequence[Run], offline: float) -> list[str]:
 def table(runs: Sequence[Run], stream: Stream) -> Table:
     """The figures of one run."""
     result = Table(
-        title=f"{len(stream.samples) / RATE:.0f} s of speech; at once "
+        title=f"{stream.seconds:.0f} s of speech; at once "
         f"{stream.offline_error_rate:.2%} of the words are wrong"
     )
-    for heading in ("", "chunk", "wrong", "first word", "late", "95 %", "taken back", "work"):
+    headings = ("", "chunk", "wrong", "first word", "late", "95 %", "LAAL", "YAAL", "taken back")
+    for heading in (*headings, "work"):
         result.add_column(heading, justify="left" if heading == "" else "right")
     for run in runs:
         result.add_row(
@@ -186,6 +211,8 @@ def table(runs: Sequence[Run], stream: Stream) -> Table:
             f"{run.first_seconds:.2f} s",
             f"{run.delay_seconds:.2f} s",
             f"{run.delay_p95_seconds:.2f} s",
+            f"{run.lagging.laal:.2f} s" if run.lagging else "",
+            f"{run.lagging.yaal:.2f} s" if run.lagging else "",
             f"{run.erased:.2f}",
             f"{run.real_time_factor:.3f}",
         )
@@ -230,7 +257,7 @@ def main(
     record = begin("live", f"{name} {compute_type} {language}")
     stream = made(ours, recordings, language)
     record.found["offline_error_rate"] = stream.offline_error_rate
-    record.found["seconds"] = len(stream.samples) / RATE
+    record.found["seconds"] = stream.seconds
     runs: list[Run] = []
     for chunk in chunks:
         for side, model, policy in sides:
