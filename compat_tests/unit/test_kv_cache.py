@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -33,18 +34,31 @@ class Memory:
         self.asked: list[tuple[str, int]] = []
 
     def cross_kv(self, frames: int, windows: int) -> tuple[DType, tuple[int, ...]]:
-        self.asked.append(("windows", windows))
-        if windows > self.most_windows:
-            raise RuntimeError("out of memory")
         return DType.int32, (LAYERS, windows, frames, WIDTH)
 
     def kv_cache(self, slots: int) -> tuple[DType, tuple[int, ...]]:
-        self.asked.append(("slots", slots))
-        if slots > self.most_slots:
-            raise RuntimeError("out of memory")
         shape = [LAYERS, 2, CONTEXT, WIDTH]
         shape.insert(self.slot_axis, slots)
         return DType.float32, tuple(shape)
+
+
+@dataclass(frozen=True)
+class LimitedLayout(KVLayout):
+    """On a device that has no more than a memory."""
+
+    memory: Memory
+
+    def new_cross_kv(self, frames: int, windows: int) -> Buffer:
+        self.memory.asked.append(("windows", windows))
+        if windows > self.memory.most_windows:
+            raise RuntimeError("out of memory")
+        return super().new_cross_kv(frames, windows)
+
+    def new_kv_cache(self, slots: int) -> Buffer:
+        self.memory.asked.append(("slots", slots))
+        if slots > self.memory.most_slots:
+            raise RuntimeError("out of memory")
+        return super().new_kv_cache(slots)
 
 
 @pytest.fixture(params=[0, 2])
@@ -54,7 +68,7 @@ def memory(request: pytest.FixtureRequest) -> Memory:
 
 @pytest.fixture
 def layout(memory: Memory) -> KVLayout:
-    return KVLayout(CPU(), memory.cross_kv, memory.kv_cache, memory.slot_axis)
+    return LimitedLayout(CPU(), memory.cross_kv, memory.kv_cache, memory.slot_axis, memory)
 
 
 @pytest.fixture
@@ -210,9 +224,20 @@ def test_without_memory_and_nobody_to_wait_for(
 ) -> None:
     memory.most_slots = 4
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(RuntimeError) as error:
             allocator.allocate(FRAMES, 1, 5)
+        assert "no memory for a request of 1 windows and 5 hypotheses" in str(error.value)
+        assert str(error.value.__cause__) == "out of memory"
     assert allocator.allocate(FRAMES, 1, 4).has_all_windows
+
+
+def test_the_error_says_how_much_was_asked_for(memory: Memory) -> None:
+    def shape(count: int) -> tuple[DType, tuple[int, ...]]:
+        return DType.float32, (count, 1 << 18)  # a MiB each
+
+    layout = LimitedLayout(CPU(), lambda _, windows: shape(windows), shape, 0, memory)
+    told = str(layout.no_memory(FRAMES, 7, 35))
+    assert "needs 7 MiB for the keys and values of cross-attention and 35 MiB" in told
 
 
 def test_a_window_is_put_in_its_place(allocator: SharedKVAllocator, layout: KVLayout) -> None:

@@ -17,6 +17,7 @@ import pytest
 from compat_tests.support.waiting import until
 from whisper_max_backend.engine.serving.workers import RequestFuture, Workers
 from whisper_max_backend.system.cancellation import Cancelled, CancelToken, StopFlag
+from whisper_max_backend.system.unpatched_threads import thread_ids
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -206,6 +207,60 @@ def test_a_token_stops_one_that_waits_for_room() -> None:
         workers.run(held)
     held.open.set()
     assert [one.result() for one in posted] == ["model"] * 2
+
+
+def test_a_deadline_stops_what_runs_and_what_waits() -> None:
+    workers = Workers(["model"])
+    held = Held()
+
+    def request(model: str, stop: StopFlag) -> str:
+        while True:
+            time.sleep(0.001)
+            stop.check()
+
+    def until_late(work: Callable[[str, StopFlag], str], seconds: float) -> str:
+        with CancelToken(timeout=seconds).applied():
+            return workers.run(work)
+
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(until_late, request, 0.2)
+        until(lambda: workers.active == 1)
+        waiting = threads.submit(until_late, held, 0.1)
+        with pytest.raises(Cancelled, match=r"not done within 0\.1 seconds"):
+            waiting.result(20)
+        with pytest.raises(Cancelled, match=r"not done within 0\.2 seconds"):
+            running.result(20)
+    assert held.models == []
+    until(lambda: workers.active == 0)
+
+
+def test_a_deadline_that_is_over() -> None:
+    token = CancelToken(timeout=0)
+    until(lambda: token.cancelled)
+    with pytest.raises(Cancelled, match="within 0 seconds"), token.applied():
+        pass
+
+
+def test_whoever_cancels_first_says_why() -> None:
+    token = CancelToken(timeout=0.05)
+    token.cancel()
+    time.sleep(0.1)
+    with pytest.raises(Cancelled, match="was cancelled"), token.applied():
+        pass
+
+
+def test_a_deadline_costs_nothing_once_its_token_is_gone() -> None:
+    before = thread_ids()
+    tokens = [CancelToken(timeout=1e9) for _ in range(5)]
+    until(lambda: len(thread_ids() - before) == 5)
+    tokens.clear()
+    until(lambda: not thread_ids() - before)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_deadlines_that_are_none(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be a number"):
+        CancelToken(timeout=timeout)
 
 
 def test_an_interrupt_stops_a_request() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,18 @@ class KVLayout:
         """A buffer of undefined content for hypotheses."""
         dtype, shape = self.kv_cache(slots)
         return Buffer(dtype, shape, self.device)
+
+    def no_memory(self, frames: int, windows: int, slots: int) -> RuntimeError:
+        """The error of a request for which the device has no memory."""
+        cross_kv, kv_cache = _mib(self.cross_kv(frames, windows)), _mib(self.kv_cache(slots))
+        free = self.device.stats.get("free_memory")
+        is_free = "" if free is None else f", and {free >> 20} MiB are free"
+        return RuntimeError(
+            f"{self.device.label} {self.device.id} has no memory for a request of {windows} "
+            f"windows and {slots} hypotheses: it needs {cross_kv} MiB for the keys and values of "
+            f"cross-attention and {kv_cache} MiB for those of its tokens{is_free}. Give it fewer "
+            "windows or beams, or close what else uses the device"
+        )
 
 
 class KVBuffers:
@@ -157,7 +170,7 @@ class SharedKVAllocator:
         """Windows and slots; waits while there are too few and the buffers cannot grow.
 
         Raises:
-            Exception: As the device raised it, where nobody else has any that could be waited for.
+            RuntimeError: Nobody else has any that could be waited for.
         """
         while True:
             buffers = self._by_frames.setdefault(frames, _SharedKVBuffers())
@@ -184,7 +197,7 @@ class SharedKVAllocator:
                     buffers.recently_taken.clear()
                     continue
                 if all(other.empty for other in self._by_frames.values()):
-                    raise
+                    raise self._layout.no_memory(frames, windows, slots) from error
                 _log.info("a request waits until others are done: no memory for more (%s)", error)
                 self._turn.wait()
 
@@ -223,6 +236,11 @@ class SharedKVAllocator:
         """Lets go of the memory of other lengths."""
         self._by_frames = {k: b for k, b in self._by_frames.items() if not b.empty}
         self._by_frames[frames] = buffers
+
+
+def _mib(buffer: BufferType) -> int:
+    dtype, shape = buffer
+    return -(-math.prod(shape) * int(dtype.size_in_bytes) // 2**20)
 
 
 def _taken(free: np.ndarray, count: int) -> Int32Array:
