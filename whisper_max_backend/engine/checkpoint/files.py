@@ -36,6 +36,8 @@ class Files:
     def __init__(self, path: str, contents: Mapping[str, Any] | None = None) -> None:
         """`contents` as `file_contents` takes them."""
         self.path = path
+        self.states: list[os.stat_result] = []
+        """Of the files of the directory that were mapped, when they were."""
         self._memory = None if contents is None else file_contents(contents)
 
     def names(self) -> list[str]:
@@ -60,8 +62,10 @@ class Files:
             if not path.is_file():  # opening a pipe would wait for its other end
                 return None
             with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
+                state = os.fstat(file.fileno())
+                if state.st_size == 0:
                     return b""
+                self.states.append(state)
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,18 @@ _INT16_SCALE = 1000.0  # of CTranslate2's first int16 models, which do not store
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as it was saved. `dense` gives its weights as float32."""
+    """A model as it was saved. `dense` gives its weights as float32.
+
+    `file_states` are of all files that it was read from, when they were opened; none if it came
+    from memory.
+    """
 
     dimensions: Dimensions
     weights: Mapping[str, np.ndarray]
     vocabulary: Vocabulary
     config: Mapping[str, Any]
     dtype: str
+    file_states: Sequence[os.stat_result] = ()
 
     def weight_names(self) -> Iterator[str]:
         """Names of the weights proper, without the scales of quantised ones."""
@@ -62,7 +67,8 @@ def load_checkpoint(
     path = os.fspath(path)
     if files is None and path.endswith(".pt") and os.path.isfile(path):
         folder, name = os.path.split(path)
-        return _finish(_read_openai(Files(folder or "."), name), path)
+        source = Files(folder or ".")
+        return _finish(_read_openai(source, name), path, source)
     source = Files(path, files)
     names = source.names()
     checkpoints = [name for name in names if name.endswith(".pt")]
@@ -79,7 +85,7 @@ def load_checkpoint(
         )
     else:
         contents = ctranslate2.read(source)
-    return _finish(contents, path)
+    return _finish(contents, path, source)
 
 
 def _read_huggingface(source: Files) -> Contents:
@@ -114,7 +120,7 @@ def dense(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return product
 
 
-def _finish(contents: Contents, path: str) -> Checkpoint:
+def _finish(contents: Contents, path: str, source: Files) -> Checkpoint:
     """Check what was read and complete it."""
     file = contents.file
     check_attributes(contents)
@@ -148,6 +154,7 @@ def _finish(contents: Contents, path: str) -> Checkpoint:
         vocabulary=vocabulary,
         config=checked_config(contents, dimensions, vocabulary.size),
         dtype=_precision(embeddings.dtype, norm.dtype),
+        file_states=source.states,
     )
 
 

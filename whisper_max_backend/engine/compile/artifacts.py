@@ -168,11 +168,16 @@ def artifact_name(name: str, key: Mapping[str, object], session: Session) -> str
             describe_cpu_target(),
             *_architectures(session),
             *(f"{field}={key[field]!r}" for field in sorted(key)),
-            *_contents(kernel_sources(), "*.mojo"),
-            *(line for folder in _GRAPHS for line in _contents(folder, "*.py")),
+            *source_digests(*_GRAPHS),
         ]
     )
     return f"{name}-{digest}.mef"
+
+
+def source_digests(*folders: Path) -> tuple[str, ...]:
+    """A digest of each kernel's source, and of each module in some folders of Python."""
+    kernels = _contents(kernel_sources(), "*.mojo")
+    return kernels + tuple(line for folder in folders for line in _contents(folder, "*.py"))
 
 
 def _architectures(session: Session) -> list[str]:

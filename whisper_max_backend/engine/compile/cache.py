@@ -12,14 +12,17 @@ import dataclasses
 import fcntl
 import hashlib
 import logging
+import mmap
 import os
 import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import platformdirs
 
 from ...system.file_locks import LOCKLESS, is_leftover, locked, remove_leftover
@@ -27,6 +30,8 @@ from ...system.file_locks import LOCKLESS, is_leftover, locked, remove_leftover
 VARIABLE = "WHISPER_MAX_CACHE"
 SCRATCH_PREFIX = "whisper-max-backend-"
 """How the names of folders begin that processes work in (`scratch_folder`)."""
+WEIGHTS = "weights"
+"""How the names of files of packed weights begin."""
 UNUSED_DAYS = 90
 """A file that no process has read for so long is removed."""
 
@@ -34,8 +39,8 @@ _FOOTER = b"whisper-max-backend artifact, sha256:"
 _FOOTER_SIZE = len(_FOOTER) + hashlib.sha256().digest_size
 _DAY = 24 * 3600
 # Others may keep files in a folder that the variable names: these are this package's.
-_KEPT = re.compile(r"[\w-]+-[0-9a-f]{32}\.(mef|mojoc)")
-_UNFINISHED = re.compile(rf"\.{_KEPT.pattern}\.(lock|\w+\.draft)|{SCRATCH_PREFIX}\w+")
+_KEPT = re.compile(rf"[\w-]+-[0-9a-f]{{32}}\.(mef|mojoc)|{WEIGHTS}-[0-9a-f]{{32}}\.bin")
+_UNFINISHED = re.compile(rf"\.({_KEPT.pattern})\.(lock|\w+\.draft)|{SCRATCH_PREFIX}\w+")
 
 _log = logging.getLogger("whisper_max_backend")
 _unusable: set[str] = set()
@@ -92,20 +97,51 @@ def find(name: str) -> bytes | None:
         return None
     path = folder / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            state = os.fstat(descriptor)
-            _check(state)
-            if time.time() - state.st_mtime > _DAY:
-                with contextlib.suppress(OSError):  # root's
-                    os.utime(descriptor)  # its time is that of its last use
-            content = file.read()
+        with _opened(path) as file:
+            return unsealed(file.read(), path)
     except FileNotFoundError:
         return None
     except OSError as error:
         _complain(f"the compiled file {path} is not used ({error.strerror or error})")
         return None
-    return unsealed(content, path)
+
+
+def mapped(name: str) -> np.ndarray | None:
+    """What `keep_parts` was given under this name, uint8 ``[bytes]``; None as for `find`.
+
+    The file is mapped. It is whole, for its name appears when all of it is on the disk, and nobody
+    but this user or root may change it.
+    """
+    try:
+        path = trusted_folder() / name
+        with _opened(path) as file:
+            # Private and writable, else MAX copies it.
+            content = mmap.mmap(
+                file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # of an empty file
+        _complain(f"the file {name} in {VARIABLE} is not used ({error})")
+        return None
+    return np.frombuffer(content, np.uint8)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file that can be trusted; its time is that of its last use.
+
+    Raises:
+        OSError: It cannot be read, or is refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        _check(state)
+        if time.time() - state.st_mtime > _DAY:
+            with contextlib.suppress(OSError):  # root's
+                os.utime(descriptor)
+        yield file
 
 
 def unsealed(content: bytes, path: Path) -> bytes | None:
@@ -120,23 +156,33 @@ def unsealed(content: bytes, path: Path) -> bytes | None:
 def keep(name: str, content: bytes) -> None:
     """Keep a content under a name; where that is not possible, the log says why, once."""
     try:
-        folder = trusted_folder(make=True)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", suffix=".draft", dir=folder)
-        try:
-            with open(descriptor, "wb") as file:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-                file.write(content + _FOOTER + hashlib.sha256(content).digest())
-                file.flush()
-                os.fsync(descriptor)
-                os.replace(draft, folder / name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
-        _sync(folder)
+        keep_parts(name, [content, _FOOTER + hashlib.sha256(content).digest()])
     except OSError as error:
         tell_unusable(error)
+
+
+def keep_parts(name: str, parts: Sequence[bytes | memoryview]) -> None:
+    """Keep a content without a checksum: parts, one after another.
+
+    Raises:
+        OSError: It cannot be kept.
+    """
+    folder = trusted_folder(make=True)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", suffix=".draft", dir=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(descriptor)
+            os.replace(draft, folder / name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    _sync(folder)
 
 
 @contextlib.contextmanager
@@ -194,6 +240,23 @@ class Entry:
         except OSError:
             return False
         return True
+
+
+def limit_weights(most: int, newest: str) -> None:
+    """Remove files of packed weights until they have so many bytes at most.
+
+    The one that has not been used for longest goes first, and the newest last.
+    """
+    with contextlib.suppress(OSError):
+        kept = [
+            entry
+            for entry in contents(trusted_folder())
+            if entry.path.name.startswith(WEIGHTS) and entry.path.name != newest
+        ]
+        size = sum(entry.size for entry in kept) + (trusted_folder() / newest).stat().st_size
+        for entry in sorted(kept, key=lambda entry: -entry.unused):
+            if size > most and entry.remove():
+                size -= entry.size
 
 
 def contents(folder: Path) -> list[Entry]:

@@ -15,7 +15,7 @@ from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from .decoder import CPUDecoder
 from .graphs.signatures import ENCODE
-from .weights import packed_weights
+from .kept_weights import kept_weights
 
 if TYPE_CHECKING:
     from max.graph import Module
@@ -52,7 +52,7 @@ class CPUModel:
         artifact = compiled(**cpu_artifact(storage, self._device, session))
         count = _thread_count(threads)
         self._threads = self.to_device(np.array([count], np.int32))
-        weights = packed_weights(checkpoint, storage, count)
+        weights = kept_weights(checkpoint, storage, count)
         self._weights = weights.encoder.to(self._device)
         d = self.dimensions
         self._heads = self.to_device(np.array([d.n_audio_head], np.int32))
