@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         seed = f"{randomness.VARIABLE}={randomness.SEED} draws them again"
         report.sections.append(("Random inputs", seed))
     return report
+
+
+@pytest.fixture(params=["windows", "batched"])
+def model(request: pytest.FixtureRequest) -> Any:
+    """This package's tiny.en in each class that transcribes."""
+    from compat_tests.support.models import our_class  # the package under test, late as there
+
+    return our_class("tiny.en", batched=request.param == "batched")

@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from compat_tests.support.models import (
+    ENGLISH,
     model_directory,
+    our_class,
     our_model,
     reference_model,
     reference_transcription,
-    subject,
+    texts,
 )
 from compat_tests.support.recordings import SAMPLING_RATE, load, write_wav
 from whisper_max_backend.cli import main
@@ -24,14 +26,6 @@ from whisper_max_backend.system.cancellation import Cancelled, CancelToken
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
-
-
-@pytest.fixture(params=["windows", "batched"])
-def model(request: pytest.FixtureRequest) -> Any:
-    whole = our_model("tiny.en")
-    return whole if request.param == "windows" else subject().BatchedInferencePipeline(whole)
-
 
 @pytest.fixture(scope="module")
 def noise() -> np.ndarray:
@@ -39,18 +33,13 @@ def noise() -> np.ndarray:
     return np.random.default_rng(1).normal(0, 0.05, 30 * SAMPLING_RATE).astype(np.float32)
 
 
-def texts(segments: Any) -> list[str]:
-    return [segment.text for segment in segments]
-
-
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("recording", ["jfk", "austen"])
 def test_speech_has_the_tokens_of_the_reference(recording: str, batched: bool) -> None:
-    expected = reference_transcription("tiny.en", recording, batched=batched, **OPTIONS)
-    model = our_model("tiny.en")
-    asked = subject().BatchedInferencePipeline(model) if batched else model
+    expected = reference_transcription("tiny.en", recording, batched=batched, **ENGLISH)
+    asked = our_class("tiny.en", batched=batched)
     for guards in (False, True):
-        segments, info = asked.transcribe(load(recording).copy(), guards=guards, **OPTIONS)
+        segments, info = asked.transcribe(load(recording).copy(), guards=guards, **ENGLISH)
         assert [(each.id, each.start, each.end, each.text, each.tokens) for each in segments] == [
             (each.id, each.start, each.end, each.text, each.tokens) for each in expected.segments
         ]
@@ -66,7 +55,7 @@ def test_text_where_nobody_speaks_is_refused(
     name: str, word_timestamps: bool, noise: np.ndarray
 ) -> None:
     audio = noise if name == "noise" else load(name)
-    options = {**OPTIONS, "word_timestamps": word_timestamps, "no_speech_threshold": None}
+    options = {**ENGLISH, "word_timestamps": word_timestamps, "no_speech_threshold": None}
     invented = texts(reference_model("tiny.en").transcribe(audio.copy(), **options)[0])
     assert any(text.strip(" .") for text in invented), "the reference invents text here"
     segments, info = our_model("tiny.en").transcribe(audio, guards=True, **options)
@@ -79,7 +68,7 @@ def test_text_where_nobody_speaks_is_refused(
 
 
 def test_single_guards(noise: np.ndarray) -> None:
-    options = {**OPTIONS, "no_speech_threshold": None}
+    options = {**ENGLISH, "no_speech_threshold": None}
     model = our_model("tiny.en")
     every = texts(model.transcribe(noise, **options)[0])
     assert texts(model.transcribe(noise, guards=["coverage"], **options)[0]) == every
@@ -87,7 +76,7 @@ def test_single_guards(noise: np.ndarray) -> None:
 
 
 def test_a_loop_is_refused_whole(noise: np.ndarray) -> None:
-    segments, info = our_model("tiny.en").transcribe(noise, guards=["loops"], **OPTIONS)
+    segments, info = our_model("tiny.en").transcribe(noise, guards=["loops"], **ENGLISH)
     assert list(segments) == []
     (loop,) = info.refused
     assert loop.text.count("a little bit of") > 20
@@ -108,7 +97,7 @@ def test_speech_that_a_decoding_loses_is_found_in_its_place(
     audio = np.concatenate(
         [load("jfk"), np.zeros(3 * SAMPLING_RATE, np.float32), load("austen"), load("jfk")]
     )
-    options = {**OPTIONS, "word_timestamps": word_timestamps}
+    options = {**ENGLISH, "word_timestamps": word_timestamps}
     start, end = 14.0, 14.0 + len(load("austen")) / SAMPLING_RATE  # of the middle
     whole = list(model.transcribe(audio, **options)[0])
     cls = type(model)
@@ -137,7 +126,7 @@ def test_speech_that_a_decoding_loses_is_found_in_its_place(
 
 def test_nothing_is_looked_for_outside_of_clips() -> None:
     audio = np.concatenate([load("jfk"), load("austen")])
-    options = {**OPTIONS, "clip_timestamps": "0,5"}
+    options = {**ENGLISH, "clip_timestamps": "0,5"}
     model = our_model("tiny.en")
     segments, info = model.transcribe(audio, guards=True, **options)
     assert texts(segments) == texts(model.transcribe(audio, **options)[0])
@@ -146,7 +135,7 @@ def test_nothing_is_looked_for_outside_of_clips() -> None:
 
 def test_with_the_vad_filter(model: Any, noise: np.ndarray) -> None:
     audio = np.concatenate([noise[: 5 * SAMPLING_RATE], load("jfk"), noise[: 5 * SAMPLING_RATE]])
-    options = {**OPTIONS, "vad_filter": True}
+    options = {**ENGLISH, "vad_filter": True}
     expected = list(model.transcribe(audio, **options)[0])
     segments, info = model.transcribe(audio, guards=True, **options)
     assert list(segments) == expected
@@ -156,26 +145,26 @@ def test_with_the_vad_filter(model: Any, noise: np.ndarray) -> None:
 def test_progress_and_cancelling(model: Any, noise: np.ndarray) -> None:
     audio = np.concatenate([load("jfk"), noise[: 5 * SAMPLING_RATE], load("austen")])
     told: list[float] = []
-    segments, info = model.transcribe(audio, guards=True, progress=told.append, **OPTIONS)
+    segments, info = model.transcribe(audio, guards=True, progress=told.append, **ENGLISH)
     list(segments)
     assert told == sorted(set(told))
     assert told[-1] == info.duration
     token = CancelToken()
-    segments, _ = model.transcribe(audio, guards=True, cancel=token, **OPTIONS)
+    segments, _ = model.transcribe(audio, guards=True, cancel=token, **ENGLISH)
     next(segments)
     token.cancel()
     with pytest.raises(Cancelled):
         list(segments)
     assert list(segments) == []
     token = CancelToken()
-    segments, _ = model.transcribe(audio, guards=True, cancel=token, **OPTIONS)
+    segments, _ = model.transcribe(audio, guards=True, cancel=token, **ENGLISH)
     next(segments)
     segments.close()
-    assert texts(model.transcribe(load("jfk"), **OPTIONS)[0])
+    assert texts(model.transcribe(load("jfk"), **ENGLISH)[0])
 
 
 def test_many_recordings(noise: np.ndarray) -> None:
-    options = {**OPTIONS, "no_speech_threshold": None, "guards": True}
+    options = {**ENGLISH, "no_speech_threshold": None, "guards": True}
     found = list(our_model("tiny.en").transcribe_many([noise, load("jfk")], **options))
     heard = {index: (segments, info) for index, segments, info in found}
     assert heard[0][0] == []

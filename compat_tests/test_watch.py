@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat_tests.support.models import our_model, subject
+from compat_tests.support.models import ENGLISH, our_model, texts
 from compat_tests.support.recordings import SAMPLING_RATE, audio_file, load
 from compat_tests.support.waiting import until
 from whisper_max_backend.engine.replica import Replica
@@ -20,24 +20,12 @@ from whisper_max_backend.system.cancellation import Cancelled, CancelToken
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0.0}
-
-
-@pytest.fixture(params=["windows", "batched"])
-def model(request: pytest.FixtureRequest) -> Any:
-    whole = our_model("tiny.en")
-    return whole if request.param == "windows" else subject().BatchedInferencePipeline(whole)
-
 
 @pytest.fixture(scope="module")
 def minutes() -> np.ndarray:
     """A recording of several windows with music and pauses."""
     parts = [load(name) for name in ("jfk", "austen", "silence", "music", "jfk", "austen")]
     return np.concatenate(parts * 2)
-
-
-def texts(segments: Any) -> list[str]:
-    return [segment.text for segment in segments]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +42,7 @@ def test_progress_goes_from_nothing_to_the_duration(
     model: Any, minutes: np.ndarray, options: dict[str, Any]
 ) -> None:
     told: list[float] = []
-    options = {**OPTIONS, **options}
+    options = {**ENGLISH, **options}
     expected = texts(model.transcribe(minutes, **options)[0])
     segments, info = model.transcribe(minutes, progress=told.append, **options)
     assert texts(segments) == expected
@@ -65,7 +53,7 @@ def test_progress_goes_from_nothing_to_the_duration(
 
 def test_progress_of_a_window_comes_before_its_text(minutes: np.ndarray) -> None:
     told: list[float] = []
-    segments, _ = our_model("tiny.en").transcribe(minutes, progress=told.append, **OPTIONS)
+    segments, _ = our_model("tiny.en").transcribe(minutes, progress=told.append, **ENGLISH)
     assert told == []
     for segment in segments:
         assert told[-1] == pytest.approx(segment.seek / 100, abs=0.02)
@@ -74,7 +62,7 @@ def test_progress_of_a_window_comes_before_its_text(minutes: np.ndarray) -> None
 def test_progress_within_clips(minutes: np.ndarray) -> None:
     told: list[float] = []
     segments, info = our_model("tiny.en").transcribe(
-        minutes, progress=told.append, clip_timestamps="5,20,40,60", **OPTIONS
+        minutes, progress=told.append, clip_timestamps="5,20,40,60", **ENGLISH
     )
     list(segments)
     assert told[0] == pytest.approx(5, abs=0.02)
@@ -86,7 +74,7 @@ def test_an_error_of_the_callback_is_raised(model: Any, minutes: np.ndarray) -> 
     def refuse(seconds: float) -> None:
         raise KeyError(seconds)
 
-    segments, _ = model.transcribe(minutes, progress=refuse, **OPTIONS)
+    segments, _ = model.transcribe(minutes, progress=refuse, **ENGLISH)
     with pytest.raises(KeyError):
         list(segments)
 
@@ -112,15 +100,15 @@ def run_until_cancelled(run: Callable[[CancelToken], Any], after: float) -> None
 
 def test_a_token_ends_a_call_and_leaves_the_model_usable(model: Any, minutes: np.ndarray) -> None:
     """Wherever it is just then: in features, an encoder, steps or between them."""
-    expected = texts(model.transcribe(minutes[: 20 * SAMPLING_RATE], **OPTIONS)[0])
+    expected = texts(model.transcribe(minutes[: 20 * SAMPLING_RATE], **ENGLISH)[0])
 
     def run(token: CancelToken) -> None:
-        list(model.transcribe(minutes, cancel=token, **OPTIONS)[0])
+        list(model.transcribe(minutes, cancel=token, **ENGLISH)[0])
 
     for after in np.random.default_rng().uniform(0, 1.5, 8):
         run_until_cancelled(run, after)
         assert nothing_runs(model)
-    assert texts(model.transcribe(minutes[: 20 * SAMPLING_RATE], **OPTIONS)[0]) == expected
+    assert texts(model.transcribe(minutes[: 20 * SAMPLING_RATE], **ENGLISH)[0]) == expected
 
 
 def test_a_token_that_was_used(model: Any) -> None:
@@ -128,12 +116,12 @@ def test_a_token_that_was_used(model: Any) -> None:
     token.cancel()
     assert token.cancelled
     with pytest.raises(Cancelled):
-        model.transcribe(load("jfk"), cancel=token, **OPTIONS)
+        model.transcribe(load("jfk"), cancel=token, **ENGLISH)
 
 
 def test_cancelled_between_two_segments(model: Any, minutes: np.ndarray) -> None:
     token = CancelToken()
-    segments, _ = model.transcribe(minutes, cancel=token, **OPTIONS)
+    segments, _ = model.transcribe(minutes, cancel=token, **ENGLISH)
     next(segments)
     token.cancel()
     with pytest.raises(Cancelled):
@@ -144,16 +132,16 @@ def test_cancelled_between_two_segments(model: Any, minutes: np.ndarray) -> None
 def test_others_with_another_token_go_on(minutes: np.ndarray) -> None:
     """They share the workers, and one waits in the queue while the other is stopped."""
     model = our_model("tiny.en")
-    expected = texts(model.transcribe(load("jfk"), **OPTIONS)[0])
+    expected = texts(model.transcribe(load("jfk"), **ENGLISH)[0])
     found: list[list[str]] = []
     other = threading.Thread(
         target=lambda: found.append(
-            texts(model.transcribe(load("jfk"), cancel=CancelToken(), **OPTIONS)[0])
+            texts(model.transcribe(load("jfk"), cancel=CancelToken(), **ENGLISH)[0])
         )
     )
 
     def run(token: CancelToken) -> None:
-        list(model.transcribe(minutes, cancel=token, **OPTIONS)[0])
+        list(model.transcribe(minutes, cancel=token, **ENGLISH)[0])
 
     other.start()
     run_until_cancelled(run, 0.1)
@@ -162,7 +150,7 @@ def test_others_with_another_token_go_on(minutes: np.ndarray) -> None:
 
 
 def test_closing_the_segments_ends_the_call(model: Any, minutes: np.ndarray) -> None:
-    segments, _ = model.transcribe(minutes, cancel=CancelToken(), **OPTIONS)
+    segments, _ = model.transcribe(minutes, cancel=CancelToken(), **ENGLISH)
     next(segments)
     segments.close()
     assert nothing_runs(model)
@@ -210,7 +198,7 @@ def test_a_task_of_asyncio_that_is_cancelled(minutes: np.ndarray) -> None:
 
         def run() -> list[str]:
             try:
-                return texts(model.transcribe(minutes, cancel=token, **OPTIONS)[0])
+                return texts(model.transcribe(minutes, cancel=token, **ENGLISH)[0])
             except Cancelled as error:
                 ended.append(error)
                 raise
@@ -236,6 +224,6 @@ def test_a_task_of_asyncio_that_is_cancelled(minutes: np.ndarray) -> None:
 def test_a_file_is_decoded_and_watched() -> None:
     told: list[float] = []
     path = str(audio_file("jfk.flac"))
-    segments, info = our_model("tiny.en").transcribe(path, progress=told.append, **OPTIONS)
+    segments, info = our_model("tiny.en").transcribe(path, progress=told.append, **ENGLISH)
     list(segments)
     assert told == [0.0, info.duration]

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,9 @@ import faster_whisper
 
 from compat_tests.support.compare import Transcription, assert_same
 from compat_tests.support.recordings import load
+
+ENGLISH: dict[str, Any] = {"language": "en", "temperature": 0.0}
+"""Options of a transcription that is the same in every run."""
 
 
 def _package_folder(name: str) -> Path:
@@ -75,6 +79,17 @@ def our_model(name: str) -> Any:
     return subject().WhisperModel(str(model_directory(name)), device="cpu", compute_type="float32")
 
 
+def our_class(name: str, *, batched: bool) -> Any:
+    """This package's model in one of its two classes."""
+    model = our_model(name)
+    return subject().BatchedInferencePipeline(model) if batched else model
+
+
+def texts(segments: Iterable[Any]) -> list[str]:
+    """What was heard in each segment."""
+    return [segment.text for segment in segments]
+
+
 def _transcribe(model: Any, recording: str, options: dict[str, Any]) -> Transcription:
     audio = load(recording).copy()
     batched = isinstance(model, faster_whisper.BatchedInferencePipeline)
@@ -116,10 +131,7 @@ def our_transcription(
     model: str, recording: str, *, batched: bool = False, **options: Any
 ) -> Transcription:
     """What this package makes of a recording."""
-    asked = our_model(model)
-    if batched:
-        asked = subject().BatchedInferencePipeline(asked)
-    return _transcribe(asked, recording, options)
+    return _transcribe(our_class(model, batched=batched), recording, options)
 
 
 def check(model: str, recording: str, *, batched: bool = False, **options: Any) -> Transcription:
