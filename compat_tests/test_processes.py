@@ -173,7 +173,7 @@ expected = text()
 generate = Replica.generate
 def interrupted(*args):
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    time.sleep(0.5)  # as a longer request
+    time.sleep(2)  # as a longer request
     return generate(*args)
 Replica.generate = interrupted
 try:
