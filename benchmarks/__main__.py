@@ -27,6 +27,10 @@ COMMANDS = {
     ),
     "hours": ("benchmarks.hours", "Transcribe hours of a live stream and watch memory."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
+    "sizes": (
+        "benchmarks.sizes",
+        "Time loads, windows and steps of the sizes that people run, with random weights.",
+    ),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "guards": (
         "benchmarks.guards.command",

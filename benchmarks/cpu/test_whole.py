@@ -76,8 +76,14 @@ def test_batched(turns: Turns, pair: Pair, recording: str) -> None:
 
 
 @pytest.mark.benchmark(group="load")
-def test_load(turns: Turns, pair: Pair) -> None:
-    """A model from a folder that the system has in its cache, in a process with others."""
+@pytest.mark.parametrize("weights", ["packed", "found"])
+def test_load(turns: Turns, pair: Pair, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model from a folder that the system has in its cache, in a process with others.
+
+    Our weights are packed, as at a model's first load, or found in the cache folder.
+    """
+    if weights == "packed":
+        monkeypatch.setenv("WHISPER_MAX_WEIGHTS_GB", "0")
 
     def load_with(module: Any) -> Any:
         return module.WhisperModel(

@@ -8,7 +8,7 @@ import click
 @click.command("cache")
 @click.option("--clear", is_flag=True, help="Remove what no process works on.")
 def show_cache(clear: bool) -> None:
-    """Show the folder of compiled graphs, and what of it the next start removes.
+    """Show the folder of compiled graphs and packed weights, and what the next start removes.
 
     That is what killed processes have left, and what has not been used for 90 days.
     """
