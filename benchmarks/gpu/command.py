@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from benchmarks.gpu import HOST_TARGET
+from benchmarks.gpu.predict.cards import CARDS
 from benchmarks.machine import slug
 from benchmarks.record import ROOT, begin, results_option
 
@@ -34,6 +35,14 @@ SIZES = ("base", "large-v3", "large-v3-turbo")
     help="cpu runs everything at miniature sizes, to test the command itself.",
 )
 @click.option("--target", help="Compile for a GPU that need not be here, e.g. sm_90, and stop.")
+@click.option(
+    "--predict",
+    type=click.Choice(list(CARDS)),
+    is_flag=False,
+    flag_value="H200",
+    help="Predict the times of a GPU that need not be here from the kernels' machine code "
+    "[H200 where none is named], and stop.",
+)
 @click.option("--artifacts", type=click.Path(path_type=Path), help="Folder of compiled graphs.")
 @click.option(
     "--peers",
@@ -54,6 +63,7 @@ SIZES = ("base", "large-v3", "large-v3-turbo")
 def main(
     device: str,
     target: str | None,
+    predict: str | None,
     artifacts: Path | None,
     sizes: str,
     peers: str,
@@ -66,6 +76,10 @@ def main(
     os.environ.setdefault("MODULAR_TELEMETRY_ENABLED", "0")
     if artifacts:
         os.environ["WHISPER_MAX_CACHE"] = str(artifacts.resolve())
+    if predict:
+        from benchmarks.gpu.predict.report import predict as tell
+
+        sys.exit(0 if tell(_named(sizes), predict, results) else 1)
     from max.driver import CPU, Accelerator, accelerator_count, set_virtual_cpu_target
 
     names = ["miniature"] if device == "cpu" else _named(sizes)

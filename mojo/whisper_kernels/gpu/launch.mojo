@@ -9,6 +9,7 @@ from max.gpu import block_idx
 from max.gpu.host import DeviceContext
 from max.gpu.host.info import is_cpu
 from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
+from std.reflection import reflect
 
 
 trait Kernel(TrivialRegisterPassable):
@@ -42,8 +43,9 @@ struct Passed[K: Kernel](DevicePassable, TrivialRegisterPassable):
         return "Kernel"
 
 
+@__name(t"{reflect[K].name()}")
 def run[K: Kernel](passed: Passed[K]):
-    """What a thread of a GPU does."""
+    """What a thread of a GPU does. Profilers show it under the kernel's own name."""
     passed.kernel(Int(block_idx.x))
 
 
