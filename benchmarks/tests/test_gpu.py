@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from max.driver import CPU
 from max.dtype import DType
 
-from benchmarks.gpu import cases, device, models, peers
+from benchmarks.gpu import cases, device, models, peers, products, run
+from benchmarks.record import ROOT, read
 from whisper_max_backend.engine.checkpoint.load import dense
 from whisper_max_backend.engine.gpu.weights import weight_bytes
 
@@ -89,3 +94,63 @@ def test_int8_model() -> None:
         error = np.abs(dense(int8.weights, name) - random.weights[name])
         step = 1 / int8.weights[f"{name}_scale"]
         assert (error <= 0.501 * step[:, None]).all(), name
+
+
+def test_products_are_proved() -> None:
+    """As they are on the CPU; and a wrong or a wandering one is told."""
+    proofs = list(products.prove_products(CPU(), DType.float32, repeats=2))
+    assert {proof.name.partition(",")[0] for proof in proofs} == {"alone", "between"}
+    assert len(proofs) == 2 * len(products.SMALL_ROWS)
+    assert all(products.good(proof, DType.float32) for proof in proofs), proofs
+    assert all(proof.error < 1e-6 for proof in proofs), proofs
+    assert not products.good(products.Proof("wanders", 0, same=False), DType.float32)
+    assert not products.good(products.Proof("wrong", float("inf"), same=True), DType.float32)
+
+
+def test_stages_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A call has its part; what fails is told; what no time is left for is named."""
+    seen: list[str] = []
+
+    def stage(name: str) -> Any:
+        def made(self: run.Run) -> None:
+            seen.append(name)
+            if name == "kernels":
+                raise ValueError("a kernel")
+            if name == "steps":
+                self._keep("cases", {"case": "a step", "seconds": 1})
+
+        return made
+
+    for name in run.STAGES:
+        monkeypatch.setattr(run.Run, f"_{name}", stage(name))
+
+    def made(resume: bool) -> run.Run:
+        return run.Run(CPU(), ["miniature"], [], True, None, None, tmp_path, resume)
+
+    assert not made(resume=False).all(run.FIRST_CALL, seconds=None), "a stage failed"
+    assert seen == list(run.FIRST_CALL)
+    seen.clear()
+    assert made(resume=True).all(run.SECOND_CALL, seconds=-1)
+    assert seen == []
+    (path,) = tmp_path.iterdir()
+    found = read(path).found
+    assert [row["stage"] for row in found["stages"]] == list(run.STAGES)
+    assert [row["stage"] for row in found["stages"] if "left_out" in row] == list(run.SECOND_CALL)
+    assert found["cases"] == [{"case": "a step", "seconds": 1}]
+    assert found["failures"] == [{"part": "kernels", "error": "ValueError('a kernel')"}]
+
+
+@pytest.mark.slow
+def test_the_first_call_beside_an_old_checkout(tmp_path: Path) -> None:
+    """The command itself, at miniature sizes on the CPU; the other checkout is this one."""
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--device", "cpu", "--call", "1"]
+    command += ["--peers", "", "--no-int8", "--old", str(ROOT), "--results", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr[-4000:]
+    (path,) = tmp_path.iterdir()
+    found = read(path).found
+    assert [row["stage"] for row in found["stages"]] == list(run.FIRST_CALL)
+    timed = [row["case"] for row in found["cases"]]
+    assert timed == [row["case"] for row in found["old"]["cases"]]
+    assert timed[:2] == ["miniature, encoder, 1 windows", "miniature, encoder, 8 windows"]
+    assert all(row["good"] for part in ("products", "kernels") for row in found[part])
