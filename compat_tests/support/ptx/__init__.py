@@ -1,0 +1,1 @@
+"""Executes kernels that only a GPU has, in NumPy, from the PTX that they are compiled to."""
