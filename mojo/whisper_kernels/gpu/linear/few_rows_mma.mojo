@@ -14,6 +14,8 @@ from max.gpu import barrier, thread_idx
 from max.gpu.compute.mma import mma
 from max.gpu.primitives import warp
 from std.math import ceildiv, sqrt
+from std.memory import unsafe_stack_allocation
+from std.sys import inlined_assembly
 
 from ...common.views import FloatView, View
 from ..thread_block import load, shared
@@ -21,6 +23,7 @@ from ..launch import Kernel
 from ..norm import EPSILON
 from .epilogue import Epilogue
 from .few_rows_simt import inputs_per_load
+from .many_rows_mma import copy_ahead
 
 
 @fieldwise_init
@@ -87,6 +90,16 @@ struct TensorCoresKernel[
         var norms = shared[Self.rows_per_block * STRIDE if Self.normed else 1, Self.dtype]()
         comptime if Self.normed:
             own = norms.offset(group * STRIDE)
+        comptime SCALES = 2 * Self.normed if Self.normed else 1
+        var room = unsafe_stack_allocation[
+            SCALES, Float32, alignment=16, address_space=AddressSpace.SHARED
+        ]()
+        var scales = View(
+            room.unsafe_address_space_cast[AddressSpace.GENERIC]().unsafe_origin_cast[
+                MutUntrackedOrigin
+            ](),
+            SCALES,
+        )
         var zeros = shared[32]()
         if thread < 32:
             zeros[thread] = 0
@@ -107,12 +120,14 @@ struct TensorCoresKernel[
             comptime if Self.normed:
                 if number == 0:
                     var row = min(first_row + own_warp, last_row)
-                    normalize[Self.normed](
+                    normalize[Self.normed, Self.threads](
                         self.stream.slice(row * Self.normed, Self.normed),
                         self.gamma,
                         self.beta,
+                        UInt32(Int(room)),
+                        scales,
                         norms.offset(own_warp * STRIDE),
-                        thread % 32,
+                        thread,
                     )
             # What is loaded after a barrier is needed for the first product: else the compiler asks
             # for each vector of the weights where it is used.
@@ -151,17 +166,36 @@ struct TensorCoresKernel[
 
 @always_inline
 def normalize[
-    width: Int, dtype: DType
-](x: FloatView, gamma: FloatView, beta: FloatView, y: View[dtype], lane: Int):
-    """Layer normalisation of a row by a warp."""
+    width: Int, threads: Int, dtype: DType
+](
+    x: FloatView,
+    gamma: FloatView,
+    beta: FloatView,
+    address: UInt32,
+    scales: FloatView,
+    y: View[dtype],
+    thread: Int,
+):
+    """Layer normalisation of a row by each warp of a block, all of whose threads come here.
+
+    The block copies gamma and beta to `scales`, which is shared memory at `address`, while the rows
+    are on their way: else each warp would load both by itself, and only when it needs them.
+    """
     comptime VECTOR = 4
     comptime count = ceildiv(width, 32 * VECTOR)
+    comptime brought = ceildiv(width, threads * VECTOR)
+    var lane = thread % 32
     var own = Array[SIMD[DType.float32, VECTOR], count](fill=0)
     var total = Float32(0)
     comptime for i in range(count):
         var k = (i * 32 + lane) * VECTOR
         if k < width:
             own[i] = load[VECTOR](x, k)
+    comptime for i in range(brought):
+        var k = (i * threads + thread) * VECTOR
+        if k < width:
+            copy_ahead(address + UInt32(4 * k), gamma.offset(k).data, 16)
+            copy_ahead(address + UInt32(4 * (width + k)), beta.offset(k).data, 16)
     comptime for i in range(count):
         total += own[i].reduce_add()
     var mean = warp.sum(total) / Float32(width)
@@ -171,8 +205,13 @@ def normalize[
             own[i] -= mean
             squares += (own[i] * own[i]).reduce_add()
     var factor = 1 / sqrt(warp.sum(squares) / Float32(width) + EPSILON)
+    inlined_assembly[
+        "cp.async.wait_all;", NoneType, constraints="~{memory}", has_side_effect=True
+    ]()
+    barrier()
     comptime for i in range(count):
         var k = (i * 32 + lane) * VECTOR
         if k < width:
-            var value = own[i] * factor * load[VECTOR](gamma, k) + load[VECTOR](beta, k)
+            var gain = load[VECTOR](scales, k)
+            var value = own[i] * factor * gain + load[VECTOR](scales, width + k)
             y.store[alignment=8](k, value.cast[dtype]())

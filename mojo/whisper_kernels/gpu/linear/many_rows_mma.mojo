@@ -132,15 +132,22 @@ struct ManyRowsKernel[dtype: DType, result: DType, activate: Bool, biased: Bool,
                             rights[j].slice[4, offset=4 * half](),
                             before,
                         )
-        comptime for i in range(HIGH):
-            comptime for j in range(WIDE):
-                comptime for part in range(4):
-                    var row = first_row + own_row + 16 * i + part // 2 * 8
-                    var column = (
-                        first_column + warp % 2 * Self.warp_tile + 8 * j + 2 * member + part % 2
-                    )
-                    if row <= last_row and column <= last_column:
-                        self.epilogue.store(sums[i * WIDE + j][part], row, column)
+        var left_column = first_column + warp % 2 * Self.warp_tile + 2 * member
+        var biases = Array[Float32, 2 * WIDE](fill=0)
+        comptime for k in range(2 * WIDE):
+            biases[k] = self.epilogue.bias_of(min(left_column + k // 2 * 8 + k % 2, last_column))
+        comptime for i in range(2 * HIGH):
+            var row = first_row + own_row + 8 * i
+            var residuals = Array[Float32, 2 * WIDE](fill=0)
+            comptime for k in range(2 * WIDE):
+                var column = left_column + k // 2 * 8 + k % 2
+                if row <= last_row and column <= last_column:
+                    residuals[k] = self.epilogue.residual_of(row, column)
+            comptime for k in range(2 * WIDE):
+                var column = left_column + k // 2 * 8 + k % 2
+                var sum = sums[i // 2 * WIDE + k // 2][i % 2 * 2 + k % 2]
+                if row <= last_row and column <= last_column:
+                    self.epilogue.store(sum, row, column, biases[k], residuals[k])
 
 
 @always_inline
