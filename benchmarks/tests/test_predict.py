@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -155,16 +156,17 @@ def test_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_near_what_was_measured(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The kernels of the repository compile, and every launch finds its own."""
+def test_kernels_of_the_repository(tmp_path: Path) -> None:
+    """They compile, every launch finds its own, and their least time is between the hardware's
+    limit and what was measured."""
     try:
         kernels.tool("nvdisasm")
     except NoTools as missing:
         pytest.skip(str(missing))
-    assert predict(["base"], "H200", tmp_path), capsys.readouterr().out
+    predict(["base"], "H200", tmp_path)
     (path,) = tmp_path.glob("gpu-predicted-h200-*.json")
     found = read(path).found
     assert len(found["predicted"]) == 3
     for row in found["predicted"]:
-        assert row["limit"] < row["seconds"] < 1.3 * row["measured"], row
+        assert row["limit"] < row["seconds"] < row["measured"], row
     assert all(row["local"] == 0 for row in found["launches"] if row["registers"])

@@ -1,7 +1,8 @@
 """``python -m benchmarks gpu --predict``: times of a card that is not here.
 
 The record has ``predicted``, a row for each case of `benchmarks.gpu.cases` under its name, with
-what was ``measured`` where `benchmarks/results` has it, and ``launches``, a row for each launch.
+what was ``measured`` where `benchmarks/results` has it, of the kernels that there were then, and
+``launches``, a row for each launch.
 """
 
 from __future__ import annotations
@@ -22,13 +23,11 @@ from benchmarks.record import KEPT, begin, read
 
 SAME_KERNELS = {"large-v3-turbo": "large-v3"}
 """Sizes whose layers are those of another."""
-TOLERANCE = 0.3
-"""How far a prediction may be from what was measured."""
 BEAMS = 5
 
 
-def predict(names: Sequence[str], card: str, results: Path) -> bool:
-    """Predict encoder and decoder step of models; whether all are near what was measured.
+def predict(names: Sequence[str], card: str, results: Path) -> None:
+    """Predict encoder and decoder step of models.
 
     Raises:
         click.ClickException: The tools that read machine code are not installed.
@@ -36,7 +35,6 @@ def predict(names: Sequence[str], card: str, results: Path) -> bool:
     record = begin("gpu", f"predicted {card}", card=card, predicted=[], launches=[])
     measured = _measured(card)
     compiled: dict[str, list[Kernel]] = {}
-    near = True
     for name in names:
         same = SAME_KERNELS.get(name, name)
         if same not in compiled:
@@ -48,12 +46,10 @@ def predict(names: Sequence[str], card: str, results: Path) -> bool:
         for case, launches, limit in _cases(name, CARDS[card]):
             found = predicted(launches, compiled[same], CARDS[card])
             row = _row(case, found, limit, measured.get(case))
-            near &= abs(row["error"] or 0) <= TOLERANCE
             record.found["predicted"].append(row)
             record.found["launches"] += [_launch_row(case, one) for one in found]
             _tell(row, found)
     click.echo(f"kept in {record.keep(results)}")
-    return near
 
 
 def _cases(name: str, card: Card) -> Iterator[tuple[str, list[Launch], float]]:
