@@ -5,6 +5,7 @@ One compiled module serves all dimensions, so these can be many. Inputs are new 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,29 @@ def test_a_frame_outweighs_all_others(storage: str, frame: int) -> None:
     errors = [error(*rows) for rows in zip(logits, expected, strict=True)]
     assert np.isfinite(logits).all()
     assert np.quantile(errors, 0.25) < TOLERANCES[storage]
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-6, 100.0])
+def test_gains_that_stand_out(storage: str, gain: float) -> None:
+    """Where embeddings are multiplied by the gains of the last normalisation, none is lost."""
+    shape = SHAPES["whisper's heads"]
+    checkpoint = random_checkpoint(shape)
+    weights = dict(checkpoint.weights)
+    gains = weights["decoder/layer_norm/gamma"].copy()
+    gains[7] = gain
+    weights |= {"decoder/layer_norm/gamma": gains}
+    weights["decoder/embeddings/weight"] = weights["decoder/embeddings/weight"] + np.float32(3)
+    changed = replace(checkpoint, weights=weights)
+    compute_type = {"int8": "int8_float32", "bfloat16": "bfloat16"}.get(storage, "float32")
+    model, network = CPUModel(changed, compute_type=compute_type, threads=3), Network(changed)
+    items = 5
+    states = rng().normal(0, 1, (items, 20, shape.n_audio_state)).astype(np.float32)
+    history = rng().integers(0, shape.n_vocab, (items, 6)).astype(np.int32)
+    state = model.decoder.start(model.to_device(states), FixedRules())
+    model.decoder.prefill(state, history[:, :-1])
+    logits = all_logits(model, state, history[:, -1], 1)
+    expected = network.decode(history, states.astype(float))[:, -1]
+    assert error(logits, expected) < TOLERANCES[storage]
 
 
 def test_packing_leaves_a_mapped_file_as_it_was(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def project_cross_kv[
 
     def body(_thread: Int) {imm}:
         var worker = Worker(phases.counters)
-        var strips = Strips[storage](frames, width)
+        var strips = Strips[storage](frames, width, for_weights=True)
         var projected = FloatView.allocate(2 * frames * columns)
         for item in range(items):
             var source = states.slice(item * frames * width, frames * width)

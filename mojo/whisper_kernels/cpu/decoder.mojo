@@ -15,9 +15,9 @@ from max.gpu.host import DeviceContext
 from ..common.views import ByteView, FloatView, IntView, View, first
 from .attention import AttentionScratch, KeysValues
 from .decoder_layer import DecoderChunk, DecoderLayer, panel_tasks, share
-from .embedding import embed
+from .embedding import Embeddings, embed
 from .norm import normalize
-from .panels import PANEL, Matrix, Rows
+from .panels import PANEL, Rows
 from .self_attention import Histories, attend_rows
 from .threads import Phases, Worker, together
 from .weight_reader import WeightReader
@@ -56,7 +56,7 @@ struct DecoderPass[storage: DType, kv_type: DType](Movable):
     var windows: IntView
     var cross_kv: ByteView
     var kv_cache: FloatView
-    var embeddings: Matrix[Self.storage]
+    var embeddings: Embeddings[Self.storage]
     var weights: ByteView
     var sizes: DecoderSizes
     var states: FloatView
@@ -74,7 +74,7 @@ struct DecoderPass[storage: DType, kv_type: DType](Movable):
         windows: IntView,
         cross_kv: ByteView,
         kv_cache: FloatView,
-        embeddings: Matrix[Self.storage],
+        embeddings: Embeddings[Self.storage],
         weights: ByteView,
         sizes: DecoderSizes,
         states: FloatView,
@@ -316,7 +316,7 @@ struct Decoder:
             View(windows),
             View(cross_kv),
             View(kv_cache),
-            Matrix[storage](View(embeddings), width, 0),
+            Embeddings[storage](View(embeddings), width, 0),
             View(weights),
             DecoderSizes(
                 tokens.dim_size(0),

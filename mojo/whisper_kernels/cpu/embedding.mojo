@@ -7,40 +7,80 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from ..common.simd import F32
-from ..common.views import FloatView, View, first
+from ..common.views import ByteView, FloatView, View, first
 from .gemm import multiply
 from .panels import HEADER, PANEL, Matrix, Rows, cell
+from .rotation import rotate_back
+from .self_attention import dot
 from .strips import Strips
 from .threads import Phases, Worker, parallel, together
+from .weight_reader import WeightReader
 
 comptime TASK_PANELS = 64
 """Panels of the vocabulary that one task takes."""
 comptime TASK_COLUMNS = TASK_PANELS * PANEL
 
 
+struct Embeddings[storage: DType](ImplicitlyCopyable):
+    """The embeddings of all tokens, which are a matrix [width, vocabulary], too.
+
+    In int8 they are multiplied by the gains of the last normalisation, which states are without:
+    what stands out in a state would hide the rest. And they lie around a centre, because most of
+    each is what all have in common. `engine/cpu/embeddings.py` makes both.
+    """
+
+    comptime scaled = Self.storage == DType.int8
+
+    var centre: FloatView
+    """[width], if scaled."""
+    var inverses: FloatView
+    """Of the gains [width], if scaled."""
+    var matrix: Matrix[Self.storage]
+
+    def __init__(out self, packed: ByteView, width: Int, vocabulary: Int):
+        var reader = WeightReader(packed)
+        self.centre = reader.vector(width if Self.scaled else 0)
+        self.inverses = reader.vector(width if Self.scaled else 0)
+        self.matrix = Matrix[Self.storage](reader.place, width, vocabulary)
+
+    def prepare(self, mut strips: Strips[Self.storage], states: FloatView, rows: Int):
+        """Takes states [rows, width] as the left operand of `vocabulary_task`."""
+        var width = self.matrix.depth
+        strips.prepare(Rows(states, width, rows), 0, rows, width)
+        comptime if Self.scaled:
+            for i in range(rows):
+                strips.shifts[i] = dot[0](states.offset(i * width), self.centre, width)
+
+
 def embed[
     storage: DType
-](embeddings: Matrix[storage], token: Int, encoding: FloatView, x: FloatView):
+](embeddings: Embeddings[storage], token: Int, encoding: FloatView, x: FloatView):
     """`x = E[token] + encoding`, the token's column of the panels."""
-    var panel = embeddings.panel(token // PANEL)
+    var panel = embeddings.matrix.panel(token // PANEL)
+    var depth = embeddings.matrix.depth
     var lane = token % PANEL
-    for k in range(embeddings.depth):
-        comptime if storage == DType.int8:
-            var value = panel.offset(HEADER + cell[storage](k, lane)).bitcast[DType.int8]()
-            var scale = panel.bitcast[DType.float32]()[lane]
-            x[k] = value[0].cast[F32]() * scale + encoding[k]
-        else:
-            var value = panel.bitcast[storage]()
-            x[k] = value[cell[storage](k, lane)].cast[F32]() + encoding[k]
+    comptime if storage == DType.int8:
+        var scale = panel.bitcast[DType.float32]()[lane]
+        var values = panel.offset(HEADER).bitcast[DType.int8]()
+        for k in range(depth):
+            x[k] = values[cell[storage](k, lane)].cast[F32]() * scale
+        rotate_back(x, depth)
+        for k in range(depth):
+            x[k] = (x[k] + embeddings.centre[k]) * embeddings.inverses[k] + encoding[k]
+    else:
+        var values = panel.bitcast[storage]()
+        for k in range(depth):
+            x[k] = values[cell[storage](k, lane)].cast[F32]() + encoding[k]
 
 
 def vocabulary_task[
     storage: DType
-](strips: Strips[storage], embeddings: Matrix[storage], task: Int, logits: FloatView):
+](strips: Strips[storage], embeddings: Embeddings[storage], task: Int, logits: FloatView):
     """The logits of the rows in the strips over one task's part of the vocabulary."""
+    var matrix = embeddings.matrix
     var start = task * TASK_PANELS
-    var end = min(embeddings.panels(), start + TASK_PANELS)
-    multiply(strips, embeddings, start, end, logits, embeddings.columns)
+    var end = min(matrix.panels(), start + TASK_PANELS)
+    multiply(strips, matrix, start, end, logits, matrix.columns)
 
 
 @extensibility.register("whisper.logits")
@@ -60,20 +100,20 @@ struct Logits:
     ) raises:
         var rows = states.dim_size(0) * states.dim_size(1)
         var width = states.dim_size(2)
-        var matrix = Matrix[storage](View(embeddings), width, logits.dim_size(2))
+        var matrix = Embeddings[storage](View(embeddings), width, logits.dim_size(2))
         var source = View(states)
         var results = View(logits)
         var phases = Phases(1)
 
         def body(_thread: Int) {imm}:
             var worker = Worker(phases.counters)
-            var strips = Strips[storage](rows, width)
-            strips.prepare(Rows(source, width, rows), 0, rows, width)
+            var strips = Strips[storage](rows, width, for_weights=True)
+            matrix.prepare(strips, source, rows)
 
             def task(index: Int) {imm}:
                 vocabulary_task(strips, matrix, index, results)
 
-            worker.run(ceildiv(matrix.columns, TASK_COLUMNS), task)
+            worker.run(ceildiv(logits.dim_size(2), TASK_COLUMNS), task)
 
         together(first(threads), body)
 

@@ -45,7 +45,7 @@ struct EncoderChunk[storage: DType]:
     def __init__(out self, rows: Int, width: Int, depth: Int, group: Int):
         """For `rows` of the model's width, products as deep as `depth` and groups of so many
         columns."""
-        self.strips = Strips[Self.storage](rows, depth)
+        self.strips = Strips[Self.storage](rows, depth, for_weights=True)
         self.hidden = View[Self.HIDDEN].allocate(rows * 4 * width)
         self.group = FloatView.allocate(rows * group)
 

@@ -3,7 +3,7 @@
 A tile of `STRIP_ROWS` x `PASS_COLUMNS` results stays in registers while the depth streams
 past: float32 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of
 16 bits (PMADDWD), from which the float32 result is
-`scale_row * scale_column * (sum - zero_row * sum_column)`. Where there is AMX, it does the
+`scale_row * scale_column * (sum - zero_row * sum_column) + shift_row`. Where there is AMX, it does the
 products that it can (amx/gemm.mojo).
 """
 
@@ -94,6 +94,7 @@ def integer_tile[
     groups: Int,
     scales: FloatView,
     zeros: FloatView,
+    shifts: FloatView,
     c: FloatView,
     c_stride: Int,
     rows: Int,
@@ -127,12 +128,12 @@ def integer_tile[
                 if i < rows:
                     var place = c.offset(i * c_stride + LANES * j)
                     var exact = sums[PASS_VECTORS * i + j].cast[F32]()
+                    var before = SIMD[F32, LANES](shifts[i])
                     if start == 0:
                         exact = SIMD[F32, LANES](-zeros[i]).fma(column_sum, exact)
-                    var value = exact * (column_scale * scales[i])
-                    if start > 0:
-                        value += place.load[LANES]()
-                    place.store(value)
+                    else:
+                        before = place.load[LANES]()
+                    place.store(exact.fma(column_scale * scales[i], before))
         start = end
 
 
@@ -155,6 +156,7 @@ def tile[
                     ceildiv(a.depth, GROUP),
                     a.scales.offset(first),
                     a.zeros.offset(first),
+                    a.shifts.offset(first),
                     c,
                     stride,
                     rows,

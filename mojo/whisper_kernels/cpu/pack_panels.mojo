@@ -1,7 +1,7 @@
 """Packs and quantises matrices into panels, the right operand of a product.
 
 int8 panels are quantised column by column, `w = scale * q` with the largest |q| at 127, as
-CTranslate2 quantises the weights of a linear layer.
+CTranslate2 quantises the weights of a linear layer. Weights are rotated before (rotation.mojo).
 """
 
 from std.bit import log2_floor
@@ -24,9 +24,10 @@ comptime GROUPED = DType.uint32 if DOTS else DType.uint16
 def pack_column[
     storage: DType, dtype: DType
 ](column: View[dtype], depth: Int, factor: Float32, panel: ByteView, lane: Int):
-    """A column of B, contiguous in memory, times `factor`, as column `lane` of a panel."""
+    """A column of B, contiguous in memory, as column `lane` of a panel; times `factor`, which is 1
+    for int8."""
     comptime if storage == DType.int8:
-        quantize_column[dtype](column, depth, factor, panel, lane)
+        quantize_column(rebind[FloatView](column), depth, panel, lane)
     else:
         var cells = panel.bitcast[storage]()
         for k in range(depth):
@@ -35,29 +36,18 @@ def pack_column[
             cells[cell[storage](k, lane)] = 0
 
 
-def quantize_column[
-    dtype: DType
-](column: View[dtype], depth: Int, factor: Float32, panel: ByteView, lane: Int):
-    """As `pack_column`, to int8; what is int8 already stays as it is, `factor` its scale."""
+def quantize_column(column: FloatView, depth: Int, panel: ByteView, lane: Int):
+    """As `pack_column`, to int8."""
     var whole = depth // LANES * LANES
-    var scale = factor
-    var inverse = Float32(1)
-    comptime if dtype != DType.int8:
-        var tops = SIMD[F32, LANES](0)
-        for k in range(0, whole, LANES):
-            tops = max(tops, abs(column.load[LANES](k).cast[F32]()))
-        var top = tops.reduce_max()
-        for k in range(whole, depth):
-            top = max(top, abs(column[k].cast[F32]()))
-        if top == 0:
-            top = 1
-        scale = top * factor / LARGEST_INT8
-        inverse = LARGEST_INT8 / top
+    var low, high = min_and_max(column, depth)
+    var top = max(-low, high)
+    if top == 0:
+        top = 1
+    var inverse = LARGEST_INT8 / top
     var cells = panel.offset(HEADER).bitcast[DType.int8]()
     var sums = SIMD[DType.int32, LANES](0)
     for k in range(0, whole, LANES):
-        var x = column.load[LANES](k).cast[F32]()
-        var q = round(x * inverse).cast[DType.int32]()
+        var q = round(column.load[LANES](k) * inverse).cast[DType.int32]()
         sums += q
         var bytes = q.cast[DType.int8]()
         var groups = bitcast[GROUPED, LANES // GROUP](bytes)
@@ -67,11 +57,11 @@ def quantize_column[
     for k in range(whole, padded_depth[DType.int8](depth)):
         var q = Int32(0)
         if k < depth:
-            q = round(column[k].cast[F32]() * inverse).cast[DType.int32]()
+            q = round(column[k] * inverse).cast[DType.int32]()
         sum += q
         cells[cell[DType.int8](k, lane)] = q.cast[DType.int8]()
     var header = panel.bitcast[DType.float32]()
-    header[lane] = scale
+    header[lane] = top / LARGEST_INT8
     header[PANEL + lane] = Float32(sum)
 
 

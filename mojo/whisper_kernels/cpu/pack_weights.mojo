@@ -7,9 +7,11 @@ from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
+from ..common.simd import F32, LANES
 from ..common.views import Address, ByteView, FloatView, View, first
-from .pack_panels import clear_column, pack_column
+from .pack_panels import clear_column, pack_column, quantize_column
 from .panels import PANEL, panel_bytes
+from .rotation import rotate
 from .threads import parallel
 
 comptime PACKED_ROWS = 64
@@ -18,36 +20,75 @@ comptime PACKED_ROWS = 64
 
 def pack_panel[
     storage: DType, dtype: DType
-](weight: View[dtype], scale: FloatView, outputs: Int, inputs: Int, index: Int, panel: ByteView,):
-    """A panel of a weight [outputs, inputs] times scale [outputs]."""
-    # int8 needs a whole column at once, and its panels are small.
-    var block = inputs if storage == DType.int8 else PACKED_ROWS
-    for start in range(0, inputs, block):
-        var depth = min(block, inputs - start)
-        var rows = panel.offset(panel_bytes[storage](start) if start > 0 else 0)
-        for lane in range(PANEL):
-            var n = index * PANEL + lane
-            if n < outputs:
-                pack_column[storage](
-                    weight.offset(n * inputs + start),
-                    depth,
-                    scale[n],
-                    rows,
-                    lane,
-                )
-            else:
-                clear_column[storage](depth, rows, lane)
+](
+    weight: View[dtype],
+    scale: FloatView,
+    columns: FloatView,
+    outputs: Int,
+    inputs: Int,
+    index: Int,
+    panel: ByteView,
+):
+    """A panel of a weight, see `PackWeights`."""
+    comptime if storage == DType.int8:
+        pack_rotated(weight, scale, columns, outputs, inputs, index, panel)
+    else:
+        for start in range(0, inputs, PACKED_ROWS):
+            var depth = min(PACKED_ROWS, inputs - start)
+            var rows = panel.offset(panel_bytes[storage](start) if start > 0 else 0)
+            for lane in range(PANEL):
+                var n = index * PANEL + lane
+                if n < outputs:
+                    var column = weight.offset(n * inputs + start)
+                    pack_column[storage](column, depth, scale[n], rows, lane)
+                else:
+                    clear_column[storage](depth, rows, lane)
+
+
+def pack_rotated[
+    dtype: DType
+](
+    weight: View[dtype],
+    scale: FloatView,
+    columns: FloatView,
+    outputs: Int,
+    inputs: Int,
+    index: Int,
+    panel: ByteView,
+):
+    """The same to int8, which needs a whole column at once."""
+    var column = FloatView.allocate(inputs)
+    var factors = columns.slice(0, inputs)
+    var centre = columns.slice(inputs, inputs)
+    var whole = inputs // LANES * LANES
+    for lane in range(PANEL):
+        var n = index * PANEL + lane
+        if n < outputs:
+            var row = weight.slice(n * inputs, inputs)
+            var factor = SIMD[F32, LANES](scale[n])
+            for k in range(0, whole, LANES):
+                var x = row.load[LANES](k).cast[F32]() * factor
+                column.store(k, x.fma(factors.load[LANES](k), -centre.load[LANES](k)))
+            for k in range(whole, inputs):
+                column[k] = row[k].cast[F32]() * scale[n] * factors[k] - centre[k]
+            rotate(column, inputs, column)
+            quantize_column(column, inputs, panel, lane)
+        else:
+            clear_column[DType.int8](inputs, panel, lane)
+    column.free()
 
 
 struct Source(ImplicitlyCopyable):
     """A matrix to be packed, as a row of the table that `PackWeights` takes."""
 
-    comptime NUMBERS = 5
+    comptime NUMBERS = 6
 
     var weight: Int
     """The address of numbers [outputs, inputs]."""
     var scale: Int
     """The address of factors [outputs]."""
+    var columns: Int
+    """The address of factors [inputs], then of what is subtracted [inputs], for int8."""
     var place: Int
     """The first byte of its panels."""
     var outputs: Int
@@ -57,9 +98,10 @@ struct Source(ImplicitlyCopyable):
         var row = table.offset(index * Self.NUMBERS)
         self.weight = Int(row[0])
         self.scale = Int(row[1])
-        self.place = Int(row[2])
-        self.outputs = Int(row[3])
-        self.inputs = Int(row[4])
+        self.columns = Int(row[2])
+        self.place = Int(row[3])
+        self.outputs = Int(row[4])
+        self.inputs = Int(row[5])
 
     @always_inline
     def panels(self) -> Int:
@@ -69,7 +111,8 @@ struct Source(ImplicitlyCopyable):
 
 @extensibility.register("whisper.pack_weights")
 struct PackWeights:
-    """Weights [outputs, inputs] of one type, times scales [outputs], into panels of any type.
+    """Weights [outputs, inputs] of one type, times scales [outputs], into panels of any type; for
+    int8, also times factors [inputs], less a centre [inputs], and rotated.
 
     packed [bytes]: of each weight, ceil(outputs / PANEL) panels of `panel_bytes`; columns past the
     last output are zero. sources [weights, Source.NUMBERS] int64: the weights are told by their
@@ -103,7 +146,8 @@ struct PackWeights:
                     Address[dtype](unsafe_from_address=source.weight),
                     source.outputs * source.inputs,
                 ),
-                FloatView(Address[DType.float32](unsafe_from_address=source.scale), source.outputs),
+                FloatView(Address[F32](unsafe_from_address=source.scale), source.outputs),
+                FloatView(Address[F32](unsafe_from_address=source.columns), 2 * source.inputs),
                 source.outputs,
                 source.inputs,
                 panel,

@@ -208,8 +208,11 @@ def dot[known: Int](a: FloatView, b: FloatView, count: Int) -> Float32:
             var x = a.load[LANES](k)
             sums = x.fma(b.load[LANES](k), sums)
         return sums.reduce_add()
-    var total = Float32(0)
-    for k in range(count):
+    var whole = count // LANES * LANES
+    for k in range(0, whole, LANES):
+        sums = a.load[LANES](k).fma(b.load[LANES](k), sums)
+    var total = sums.reduce_add()
+    for k in range(whole, count):
         total += a[k] * b[k]
     return total
 

@@ -12,8 +12,8 @@ from max.gpu.host import DeviceContext
 from ..common.views import FloatView, View, first
 from .attended import AttendedFrames
 from .decoder import DecoderPass, DecoderSizes
+from .embedding import Embeddings
 from .lookahead import Hypotheses, Lookahead
-from .panels import Matrix
 from .sample.candidates import Choice, rules_of, sampling_of
 from .threads import Phases, Worker, stopped, together
 
@@ -93,7 +93,7 @@ struct Step:
         var wanted = ids.dim_size(2)
         var steps = ids.dim_size(0)
         var states = FloatView.allocate(rows * width)
-        var matrix = Matrix[storage](View(embeddings), width, vocabulary)
+        var matrix = Embeddings[storage](View(embeddings), width, vocabulary)
         var rules = rules_of(
             suppressed, ranges, banned, penalized, checks, first_timestamp, watched_id, penalty
         )

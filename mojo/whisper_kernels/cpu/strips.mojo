@@ -5,7 +5,8 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 2008). A strip is prepared once for all panels that it meets.
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
-16 bits (`INTEGER`), a group in 32 bits. AMX has strips of its own (amx/strips.mojo).
+16 bits (`INTEGER`), a group in 32 bits; those that meet weights are rotated before
+(rotation.mojo). AMX has strips of its own (amx/strips.mojo).
 """
 
 from std.math import align_up, ceildiv
@@ -18,6 +19,7 @@ from .amx.strips import quantize_tile_row, round_tile_row
 from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
 from .quantize import RowQuantizer
+from .rotation import rotate
 from .target import DOTS, GROUP, STRIP_ROWS, TILE_ROWS, tiled
 from .weight_reader import Norm
 
@@ -52,21 +54,30 @@ struct Strips[storage: DType]:
     """Of each row, if quantised."""
     var zeros: FloatView
     """The byte that stands for zero in each row, if quantised."""
+    var shifts: FloatView
+    """What is added to all products of each row, if quantised; 0 where `shift` does not set it."""
     var corner: FloatView
     """Room for two tiles [block_rows, PANEL]."""
     var lines: FloatView
     """Room for the rows of a strip, as floats."""
+    var rotated: FloatView
+    """Room for a row, if rows are rotated."""
     var rows: Int
     var depth: Int
 
-    def __init__(out self, most_rows: Int, most_depth: Int):
-        """Room for so many rows and so much depth."""
+    def __init__(out self, most_rows: Int, most_depth: Int, for_weights: Bool = False):
+        """Room for so many rows and so much depth; for products with weights, or with keys or
+        values."""
         var room = align_up(most_rows, Self.rows_each)
         self.memory = ByteView.allocate(room * Self.row_bytes(most_depth))
         self.scales = FloatView.allocate(room)
         self.zeros = FloatView.allocate(room)
+        self.shifts = FloatView.allocate(room)
+        for i in range(room):
+            self.shifts[i] = 0
         self.corner = FloatView.allocate(2 * Self.block_rows * PANEL)
         self.lines = FloatView.allocate(Self.rows_each * align_up(most_depth, LANES))
+        self.rotated = FloatView.allocate(most_depth if for_weights and Self.quantized else 0)
         self.rows = 0
         self.depth = 0
 
@@ -74,8 +85,10 @@ struct Strips[storage: DType]:
         self.memory.free()
         self.scales.free()
         self.zeros.free()
+        self.shifts.free()
         self.corner.free()
         self.lines.free()
+        self.rotated.free()
 
     @always_inline
     def strip(self, first_row: Int) -> ByteView:
@@ -157,15 +170,23 @@ struct Strips[storage: DType]:
         comptime if Self.storage == DType.bfloat16:
             round_tile_row(row, self.depth, scale, strip, index)
         else:
-            var quantizer = RowQuantizer(row, self.depth)
-            comptime if Self.tiled:
-                quantize_tile_row(row, self.depth, quantizer, strip, index)
+            if self.rotated.count > 0:
+                rotate(row, self.depth, self.rotated)
+                self.quantize(self.rotated, strip, start, index, scale)
             else:
-                quantize_row(
-                    row, self.depth, quantizer, strip.offset(4 * index), self.height(start)
-                )
-            self.scales[start + index] = quantizer.scale * scale
-            self.zeros[start + index] = quantizer.zero
+                self.quantize(row, strip, start, index, scale)
+
+    def quantize[
+        dtype: DType
+    ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
+        """The same, in integers."""
+        var quantizer = RowQuantizer(row, self.depth)
+        comptime if Self.tiled:
+            quantize_tile_row(row, self.depth, quantizer, strip, index)
+        else:
+            quantize_row(row, self.depth, quantizer, strip.offset(4 * index), self.height(start))
+        self.scales[start + index] = quantizer.scale * scale
+        self.zeros[start + index] = quantizer.zero
 
 
 def quantize_row[

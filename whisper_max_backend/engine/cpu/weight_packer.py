@@ -26,17 +26,19 @@ SHARED = 1 << 23
 
 @dataclass(frozen=True)
 class _Matrix:
-    """Numbers ``[outputs, inputs]``, their factors ``[outputs]`` and where the panels begin."""
+    """Numbers ``[outputs, inputs]``, their factors ``[outputs]``, the factors and the centre of
+    their columns ``[2, inputs]`` and where the panels begin."""
 
     weight: np.ndarray
     scale: np.ndarray
+    columns: np.ndarray
     place: int
     saved: np.ndarray
 
     def row(self) -> tuple[int, ...]:
         """As the kernel takes it (pack_weights.mojo)."""
-        addresses = self.weight.ctypes.data, self.scale.ctypes.data
-        return *addresses, self.place, *self.weight.shape
+        arrays = self.weight, self.scale, self.columns
+        return *(array.ctypes.data for array in arrays), self.place, *self.weight.shape
 
 
 class Packer:
@@ -61,8 +63,12 @@ class Packer:
         storage: DType,
         place: int,
         saved: np.ndarray,
+        columns: np.ndarray | None = None,
     ) -> None:
         """Panels of ``weight [outputs, inputs]`` times float32 ``scale [outputs]``.
+
+        Those of int8 are rotated; before that, they are times the first row of float32
+        ``columns [2, inputs]``, less the second.
 
         They are there after `flush`; the weight must not change until then. `saved` is what it was
         made of, whose memory may be let go of.
@@ -71,7 +77,10 @@ class Packer:
         if graph != self._graph or self._size() + weight.nbytes > AT_ONCE:
             self.flush()
         self._graph = graph
-        self._matrices.append(_Matrix(np.ascontiguousarray(weight), scale, place, saved))
+        if columns is None:
+            columns = np.stack([np.ones(weight.shape[1]), np.zeros(weight.shape[1])])
+        arrays = np.ascontiguousarray(weight), scale, np.ascontiguousarray(columns, np.float32)
+        self._matrices.append(_Matrix(*arrays, place, saved))
 
     def flush(self) -> None:
         """Packs what was put, and lets go of it."""

@@ -18,6 +18,7 @@ from max.dtype import DType
 from ..checkpoint.dimensions import Dimensions, expected_shapes
 from ..checkpoint.load import Checkpoint, dense
 from ..checkpoint.weight_dtypes import EMBEDDINGS, FILE_TYPES, Storage
+from .embeddings import CENTRE, INVERSES, EmbeddingColumns
 from .weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
 
 PANEL = 32
@@ -84,12 +85,15 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
     d = checkpoint.dimensions
     groups = {
         # First, for it is the largest one, which is in memory twice while it is packed.
-        "embeddings": _Group([_Part(EMBEDDINGS)], storage.decoder),
+        "embeddings": _Group(list(_embedding_parts(storage.decoder)), storage.decoder),
         "encoder": _Group(list(_encoder_parts(d)), storage.encoder),
         "cross_kv": _Group(list(_cross_kv_parts(d)), storage.encoder),
         "decoder": _Group(list(_decoder_parts(d)), storage.decoder),
     }
-    shapes = expected_shapes(d)
+    columns = None
+    if storage.decoder == DType.int8:
+        columns = EmbeddingColumns.of(checkpoint.weights)
+    shapes = {**expected_shapes(d), **dict.fromkeys((CENTRE, INVERSES), (d.n_text_state,))}
     sizes = {name: group.sizes(shapes) for name, group in groups.items()}
     blob = aligned_bytes(sum(map(sum, sizes.values())))
     packer = Packer(blob, threads)
@@ -98,7 +102,7 @@ def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pa
     for name, group in groups.items():
         start = place
         for part, size in zip(group.parts, sizes[name], strict=True):
-            _put(checkpoint, part, group.storage, packer, place)
+            _put(checkpoint, part, group.storage, columns, packer, place)
             place += size
         buffers[name] = Buffer.from_numpy(blob[start:place])
     packer.flush()
@@ -119,6 +123,13 @@ class _Part:
             return array
         size = len(array) // self.shares
         return array[self.share * size : (self.share + 1) * size]
+
+
+def _embedding_parts(storage: DType) -> Iterator[_Part]:
+    if storage == DType.int8:
+        yield _Part(CENTRE)
+        yield _Part(INVERSES)
+    yield _Part(EMBEDDINGS)
 
 
 def _norm(name: str) -> Iterator[_Part]:
@@ -187,11 +198,21 @@ class _Group:
         return matrix_bytes(self.storage, math.prod(shape[1:]), shape[0] // part.shares)
 
 
-def _put(checkpoint: Checkpoint, part: _Part, storage: DType, packer: Packer, place: int) -> None:
+def _put(
+    checkpoint: Checkpoint,
+    part: _Part,
+    storage: DType,
+    columns: EmbeddingColumns | None,
+    packer: Packer,
+    place: int,
+) -> None:
     """A vector, or a weight in panels; a convolution ``[out, in, kernel]`` as one over
-    ``[kernel, in]``."""
+    ``[kernel, in]``; `columns` if embeddings are int8."""
     if not part.name.endswith("/weight"):
-        packer.put_vector(part.of(dense(checkpoint.weights, part.name)).reshape(-1), place)
+        vector = columns.vectors.get(part.name) if columns else None
+        if vector is None:
+            vector = dense(checkpoint.weights, part.name)
+        packer.put_vector(part.of(vector).reshape(-1), place)
         return
     saved = checkpoint.weights[part.name]
     scale = checkpoint.weights.get(part.name + "_scale")
@@ -204,4 +225,7 @@ def _put(checkpoint: Checkpoint, part: _Part, storage: DType, packer: Packer, pl
     factors = np.ones(len(weight), np.float32)
     if scale is not None:
         factors /= part.of(np.asarray(scale, np.float32).reshape(-1))
-    packer.put_matrix(weight, factors, storage, place, part.of(saved))
+    packer.put_matrix(
+        *(weight, factors, storage, place, part.of(saved)),
+        columns=columns.rows() if columns and part.name == EMBEDDINGS else None,
+    )

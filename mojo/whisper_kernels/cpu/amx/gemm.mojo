@@ -69,7 +69,8 @@ struct Block[storage: DType](ImplicitlyCopyable):
                 var zero = SIMD[F32, PANEL](-a.zeros[row])
                 value = product.bitcast[DType.int32]().load[PANEL]().cast[F32]()
                 value = zero.fma(column_sum, value)
-                value *= column_scale * a.scales[row]
+                var shift = SIMD[F32, PANEL](a.shifts[row])
+                value = value.fma(column_scale * a.scales[row], shift)
             else:
                 value = product.load[PANEL]()
             var place = row * stride + self.column

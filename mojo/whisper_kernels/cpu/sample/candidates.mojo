@@ -13,9 +13,8 @@ from max.gpu.host import DeviceContext
 from ...common.rules import Rules, ban
 from ...common.rules import TEXT, TIMESTAMPS, UNRULED
 from ...common.views import FloatView, IntView, View, first
-from ..embedding import TASK_COLUMNS, vocabulary_task
+from ..embedding import TASK_COLUMNS, Embeddings, vocabulary_task
 from ..log_sum_exp import LogSumExps
-from ..panels import Matrix, Rows
 from ..strips import Strips
 from ..threads import Phases, Worker, together
 from .top_k import Sampling, TopK, write
@@ -28,7 +27,7 @@ struct Choice[storage: DType](Movable):
     """Of a run."""
 
     var states: FloatView
-    var embeddings: Matrix[Self.storage]
+    var embeddings: Embeddings[Self.storage]
     var sampling: Sampling
     var items: Int
     var beams: Int
@@ -47,7 +46,7 @@ struct Choice[storage: DType](Movable):
     def __init__(
         out self,
         states: FloatView,
-        embeddings: Matrix[Self.storage],
+        embeddings: Embeddings[Self.storage],
         sampling: Sampling,
         items: Int,
         beams: Int,
@@ -56,7 +55,8 @@ struct Choice[storage: DType](Movable):
         watched: FloatView,
     ):
         var rows = items * beams
-        var parts = ceildiv(embeddings.columns, TASK_COLUMNS)
+        var vocabulary = embeddings.matrix.columns
+        var parts = ceildiv(vocabulary, TASK_COLUMNS)
         self.states = states
         self.embeddings = embeddings
         self.sampling = sampling
@@ -65,7 +65,7 @@ struct Choice[storage: DType](Movable):
         self.wanted = wanted
         self.logits = logits
         self.watched = watched
-        var restricted = sampling.restricted(beams * embeddings.columns)
+        var restricted = sampling.restricted(beams * vocabulary)
         self.capacity = sampling.topk if restricted else wanted
         self.shifts = FloatView.allocate(rows)
         self.counts = IntView.allocate(rows)
@@ -99,15 +99,15 @@ struct Choice[storage: DType](Movable):
         var wanted = self.wanted
         var capacity = self.capacity
         var rows = self.items * beams
-        var width = self.embeddings.depth
-        var vocabulary = self.embeddings.columns
+        var width = self.embeddings.matrix.depth
+        var vocabulary = self.embeddings.matrix.columns
         var log_sums = self.log_sums
         var logits = self.logits
         var watched = self.watched
         var stamps = min(rules.first_timestamp, vocabulary)
         var watching = rules.watched_id >= 0
-        var strips = Strips[Self.storage](rows, width)
-        strips.prepare(Rows(self.states, width, rows), 0, rows, width)
+        var strips = Strips[Self.storage](rows, width, for_weights=True)
+        self.embeddings.prepare(strips, self.states, rows)
 
         def project(task: Int) {imm}:
             var low = task * TASK_COLUMNS
@@ -257,7 +257,7 @@ struct Choose:
     ) raises:
         var choice = Choice[storage](
             View(states),
-            Matrix[storage](View(embeddings), states.dim_size(2), logits.dim_size(2)),
+            Embeddings[storage](View(embeddings), states.dim_size(2), logits.dim_size(2)),
             sampling_of(temperature, top_k, seed),
             states.dim_size(0),
             states.dim_size(1),

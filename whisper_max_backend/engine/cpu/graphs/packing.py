@@ -31,8 +31,9 @@ CONVERSIONS = (
 PACK = Signature(
     Input("packed", DType.uint8, ("bytes",), in_place=True),
     # Of each weight [outputs, inputs]: its address, that of its scale [outputs], which multiplies
-    # it, the first of its bytes in `packed`, outputs, inputs.
-    Input("sources", DType.int64, ("weights", 5)),
+    # it, that of its columns' factors and centre [2, inputs], for int8 only, the first of its bytes
+    # in `packed`, outputs, inputs.
+    Input("sources", DType.int64, ("weights", 6)),
     THREADS,
 )
 
