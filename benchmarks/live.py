@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import whisper_max_backend
-from benchmarks.accuracy.command import error_rate, words
+from benchmarks.accuracy.errors import error_rate, words
 from benchmarks.accuracy.transcripts import TRANSCRIPTS
 from benchmarks.lagging import Lagging, Passage, lagging
 from benchmarks.record import begin, results_option

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.accuracy.command import error_rate
+from benchmarks.accuracy.errors import error_rate
 from benchmarks.accuracy.transcripts import TRANSCRIPTS
 from benchmarks.cpu.limits import shortest
 from benchmarks.record import begin, results_option

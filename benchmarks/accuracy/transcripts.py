@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -51,15 +52,42 @@ TRANSCRIPTS = {
 
 @dataclass(frozen=True)
 class Transcribed:
-    """A recording and what is said in it; `samples` are float32 [samples] at 16 kHz."""
+    """A recording and what is said in it, if that is known.
+
+    Attributes:
+        samples: float32 ``[samples]`` at 16 kHz.
+        transcript: "" where nobody speaks.
+        language: As Whisper calls it; None lets the model find it.
+        group: Recordings whose errors are counted together, too.
+    """
 
     name: str
     samples: np.ndarray
-    transcript: str
+    transcript: str | None
+    language: str | None = "en"
+    group: str = "prompts"
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / RATE
+
+
+def from_manifest(manifest: Path) -> Iterator[Transcribed]:
+    """The recordings that lines of JSON name.
+
+    Each has a ``path``, seen from the manifest's folder, and may have a ``transcript`` (or
+    ``text``), a ``language`` and a ``group`` (or ``category``).
+    """
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        language = row.get("language")
+        yield Transcribed(
+            row["path"],
+            decode_audio(str(manifest.parent / row["path"]), sampling_rate=RATE),
+            row.get("transcript", row.get("text")),
+            language,
+            row.get("group") or f"{row.get('category', 'speech')}, {language or 'no language'}",
+        )
 
 
 def transcribed_speech() -> Iterator[Transcribed]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.accuracy.command import error_rate, words
+from benchmarks.accuracy.errors import error_rate, words
 from benchmarks.accuracy.transcripts import TRANSCRIPTS
 from benchmarks.guards.sounds import sounds
 from benchmarks.record import begin, results_option
