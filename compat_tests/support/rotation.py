@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
+
 APART = 16
 """Of the numbers that are mixed (cpu/rotation.mojo)."""
 
@@ -35,13 +37,15 @@ def rounded_weights(weight: np.ndarray) -> np.ndarray:
 
 
 def rounded_rows(x: np.ndarray) -> np.ndarray:
-    """Rotated rows as bytes keep them, with a scale and a zero of each."""
+    """Rotated rows as integers keep them, with a scale and a zero of each: 8 bits where the
+    processor multiplies bytes, else 15."""
+    largest = 255 if apply_cpu_target() in ("sapphirerapids", "cascadelake") else 32767
     turned = rotated(x)
     low = turned.min(axis=-1, keepdims=True).clip(max=0)
     high = turned.max(axis=-1, keepdims=True).clip(min=0)
-    scale = np.maximum(high - low, 1e-30) / 255
+    scale = np.maximum(high - low, 1e-30) / largest
     zero = np.rint(-low / scale)
-    return np.asarray(scale * (np.floor(turned / scale + zero + 0.5).clip(max=255) - zero))
+    return np.asarray(scale * (np.floor(turned / scale + zero + 0.5).clip(max=largest) - zero))
 
 
 def _hadamard(size: int) -> np.ndarray:

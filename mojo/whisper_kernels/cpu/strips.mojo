@@ -53,7 +53,7 @@ struct Strips[storage: DType]:
     var scales: FloatView
     """Of each row, if quantised."""
     var zeros: FloatView
-    """The byte that stands for zero in each row, if quantised."""
+    """The integer that stands for zero in each row, if quantised."""
     var shifts: FloatView
     """What is added to all products of each row, if quantised; 0 where `shift` does not set it."""
     var corner: FloatView
