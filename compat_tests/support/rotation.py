@@ -8,6 +8,8 @@ from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 
 APART = 16
 """Of the numbers that are mixed (cpu/rotation.mojo)."""
+_BYTES = ("sapphirerapids", "cascadelake", "alderlake")
+"""Processors that multiply bytes."""
 
 
 def rotated(x: np.ndarray) -> np.ndarray:
@@ -39,7 +41,7 @@ def rounded_weights(weight: np.ndarray) -> np.ndarray:
 def rounded_rows(x: np.ndarray) -> np.ndarray:
     """Rotated rows as integers keep them, with a scale and a zero of each: 8 bits where the
     processor multiplies bytes, else 15."""
-    largest = 255 if apply_cpu_target() in ("sapphirerapids", "cascadelake") else 32767
+    largest = 255 if apply_cpu_target() in _BYTES else 32767
     turned = rotated(x)
     low = turned.min(axis=-1, keepdims=True).clip(max=0)
     high = turned.max(axis=-1, keepdims=True).clip(min=0)

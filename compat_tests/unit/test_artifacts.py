@@ -277,11 +277,20 @@ SKYLAKE = frozenset(
 )
 
 
+LAPTOP = frozenset(
+    ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"]
+    + ["avx_vnni", "gfni", "vaes", "vpclmulqdq"]
+)
+
+
 @pytest.mark.parametrize(
     ("features", "target"),
     [
         (SKYLAKE | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8"}, "cascadelake"),
         (SKYLAKE | {"avx512_vnni"}, "cascadelake"),
+        (LAPTOP, "alderlake"),
+        (LAPTOP - {"avx_vnni"}, "x86-64-v3"),
+        (LAPTOP | SKYLAKE | {"avx512_vnni"}, "cascadelake"),
         (SKYLAKE, "x86-64-v4"),
         (SKYLAKE - {"avx512vl"}, "x86-64-v3"),
         (SKYLAKE - {"fma"}, ""),

@@ -160,8 +160,9 @@ def test_int8(
     (y,) = kernels("logits_int8", x, int8_embeddings(weight, scale, centre), shapes=[outputs])
     scaled = weight.astype(np.float64) * scale[:, None]
     expected = rounded_rows(x) @ rounded_weights(scaled).T + (x @ centre)[..., None]
-    # Where a number lies between two integers, it may be rounded differently.
-    assert_close(y, expected, 2e-3)
+    # What lies halfway between two integers may be rounded either way. What was made of integers
+    # often does.
+    assert_close(y, expected, 2e-2 if kind == "int8" else 2e-3)
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])

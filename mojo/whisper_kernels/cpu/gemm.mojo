@@ -73,7 +73,9 @@ def add_products(
 ) -> SIMD[I32, LANES]:
     """In every lane: `sums` and the products of the group's members."""
     comptime if DOTS:
-        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", SIMD[I32, LANES]](
+        comptime wide = LANES == 16
+        comptime dot = "llvm.x86.avx512.vpdpbusd.512" if wide else "llvm.x86.avx512.vpdpbusd.256"
+        return llvm_intrinsic[dot, SIMD[I32, LANES]](
             sums, bitcast[DType.uint8, 4 * LANES](a), bitcast[DType.int8, 4 * LANES](b)
         )
     comptime if CompilationTarget.is_x86() and LANES >= 8:

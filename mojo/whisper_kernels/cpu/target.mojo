@@ -4,7 +4,7 @@ from std.sys.info import CompilationTarget
 
 from ..common.simd import LANES
 
-comptime DOTS = LANES == 16 and CompilationTarget.has_vnni()
+comptime DOTS = LANES >= 8 and CompilationTarget.has_vnni()
 """Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
 comptime GROUP = 4 if DOTS else 2
 comptime TILES = DOTS and CompilationTarget.has_intel_amx()

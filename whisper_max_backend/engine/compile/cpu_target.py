@@ -25,6 +25,8 @@ TILES = "sapphirerapids"
 
 _V4 = X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
+# Of what LLVM takes for granted of the first such processor, the compiler uses no more for vectors.
+_AVX_VNNI = X86_64_V3 | {"avx_vnni", "gfni", "vaes", "vpclmulqdq"}
 # What LLVM takes for granted of the first processor with AMX, and might use.
 _AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
 _AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma", "gfni"}
@@ -34,6 +36,7 @@ _AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx
 _TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
     TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
     "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
+    "alderlake": (frozenset(_AVX_VNNI), "AVX2, bytes by AVX-VNNI"),
     "x86-64-v4": (frozenset(_V4), "AVX-512"),
     "x86-64-v3": (X86_64_V3, "AVX2"),
 }
