@@ -10,9 +10,11 @@ from typing import Any
 
 import av
 import numpy as np
+from faster_whisper import audio as decoding
 from faster_whisper import transcribe as reference
 
 _RATES = range(100, 12_000_001)  # Hz; the fastest are of one-bit recordings
+_GROUP = 500_000  # samples resampled in one go, as the reference does
 _BLOCK = 1 << 20  # samples looked at in one go, so that hours of audio need little memory
 
 
@@ -46,10 +48,59 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         return _checked_samples(_as_array(audio))
     named = isinstance(audio, (str, os.PathLike))
     name = os.fspath(audio) if named else getattr(audio, "name", None)
-    try:
+    with _clear_errors(audio, name):
         _check_rate(audio, name)
         with _old_objects_left_alone():
             decoded: np.ndarray = reference.decode_audio(audio, sampling_rate=sampling_rate)
+    return decoded
+
+
+def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) -> np.ndarray:
+    """The samples of a part of a recording, with no more of it in memory.
+
+    They are those that decoding the whole has there. So all before the part is decoded, too.
+
+    Args:
+        audio: Path or file object.
+        sampling_rate: Hz that the file is resampled to.
+        offset: Seconds before the part.
+        duration: Seconds of the part.
+
+    Returns:
+        float32 [samples]; fewer than asked for if the recording ends before.
+
+    Raises:
+        ValueError: The recording ends before the part begins; further errors as `checked_audio`.
+    """
+    first = round(offset * sampling_rate)
+    last = first + round(duration * sampling_rate)
+    name = os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else None
+    parts = []
+    position = 0
+    with _clear_errors(audio, name):
+        _check_rate(audio, name)
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=sampling_rate)
+        with av.open(audio, mode="r", metadata_errors="ignore") as container:
+            frames = decoding._ignore_invalid_frames(container.decode(audio=0))
+            grouped = decoding._group_frames(frames, _GROUP)
+            for frame in decoding._resample_frames(grouped, resampler):
+                samples = frame.to_ndarray().reshape(-1)
+                part = samples[max(first - position, 0) : max(last - position, 0)]
+                parts.append(part.copy())  # a slice would keep the whole frame
+                position += len(samples)
+                if position >= last:
+                    break
+    if position <= first:
+        seconds = position / sampling_rate
+        raise ValueError(f"the part begins at {offset:g} s, but the recording has {seconds:.2f} s")
+    return np.concatenate(parts).astype(np.float32) / 32768.0
+
+
+@contextmanager
+def _clear_errors(audio: Any, name: Any) -> Iterator[None]:
+    """Within, what decoding raises says which recording it is of, and what is wrong."""
+    try:
+        yield
     except IndexError as error:
         raise NoAudioStreamError(
             f"{name or audio!r} holds no audio stream: give a sound file, or a film with sound"
@@ -63,7 +114,6 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
             name or error.filename,  # PyAV names the file where it opens it only
             error.log,
         ) from error
-    return decoded
 
 
 def _check_rate(audio: Any, name: Any) -> None:

@@ -27,6 +27,11 @@ BACKENDS = {
     "openai-whisper": "whisper_max_backend.backends.openai_whisper_backend",
 }
 """The built-in ones' modules, imported when plugins are loaded: they import this module."""
+CORPUS = {
+    "corpus-readers": "whisper_max_backend.corpus.readers",
+    "corpus-writers": "whisper_max_backend.corpus.writers",
+}
+"""The modules of what `whisper-max corpus` reads and writes."""
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -45,7 +50,7 @@ def manager() -> pluggy.PluginManager:
     """
     plugins = pluggy.PluginManager(GROUP)
     plugins.add_hookspecs(hookspecs)
-    for name, module in BACKENDS.items():
+    for name, module in {**BACKENDS, **CORPUS}.items():
         plugins.register(import_module(module), name)
     for resolver in (
         resolvers.HubResolver(),
@@ -105,18 +110,28 @@ def backends() -> dict[str, Backend]:
     Raises:
         PluginError: Two backends have one name.
     """
-    found: dict[str, Backend] = {}
+    found: dict[str, Backend] = registered("backend", manager().hook.register_backends)
+    return dict(sorted(found.items(), key=lambda item: (-item[1].priority, item[0])))
 
-    def register(backend: Backend) -> None:
-        if backend.name in found:
+
+def registered(kind: str, hook: Any) -> dict[str, Any]:
+    """What the plugins register by a hook, by name, in the order in which they do.
+
+    Raises:
+        PluginError: Two have one name.
+    """
+    found: dict[str, Any] = {}
+
+    def register(one: Any) -> None:
+        if one.name in found:
             raise PluginError(
-                f"Two plugins register a backend named '{backend.name}': uninstall one of them, "
+                f"Two plugins register a {kind} named '{one.name}': uninstall one of them, "
                 f"or leave it out of {ALLOWED}"
             )
-        found[backend.name] = backend
+        found[one.name] = one
 
-    manager().hook.register_backends(register=register)
-    return dict(sorted(found.items(), key=lambda item: (-item[1].priority, item[0])))
+    hook(register=register)
+    return found
 
 
 def resolve_model(name: str, local_files_only: bool = False, **hub_options: Any) -> str:

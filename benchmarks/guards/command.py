@@ -29,8 +29,8 @@ from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
 from compat_tests.support.models import model_directory
 from whisper_max_backend import BatchedInferencePipeline, WhisperModel
-from whisper_max_backend.cli.inputs import SUFFIXES
 from whisper_max_backend.guards.loops import Loops
+from whisper_max_backend.suffixes import SUFFIXES
 
 GONE = 0.95
 """The share of invented words that is to go."""

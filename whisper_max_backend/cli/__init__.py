@@ -9,6 +9,7 @@ import click
 from .cache import show_cache
 from .compare import compare
 from .compile import compile_model
+from .corpus import corpus
 from .demo import demo
 from .inventory import list_backends, list_plugins
 from .live import live
@@ -29,7 +30,7 @@ def main(verbose: bool) -> None:
 
 
 for _command in (
-    *(transcribe, live, wyoming, run, list_backends, list_plugins),
+    *(transcribe, corpus, live, wyoming, run, list_backends, list_plugins),
     *(compile_model, show_cache, compare, demo),
 ):
     main.add_command(_command)

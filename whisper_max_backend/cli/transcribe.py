@@ -73,7 +73,8 @@ _MODEL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of the model's `transcribe`, for a command."""
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command
@@ -107,7 +108,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--guards", is_flag=True, help="Leave out what nobody said, and find speech without text."
 )
-@_model_options
+@model_options
 def transcribe(
     files: tuple[str, ...],
     model: str,
