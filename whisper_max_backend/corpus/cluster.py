@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ def cluster(address: str, dashboard: bool) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
+    # A token of its own: Ray would make one in the home folder, and open up if it had none.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) < _LONGEST else "/tmp")
     try:

@@ -45,7 +45,7 @@ class ManifestReader:
                     continue
                 try:
                     yield _row(source, json.loads(line))
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError) as error:
                     problem = f"there is no {error}" if isinstance(error, KeyError) else str(error)
                     raise ValueError(f"{source}, line {number}: {problem}") from error
 
@@ -53,7 +53,9 @@ class ManifestReader:
         raise NotImplementedError("the rows of a manifest are those of files")
 
 
-def _row(source: str, entry: Mapping[str, Any]) -> Row:
+def _row(source: str, entry: Any) -> Row:
+    if not isinstance(entry, dict):
+        raise ValueError("each line is a JSON object, but this one is not")
     if "audio_filepath" in entry:
         return _nemo(source, entry)
     if "sources" in entry:
