@@ -31,6 +31,10 @@ COMMANDS = {
         "benchmarks.sizes",
         "Time loads, windows and steps of the sizes that people run, with random weights.",
     ),
+    "corpus": (
+        "benchmarks.corpus.command",
+        "Kill machines and commands under `whisper-max corpus`, and time and grow its runs.",
+    ),
     "cancel": ("benchmarks.cancel", "Cancel calls, and see how long they go on."),
     "guards": (
         "benchmarks.guards.command",

@@ -24,6 +24,7 @@ from compat_tests.support.corpus import (
     surroundings,
     three_machines,
     tokens_of,
+    write_damaged,
     write_recordings,
 )
 from compat_tests.support.models import our_model, reference_model
@@ -56,9 +57,13 @@ def tokens(model: Any, path: Path) -> list[list[int]]:
 
 
 def begin(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
-    """The command, in a process group of its own."""
+    """The command, which can be ended with all that it starts."""
     return subprocess.Popen(
-        command(*arguments), env=environment, stderr=subprocess.PIPE, text=True, process_group=0
+        command(*arguments),
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -193,3 +198,65 @@ def test_a_full_disk(
         assert tokens_of(rows_in(out)) == expected
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_files_that_are_no_audio(tmp_path: Path, machines: tuple[Cluster, dict[str, str]]) -> None:
+    cluster, environment = machines
+    recordings = tmp_path / "recordings"
+    good = {path.name for path in write_recordings(recordings, 10)}
+    write_damaged(recordings, 60, AUDIO / "jfk.flac")
+    given = (recordings, "--ray", cluster.address, *EXACT)
+    done = corpus(environment, *given, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = rows_in(tmp_path / "out")
+    failed = [row for row in rows if row["error"] is not None]
+    assert {row["key"] for row in rows if row["error"] is None} == good
+    assert len(failed) == 60
+    assert all(row["error"].startswith(f"{recordings / row['key']}: ") for row in failed)
+    limited = corpus(environment, *given, "--out", tmp_path / "limited", "--max-errors", "10")
+    assert limited.returncode == 1
+    assert "recordings have failed, more than --max-errors 10" in limited.stderr
+
+
+DEADLY = """
+import os, signal
+from whisper_max_backend import hookimpl
+from whisper_max_backend.corpus import Row
+
+class Reader:
+    name = "deadly"
+    def reads(self, source): return source.endswith(".deadly")
+    def rows(self, source, name):
+        for line in open(source):
+            yield Row(line.strip(), line.strip(), self.name)
+    def audio(self, row):
+        if "moby" in row.source:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row.source
+
+@hookimpl
+def register_readers(register):
+    register(Reader())
+"""
+
+
+def test_a_file_that_ends_every_process_that_reads_it(tmp_path: Path) -> None:
+    """Whatever is beside it in its shard is transcribed."""
+    site = tmp_path / "site"
+    information = site / "deadly-1.dist-info"
+    information.mkdir(parents=True)
+    (site / "deadly.py").write_text(DEADLY)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[whisper_max_backend]\ndeadly = deadly\n")
+    names = ("jfk.flac", "moby.opus", "beckett.opus", "command.flac")
+    (tmp_path / "list.deadly").write_text("\n".join(str(AUDIO / name) for name in names))
+    with surroundings() as environment:
+        environment |= {"PYTHONPATH": str(site), "WHISPER_MAX_PLUGINS": "deadly"}
+        given = ("--out", tmp_path / "out", "--shard-rows", "4", *EXACT)
+        done = corpus(environment, tmp_path / "list.deadly", *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("A process is lost, and replaced") == 3
+    rows = {Path(row["key"]).name: row["error"] for row in rows_in(tmp_path / "out")}
+    dead = rows.pop("moby.opus")
+    assert dead == f"{AUDIO / 'moby.opus'}: the process that transcribed it died 3 times"
+    assert rows == dict.fromkeys(("jfk.flac", "beckett.opus", "command.flac"))

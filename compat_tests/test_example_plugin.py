@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compat_tests.support.corpus import surroundings
 from compat_tests.support.models import model_directory
+from compat_tests.support.recordings import audio_file
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parent.parent / "examples" / "whisper-max-shout"
@@ -31,10 +35,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def whisper_max(site: Path, *arguments: str) -> str:
+def whisper_max(site: Path, *arguments: str, environment: Mapping[str, str] = os.environ) -> str:
     inherited = os.environ.get("PYTHONPATH")
     environment = {
-        **os.environ,
+        **environment,
         "PYTHONPATH": os.pathsep.join([str(site), *([inherited] if inherited else [])]),
         "WHISPER_MAX_PLUGINS": "shout",
         "HOUSE_STYLE_MODEL": str(model_directory("tiny.en")),
@@ -55,7 +59,9 @@ def test_it_is_listed(site: Path) -> None:
     plugin = named(whisper_max(site, "plugins", "--json"), "shout")
     assert plugin["distribution"] == "whisper-max-shout"
     assert plugin["version"] == "0.1.0"
-    assert plugin["hooks"] == ["register_backends", "resolve_model"]
+    assert plugin["hooks"] == [
+        *("register_backends", "register_readers", "register_writers", "resolve_model"),
+    ]
     assert named(whisper_max(site, "backends", "--json"), "shout")["summary"] == "upper case"
 
 
@@ -65,3 +71,17 @@ def test_it_transcribes(site: Path) -> None:
     shouted = whisper_max(site, "transcribe", "sample", *options, "--backend", "shout")
     assert "country" in heard
     assert shouted == heard.upper()
+
+
+def test_a_corpus_is_read_and_written_by_it(site: Path, tmp_path: Path) -> None:
+    shutil.copy(audio_file("jfk.flac"), tmp_path)
+    (tmp_path / "list.m3u").write_text("# one recording\njfk.flac\n")
+    with surroundings() as environment:
+        given = ("--compute-type", "float32", "--write", "loud")
+        whisper_max(
+            *(site, "corpus", str(tmp_path / "list.m3u"), "--out", str(tmp_path / "out")),
+            *(*given, "--model", "house-style"),
+            environment=environment,
+        )
+    (written,) = (tmp_path / "out" / "loud").iterdir()
+    assert written.read_text().startswith("jfk.flac: AND SO, MY FELLOW AMERICANS")

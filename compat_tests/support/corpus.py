@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import secrets
 import shutil
 import subprocess
@@ -41,6 +42,16 @@ def write_recordings(folder: Path, number: int) -> list[Path]:
     return paths
 
 
+def write_damaged(folder: Path, number: int, good: Path) -> None:
+    """Files of no recording whose names say that they are: cut off, empty, or something else."""
+    content = good.read_bytes()
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+    for index in range(number):
+        noise = random.Random(index).randbytes(500)
+        kinds = (b"", b"RIFF", content[: 20 + index % 20], noise, picture, b"some text\n" * 9)
+        (folder / f"damaged-{index:04d}.wav").write_bytes(kinds[index % len(kinds)])
+
+
 @contextlib.contextmanager
 def surroundings() -> Iterator[dict[str, str]]:
     """The environment of a command whose temporary files, and those of Ray, go at the end."""
@@ -74,8 +85,7 @@ def corpus(
     return subprocess.run(
         command(*arguments, model=model),
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=1200,
     )

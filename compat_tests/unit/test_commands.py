@@ -22,6 +22,8 @@ from whisper_max_backend.cli.run import SITE, VARIABLE
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.measure import MeasuredSide, Transcription
 from whisper_max_backend.comparison.meters import Sample
+from whisper_max_backend.corpus.corpus import Resources
+from whisper_max_backend.corpus.transcribe import Job
 
 STOCK = Choice("ctranslate2", "cpu", "int8")
 OURS = Choice("max", "cpu", "float32")
@@ -60,6 +62,10 @@ def test_flags_take_no_value() -> None:
         *(("transcribe", flag) for flag in ("quiet", "batched", "local_files_only", "guards")),
         *(("live", flag) for flag in ("fast", "local_files_only")),
         ("wyoming", "local_files_only"),
+        *(("corpus", flag) for flag in ("batched", "dashboard", "guards", "local_files_only")),
+        *(("corpus", flag) for flag in ("retry_errors", "vad_filter", "word_timestamps")),
+        *(("corpus", flag) for flag in ("multilingual", "condition_on_previous_text")),
+        ("corpus", "without_timestamps"),
         *(("transcribe", flag) for flag in ("word_timestamps", "vad_filter", "multilingual")),
         *(("transcribe", flag) for flag in ("condition_on_previous_text", "without_timestamps")),
         *(("run", "as_module"), ("backends", "as_json"), ("plugins", "as_json")),
@@ -79,6 +85,10 @@ def test_flags_take_no_value() -> None:
         ("transcribe", "--no-repeat-ngram-size", 0, None),
         ("transcribe", "--max-new-tokens", 1, None),
         ("transcribe", "--chunk-length", 1, 30),
+        ("corpus", "--max-errors", 0, None),
+        ("corpus", "--shard-rows", 1, None),
+        ("corpus", "--actors", 1, None),
+        ("corpus", "--gpus", 0, None),
         ("compare", "--rounds", 1, None),
         ("compare", "--beam-size", 1, None),
         ("compare", "--temperature", 0, None),
@@ -119,7 +129,10 @@ def test_verbose_logs_more(verbose: tuple[str, ...], level: int) -> None:
 
 def test_the_command_line_starts_without_what_its_commands_need() -> None:
     """So that --help is quick, and runs where an extra is not installed."""
-    slow = ("max.driver", "faster_whisper", "gradio", "jiwer", "whisper_max_backend.comparison")
+    slow = (
+        *("max.driver", "faster_whisper", "gradio", "jiwer", "pyarrow", "ray"),
+        *("whisper_max_backend.comparison", "whisper_max_backend.corpus"),
+    )
     program = (
         "import sys, whisper_max_backend.cli, whisper_max_backend.engine.api.devices\n"
         f"print(*(name for name in {slow} if name in sys.modules))"
@@ -266,6 +279,61 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "This needs jinja2, jiwer, matplotlib, psutil: pip install" in done.stderr
     assert "needs Gradio: pip install" in invoke("demo").stderr
     assert "needs wyoming: pip install" in invoke("wyoming").stderr
+    assert "This needs pyarrow, ray: pip install" in invoke("corpus", "x", "--out", "y").stderr
+
+
+# corpus
+
+
+def test_a_corpus_is_transcribed_as_was_chosen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(
+        "whisper_max_backend.corpus.corpus.transcribe_corpus",
+        lambda *arguments, **more: called.append((*arguments, more)),
+    )
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert invoke("corpus", "a.wav", "-o", "out").exit_code == 0
+    inputs, job, resources, more = called.pop()
+    assert inputs == ("a.wav",)
+    assert job == Job(folder / "out", "tiny.en")
+    assert resources == Resources("local", False, None, None, None)
+    assert more == {"retry_errors": False, "max_errors": None, "shard_rows": None}
+    done = invoke(
+        *("corpus", "a.wav", "b.wav", "--out", "/out", "--model", "a.wav", "--backend", "max"),
+        *("--device", "cuda", "--compute-type", "int8", "--threads", "3", "--local-files-only"),
+        *("--output-format", "jsonl", "--write", "srt", "-w", "lhotse", "--retry-errors"),
+        *("--max-errors", "5", "--shard-rows", "6", "--ray", "auto", "--actors", "7"),
+        *("--gpus", "0.5", "--dashboard", "--batched", "--batch-size", "8", "--guards"),
+        *("--beam-size", "9", "--temperature", "0,0.5"),
+    )
+    assert done.exit_code == 0, done.output
+    inputs, job, resources, more = called.pop()
+    assert job == Job(
+        *(Path("/out"), str(folder / "a.wav"), "max", "cuda", "int8", {"local_files_only": True}),
+        {"beam_size": 9, "temperature": [0, 0.5], "batch_size": 8, "guards": True},
+        *(True, "jsonl", ("srt", "lhotse")),
+    )
+    assert resources == Resources("auto", True, 7, 3, 0.5)
+    assert more == {"retry_errors": True, "max_errors": 5, "shard_rows": 6}
+    monkeypatch.setenv("RAY_ADDRESS", "1.2.3.4:5")
+    assert invoke("corpus", "a.wav", "-o", "out").exit_code == 0
+    assert called.pop()[2].ray == "1.2.3.4:5"
+    assert invoke("corpus", "a.wav", "-o", "out", "--batch-size", "2").exit_code == 2
+
+
+def test_a_corpus_that_cannot_be_read(folder: Path) -> None:
+    for given, problem in (
+        (("none.wav",), "none.wav: there is no such file"),
+        (("a.wav", "a.wav"), "1 keys are there more than once (a.wav)"),
+        (("a.wav", "--write", "x"), "There is no writer x (there are: "),
+    ):
+        done = invoke("corpus", *given, "--out", "out")
+        assert done.exit_code == 1, done.output
+        assert problem in done.stderr
+    assert not list(Path("out", "shards").glob("*"))
 
 
 # demo

@@ -209,9 +209,8 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
     for split in ("train", "test"):
         folder = tmp_path / split
         folder.mkdir()
-        with pa.OSFile(f"{folder}/data-0.arrow", "wb") as file:
-            with pa.ipc.new_stream(file, table.schema) as stream:
-                stream.write_table(table, max_chunksize=2)
+        with pa.ipc.new_stream(f"{folder}/data-0.arrow", table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
         lines(folder / "state.json", {"_data_files": [{"filename": "data-0.arrow"}]})
     lines(tmp_path / "dataset_dict.json", {"splits": ["train", "test"]})
     found = rows(tmp_path)

@@ -18,6 +18,8 @@ from compat_tests.support.models import model_directory
 from whisper_max_backend import hookimpl, hookspecs, load_model, plugins, resolvers
 from whisper_max_backend.backends import Availability, openai_whisper_backend
 from whisper_max_backend.backends.openai_whisper_backend import OpenAIWhisperBackend
+from whisper_max_backend.corpus.readers import readers
+from whisper_max_backend.corpus.writers import writers
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -145,6 +147,45 @@ def test_register_backends_refuses_a_name_twice() -> None:
     plugins.manager().register(BackendPlugin(FakeBackend("max")))
     with pytest.raises(plugins.PluginError, match="named 'max'"):
         plugins.backends()
+
+
+class CorpusPlugin:
+    """A reader, a writer, or both of a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def reads(self, source: str) -> bool:
+        return source.endswith(self.name)
+
+    @hookimpl
+    def register_readers(self, register: Callable[[Any], None]) -> None:
+        register(self)
+
+    @hookimpl
+    def register_writers(self, register: Callable[[Any], None]) -> None:
+        register(self)
+
+
+def test_register_readers_are_asked_before_the_built_in_ones() -> None:
+    plugin: Any = CorpusPlugin(".wav")
+    plugins.manager().register(plugin)
+    assert next(one for one in readers().values() if one.reads("x.wav")) is plugin
+    assert next(one for one in readers().values() if one.reads("x.mp3")).name == "files"
+
+
+def test_register_writers_add_to_the_built_in_ones() -> None:
+    plugins.manager().register(CorpusPlugin("mine"))
+    assert set(writers()) == {"txt", "srt", "vtt", "tsv", "lhotse", "mine"}
+
+
+def test_readers_and_writers_have_names_of_their_own() -> None:
+    plugins.manager().register(CorpusPlugin("tars"))
+    with pytest.raises(plugins.PluginError, match="a reader named 'tars'"):
+        readers()
+    plugins.manager().register(CorpusPlugin("lhotse"))
+    with pytest.raises(plugins.PluginError, match="a writer named 'lhotse'"):
+        writers()
 
 
 @pytest.mark.parametrize(
