@@ -115,6 +115,15 @@ def test_other_models(tmp_path: Path) -> None:
     assert (row["backend"], row["compute_type"]) == ("ctranslate2", "float32")
 
 
+@pytest.mark.parametrize("backend", ["max", "ctranslate2"])
+def test_words_as_json_lines(tmp_path: Path, backend: str) -> None:
+    options = {"temperature": 0.0, "word_timestamps": True}
+    (row,) = transcribed(
+        loaded(tmp_path, backend=backend, format="jsonl", writes=("lhotse",), options=options), JFK
+    )
+    assert [word["word"] for word in row["segments"][0]["words"]][:3] == [" And", " so,", " my"]
+
+
 def test_batches_and_guards(tmp_path: Path) -> None:
     from whisper_max_backend import BatchedInferencePipeline
 

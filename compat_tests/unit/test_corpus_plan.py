@@ -83,7 +83,7 @@ def test_a_folder_without_recordings(tmp_path: Path) -> None:
 def test_addresses_of_a_store() -> None:
     given = "s3://bucket/talks/?region=x"
     assert address_of("bucket/talks/a b.wav", given, "bucket/talks") == (
-        "s3://bucket/talks/a b.wav?region=x"
+        "s3://bucket/talks/a%20b.wav?region=x"
     )
     assert beside("s3://bucket/list.txt", "a.wav") == "s3://bucket/a.wav"
     with pytest.raises(ValueError, match="nothing://x cannot be read"):
@@ -98,6 +98,37 @@ def test_a_store(tmp_path: Path) -> None:
     assert same_as_jfk(row)
     with pytest.raises(FileNotFoundError):
         rows(f"file://{tmp_path}/absent.wav")
+
+
+@pytest.mark.slow
+def test_an_s3_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        address, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="archive")
+        store.put_object(Bucket="archive", Key="talks/a b/jfk.flac", Body=JFK.read_bytes())
+        line = b'{"audio_filepath": "talks/a b/jfk.flac"}'
+        store.put_object(Bucket="archive", Key="manifest.jsonl", Body=line)
+        (row,) = rows("s3://archive/talks")
+        assert (row.key, row.source) == ("a b/jfk.flac", "s3://archive/talks/a%20b/jfk.flac")
+        (listed,) = rows("s3://archive/manifest.jsonl")
+        assert listed.key == "talks/a b/jfk.flac"
+        assert rows("s3://archive/talks/a%20b")[0].source == row.source
+        assert same_as_jfk(row)
+        assert same_as_jfk(listed)
+        with pytest.raises(FileNotFoundError, match="s3://archive/none: there is no such file"):
+            rows("s3://archive/none")
+    finally:
+        server.stop()
 
 
 # Lists and manifests

@@ -57,7 +57,7 @@ class OpenAIWhisperBackend:
     def load(self, model: str, device: str, compute_type: str, **kwargs: Any) -> Transcriber:
         from ..plugins import resolve_model
 
-        unknown = set(kwargs) - {"download_root", "local_files_only"}
+        unknown = set(kwargs) - {"cpu_threads", "download_root", "local_files_only"}
         if unknown:
             raise ValueError(f"The backend '{self.name}' takes no {', '.join(sorted(unknown))}")
         if compute_type not in ("default", "auto", "float16", "float32"):
@@ -67,6 +67,10 @@ class OpenAIWhisperBackend:
             local_files_only=kwargs.get("local_files_only", False),
             cache_dir=kwargs.get("download_root"),
         )
+        if threads := kwargs.get("cpu_threads"):
+            import torch
+
+            torch.set_num_threads(threads)  # of this process: PyTorch has no others
         if device == "auto":
             import torch
 

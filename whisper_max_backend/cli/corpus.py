@@ -135,8 +135,8 @@ def corpus(
         format=format,
         writes=writes,
     )
-    # What a scheduler sends; Ray ends with this process, and its folder goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # What a scheduler sends. This process ends Ray before itself.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         transcribe_corpus(
             inputs,
@@ -149,3 +149,5 @@ def corpus(
     except (ValueError, OSError, PluginError, RunFailed, RayError) as error:
         _log.debug("the corpus was not transcribed", exc_info=error)
         raise click.ClickException(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)

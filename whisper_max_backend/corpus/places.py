@@ -6,10 +6,12 @@ import io
 import os
 import posixpath
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+_SAFE = "!#$%&'()*+,/:;=?@[]~"  # in an address, besides letters and digits; % is quoted already
 _READ_AHEAD = 1 << 22  # bytes; a store answers each request after milliseconds
 
 
@@ -41,7 +43,7 @@ def file_system(address: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem
 
     try:
-        store, path = FileSystem.from_uri(address)
+        store, path = FileSystem.from_uri(quote(address, safe=_SAFE))
     except (NotImplementedError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise ValueError(f"{address} cannot be read: {error}") from error
     return store, path
@@ -50,8 +52,9 @@ def file_system(address: str) -> tuple[FileSystem, str]:
 def address_of(other: str, address: str, path: str) -> str:
     """The address of the path `other` in the store in which an address has a path."""
     named, query, options = address.partition("?")
-    before = named.removesuffix("/").removesuffix(path.removesuffix("/"))
-    return f"{before}{other}{query}{options}"
+    path = path.removesuffix("/")
+    before = named.removesuffix("/").removesuffix(path).removesuffix(quote(path))
+    return f"{before}{quote(other)}{query}{options}"
 
 
 def opened(source: str) -> BinaryIO:
