@@ -286,6 +286,14 @@ def test_the_longest_come_first() -> None:
     assert table["shard"].to_pylist() == [0, 1, 2, 2, 3, 3]
 
 
+def test_a_large_corpus_has_no_more_shards_than_a_folder_can_hold() -> None:
+    table = in_shards(table_of(Row(str(index), "x", duration=3600.0) for index in range(250_000)))
+    assert table["shard"].to_pylist()[-1] + 1 == 125_000, (
+        "shards of two hours, not of two and a half"
+    )
+    assert table["shard"].to_pylist()[:4] == [0, 0, 1, 1]
+
+
 def test_equal_ones_stay_in_their_order() -> None:
     table = in_shards(table_of(Row(str(index), "x") for index in range(100_000)))
     assert table["key"].to_pylist() == [str(index) for index in range(100_000)]

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,7 +27,9 @@ _BATCH = 1 << 16  # rows
 _MOST_ROWS = 256
 _SHARDS = 128
 """A shard has up to 256 rows, and fewer where there would be fewer shards than this."""
-_MOST_SECONDS = 1800.0
+_SECONDS = 1800.0
+_MOST_SHARDS = 100_000
+"""A shard has up to half an hour of audio, and more where there would be many more than this."""
 _TOLD = 5  # duplicate keys that the error names
 
 _SCHEMA = pa.schema(
@@ -132,19 +133,15 @@ def in_shards(table: pa.Table, most_rows: int | None = None) -> pa.Table:
     table = table.take(order)
     most = most_rows or max(1, min(_MOST_ROWS, len(table) // _SHARDS))
     durations = pc.fill_null(table["duration"], 0.0)
-    numbers = pa.array(_numbers(itertools.chain(*(c.tolist() for c in _numpy(durations))), most))
-    return table.append_column("shard", numbers.cast(pa.int32()))
+    most_seconds = max(_SECONDS, pc.sum(durations).as_py() / _MOST_SHARDS)
+    listed = itertools.chain.from_iterable(chunk.to_pylist() for chunk in durations.chunks)
+    return table.append_column("shard", pa.array(_numbers(listed, most, most_seconds), pa.int32()))
 
 
-def _numpy(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
-    for chunk in column.chunks:
-        yield chunk.to_numpy()
-
-
-def _numbers(durations: Iterable[float], most: int) -> Iterator[int]:
+def _numbers(durations: Iterable[float], most: int, most_seconds: float) -> Iterator[int]:
     number, rows, seconds = 0, 0, 0.0
     for duration in durations:
-        if rows and (rows == most or seconds + duration > _MOST_SECONDS):
+        if rows and (rows == most or seconds + duration > most_seconds):
             number, rows, seconds = number + 1, 0, 0.0
         rows, seconds = rows + 1, seconds + duration
         yield number

@@ -19,15 +19,13 @@ from ray.exceptions import RayError, RayTaskError
 from .cluster import Actors
 from .plan import Shard
 from .shards import CannotWrite
-from .transcribe import BadModel, Done, Job, Transcriber
+from .transcribe import MOST_SECONDS, BadModel, Done, Job, Transcriber
 
 _LOOK = 5.0  # seconds between two looks at what Ray has
 _MOST_STARTS = 5
 """Actors in a row that may die before they have loaded the model."""
 _MOST_ATTEMPTS = 10
 """Actors that may die at one shard."""
-_MOST_SECONDS = 8 * 3600.0
-"""Of audio at one actor: an hour of samples and features takes 0.5 GB."""
 
 
 class RunFailed(Exception):
@@ -67,7 +65,7 @@ class _Actor:
     def has_room(self) -> bool:
         rows = sum(len(shard.rows) for shard in self.shards.values())
         seconds = sum(shard.seconds for shard in self.shards.values())
-        return not self.alone and rows < self.in_flight and seconds < _MOST_SECONDS
+        return not self.alone and rows < self.in_flight and seconds < MOST_SECONDS
 
 
 class Run:

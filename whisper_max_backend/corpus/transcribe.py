@@ -25,6 +25,8 @@ from .readers import readers
 from .shards import SCHEMA, CannotWrite, Shards
 from .writers import writers
 
+MOST_SECONDS = 8 * 3600.0
+"""Of audio at one actor, as far as it is known: an hour takes 0.5 GB while it is transcribed."""
 _RATE = 16_000  # Hz
 
 
@@ -149,7 +151,11 @@ class Transcriber:
             kept = {row["key"]: row for row in shards.read(shard.name) if row["error"] is None}
         rows = [row for row in shard.rows if row.key not in kept]
         attempts = Attempts(self.job.folder / "attempts" / shard.name, self.run)
-        found = dict(self._transcribed(rows, attempts, 1 if alone else self.in_flight))
+        longest = max((row.duration or 0 for row in rows), default=0)
+        in_flight = 1 if alone else self.in_flight
+        if longest:
+            in_flight = min(in_flight, max(1, int(MOST_SECONDS // longest)))
+        found = dict(self._transcribed(rows, attempts, in_flight))
         ordered = [kept.get(row.key) or found[row.key] for row in shard.rows]
         for name in self.job.writes:
             try:
