@@ -13,7 +13,10 @@ import pytest
 # It reads this when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from compat_tests.support import randomness
+from compat_tests.support import (
+    randomness,
+    ray_environment,  # noqa: F401  # Ray reads it when it is imported
+)
 
 # Plugins that happen to be installed have no say in the tests; those of the tests set this anew.
 os.environ["WHISPER_MAX_PLUGINS"] = ""

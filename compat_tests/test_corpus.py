@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from compat_tests.support.corpus import (
@@ -76,13 +78,28 @@ def wait_for_shards(out: Path, number: int, process: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
+def open_addresses(process: subprocess.Popen[str]) -> set[str]:
+    """Where the command, and what it has started, can be reached."""
+    found = set()
+    command = psutil.Process(process.pid)
+    for one in (command, *command.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sockets = one.net_connections("inet")
+            found |= {socket.laddr.ip for socket in sockets if socket.status == "LISTEN"}
+    assert found, "Ray listens nowhere"
+    return found
+
+
 def test_tokens_are_those_of_transcribe(tmp_path: Path) -> None:
     """On a Ray that the command starts. A second run does nothing."""
     out = tmp_path / "out"
     with surroundings() as environment:
         given = (AUDIO, "--out", out, *EXACT, "--write", "srt", "--word-timestamps")
-        done = corpus(environment, *given)
-        assert done.returncode == 0, done.stderr
+        process = begin(environment, *given)
+        wait_for_shards(out, 1, process)
+        assert open_addresses(process) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+        told = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, told
         assert not list(Path(environment["TMPDIR"]).iterdir()), "Ray leaves nothing"
         written = {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
         done = corpus(environment, *given)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import shutil
 import subprocess
 import sys
@@ -19,13 +18,12 @@ import psutil
 import pyarrow.parquet as pq  # before a model is loaded, see docs/troubleshooting.md
 
 from compat_tests.support.models import model_directory
+from compat_tests.support.ray_environment import variables
 from compat_tests.support.recordings import SAMPLING_RATE, load, write_wav
 
 COMMAND = "from whisper_max_backend.cli import main; main()"
 EXACT = ("--compute-type", "float32", "--temperature", "0")
 """What makes tokens the same on every machine."""
-_ADDRESS = "127.0.0.2"
-"""On the loopback interface; who joins 127.0.0.1 is sent to the machine's public address by Ray."""
 _SPOKEN = ("jfk", "austen", "beckett", "moby", "dialogue")
 
 
@@ -61,11 +59,9 @@ def surroundings() -> Iterator[dict[str, str]]:
         **os.environ,
         "TMPDIR": folder,
         "HOME": folder,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
-    environment.pop("RAY_ADDRESS", None)
+    for name in variables():
+        del environment[name]
     try:
         yield environment
     finally:
@@ -114,7 +110,6 @@ class Cluster:
     """Three machines of Ray on the loopback interface: a head without cores, and two with one."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        os.environ.update({name: environment[name] for name in environment if name[:4] == "RAY_"})
         os.environ["RAY_TMPDIR"] = environment["TMPDIR"]
         folder = Path(environment["TMPDIR"]) / "ray"
         folder.mkdir()
@@ -123,7 +118,7 @@ class Cluster:
         self._machines: Any = Machines(
             initialize_head=True,
             head_node_args={
-                **{"num_cpus": 0, "num_gpus": 0, "node_ip_address": _ADDRESS},
+                **{"num_cpus": 0, "num_gpus": 0, "node_ip_address": "127.0.0.1"},
                 **{"object_store_memory": 100 << 20, "include_dashboard": False},
                 "temp_dir": str(folder),
             },
@@ -133,7 +128,7 @@ class Cluster:
 
     def _add(self) -> Any:
         return self._machines.add_node(
-            num_cpus=1, num_gpus=0, node_ip_address=_ADDRESS, object_store_memory=100 << 20
+            num_cpus=1, num_gpus=0, node_ip_address="127.0.0.1", object_store_memory=100 << 20
         )
 
     def kill(self, index: int) -> None:
@@ -162,6 +157,7 @@ def three_machines() -> Iterator[tuple[Cluster, dict[str, str]]]:
     """A cluster, and the environment of commands that use it."""
     before = dict(os.environ)
     with surroundings() as environment:
+        environment |= variables()
         cluster = Cluster(environment)
         try:
             yield cluster, environment

@@ -293,7 +293,6 @@ def test_a_corpus_is_transcribed_as_was_chosen(
         "whisper_max_backend.corpus.corpus.transcribe_corpus",
         lambda *arguments, **more: called.append((*arguments, more)),
     )
-    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert invoke("corpus", "a.wav", "-o", "out").exit_code == 0
     inputs, job, resources, more = called.pop()

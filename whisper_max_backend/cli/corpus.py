@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +109,9 @@ def corpus(
         raise click.ClickException(f"This needs {', '.join(missing)}: {_EXTRA}")
     if batch_size is not None and not batched:
         raise click.UsageError("--batch-size needs --batched")
+    from ..corpus.environment import prepare
+
+    prepare(address)
     from ray.exceptions import RayError
 
     from ..corpus.corpus import Resources, transcribe_corpus
@@ -135,8 +136,6 @@ def corpus(
         format=format,
         writes=writes,
     )
-    # What a scheduler sends. This process ends Ray before itself.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         transcribe_corpus(
             inputs,
@@ -149,5 +148,3 @@ def corpus(
     except (ValueError, OSError, PluginError, RunFailed, RayError) as error:
         _log.debug("the corpus was not transcribed", exc_info=error)
         raise click.ClickException(str(error)) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +12,8 @@ from typing import Any
 
 import ray
 
-LOCAL = "local"
+from .environment import LOCAL
+
 _OBJECTS = 100 << 20  # bytes for Ray's object store, which holds no audio and no text
 _THREADS = 64  # shards at one actor at the same time, at most
 _LONGEST = 40  # bytes of a temporary folder's path; Ray's sockets are below it
@@ -22,7 +21,7 @@ _LONGEST = 40  # bytes of a temporary folder's path; Ray's sockets are below it
 
 @contextlib.contextmanager
 def cluster(address: str, dashboard: bool) -> Iterator[None]:
-    """Ray, for the time of a run.
+    """Ray, for the time of a run, after `environment.prepare`.
 
     Args:
         address: "local" starts it, on the loopback interface only, and ends it; else of one that
@@ -32,7 +31,6 @@ def cluster(address: str, dashboard: bool) -> Iterator[None]:
     Raises:
         ConnectionError: There is no Ray at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address != LOCAL:
         ray.init(address=address, **common)
@@ -41,9 +39,6 @@ def cluster(address: str, dashboard: bool) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    # A token of its own: Ray would make one in the home folder, and open up if it had none.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) < _LONGEST else "/tmp")
     try:
