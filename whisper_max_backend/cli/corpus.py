@@ -54,7 +54,11 @@ _log = logging.getLogger("whisper_max_backend")
 @click.option(
     "--max-errors", type=click.IntRange(min=0), help="End with status 1 when more have failed."
 )
-@click.option("--shard-rows", type=click.IntRange(min=1), help="Recordings in a shard, at most.")
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    help="Recordings in a shard, at most.  [default: 256, and fewer in a small corpus]",
+)
 @click.option(
     "--ray",
     "address",
@@ -63,7 +67,11 @@ _log = logging.getLogger("whisper_max_backend")
     envvar="RAY_ADDRESS",
     help="Address of a Ray cluster, or auto; local starts one.",
 )
-@click.option("--actors", type=click.IntRange(min=1), help="Processes; as many as have room.")
+@click.option(
+    "--actors",
+    type=click.IntRange(min=1),
+    help="Processes, at most.  [default: as many as Ray has room for]",
+)
 @click.option(
     "--gpus",
     type=click.FloatRange(min=0),
