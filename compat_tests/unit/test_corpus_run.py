@@ -281,3 +281,48 @@ def test_machines_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", machines({"CPU": 2}))
     with pytest.raises(ValueError, match="no machine with 4 cores and 0 GPUs: ask for less"):
         cluster.actors(4, None, "auto", None)
+
+
+class Starts:
+    """Of Ray: those that fail, and what was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.ended = 0
+        self._failing = failing
+        monkeypatch.setattr(ray, "init", self.init)
+        monkeypatch.setattr(ray, "shutdown", self.shutdown)
+
+    def init(self, **given: Any) -> None:
+        self.asked.append(given)
+        if "_temp_dir" in given:
+            Path(given["_temp_dir"]).mkdir()
+        if len(self.asked) <= self._failing:
+            raise Exception("it timed out")
+
+    def shutdown(self) -> None:
+        self.ended += 1
+
+
+def test_a_ray_that_starts_at_the_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(monkeypatch, failing=1)
+    with cluster.cluster("local", dashboard=False):
+        folders = [Path(given["_temp_dir"]) for given in starts.asked]
+        assert folders[0] != folders[1]
+        assert len(str(folders[1])) < 50, "Ray's sockets are below it"
+    assert starts.ended == 2
+    assert not folders[1].parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "problem", "tries"),
+    [
+        ("local", "Ray cannot be started here: it timed out", 3),
+        ("1.2.3.4:5", "Ray at 1.2.3.4:5 cannot be joined: it timed out", 1),
+    ],
+)
+def test_no_ray(monkeypatch: pytest.MonkeyPatch, address: str, problem: str, tries: int) -> None:
+    starts = Starts(monkeypatch, failing=9)
+    with pytest.raises(ConnectionError, match=problem), cluster.cluster(address, dashboard=False):
+        pass
+    assert len(starts.asked) == tries

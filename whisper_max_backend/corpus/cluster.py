@@ -15,8 +15,10 @@ import ray
 from .environment import LOCAL
 
 _OBJECTS = 100 << 20  # bytes for Ray's object store, which holds no audio and no text
+_STARTS = 3  # of a Ray of one's own, at most
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 _THREADS = 64  # shards at one actor at the same time, at most
-_LONGEST = 40  # bytes of a temporary folder's path; Ray's sockets are below it
+_LONGEST = 24  # bytes of a temporary folder's path; Ray's sockets are below it
 
 
 @contextlib.contextmanager
@@ -29,11 +31,13 @@ def cluster(address: str, dashboard: bool) -> Iterator[None]:
         dashboard: Whether one that is started has its dashboard, at http://127.0.0.1:8265.
 
     Raises:
-        ConnectionError: There is no Ray at the address.
+        ConnectionError: Ray cannot be started, or there is none at the address.
     """
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address != LOCAL:
-        ray.init(address=address, **common)
+        try:
+            ray.init(address=address, **_QUIET)
+        except Exception as error:  # Ray has no narrower one
+            raise ConnectionError(f"Ray at {address} cannot be joined: {error}") from error
         try:
             yield
         finally:
@@ -42,19 +46,31 @@ def cluster(address: str, dashboard: bool) -> Iterator[None]:
     parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray-", dir=parent if len(parent) < _LONGEST else "/tmp")
     try:
-        ray.init(
-            address=LOCAL,
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            object_store_memory=_OBJECTS,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-            **common,
-        )
+        _start(folder, dashboard)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, dashboard: bool) -> None:
+    """Ray on this machine, which has half a minute to start: a busy one may need a second try."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init(
+                address=LOCAL,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=_OBJECTS,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=f"{folder}/{attempt}",
+                **_QUIET,
+            )
+            return
+        except Exception as error:  # Ray has no narrower one
+            ray.shutdown()
+            if attempt + 1 == _STARTS:
+                raise ConnectionError(f"Ray cannot be started here: {error}") from error
 
 
 @dataclass(frozen=True)
