@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from compat_tests.support.memory import memory
 
 ROWS = 10_000_000
 SECONDS = 600.0
@@ -61,4 +62,4 @@ def measure() -> None:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return memory("VmHWM") / 1e9

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from .progress import Watch
 from .readers import readers
 from .run import Run
 from .shards import CannotWrite, remove_leftovers
-from .transcribe import Job
+from .transcribe import Job, memory
 from .writers import writers
 
 _SETTINGS = "corpus.json"
@@ -199,7 +198,7 @@ def _finish(job: Job, watch: Watch, begun: float) -> None:
         "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
         "total_s": time.time() - begun,
         **watch.figures(),
-        "driver_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "driver_memory": memory("VmHWM"),
     }
     with open(job.folder / _RUNS, "a", encoding="utf-8") as file:
         file.write(json.dumps(figures) + "\n")

@@ -147,7 +147,7 @@ class Transcriber:
         kept: dict[str, dict[str, Any]] = {}
         if shards.has(shard.name):
             if not again:
-                return Done(0, 0, 0.0, _memory())
+                return Done(0, 0, 0.0, memory("VmRSS"))
             kept = {row["key"]: row for row in shards.read(shard.name) if row["error"] is None}
         rows = [row for row in shard.rows if row.key not in kept]
         attempts = Attempts(self.job.folder / "attempts" / shard.name, self.run)
@@ -166,7 +166,7 @@ class Transcriber:
         attempts.forget()
         errors = sum(row["error"] is not None for row in found.values())
         seconds = sum(row["duration"] for row in found.values() if row["error"] is None)
-        return Done(len(found), errors, seconds, _memory())
+        return Done(len(found), errors, seconds, memory("VmRSS"))
 
     def _transcribed(
         self, rows: list[Row], attempts: Attempts, in_flight: int
@@ -258,9 +258,9 @@ class _Timed:
                 yield decode_part(audio, _RATE, row.offset, row.duration or 0)
 
 
-def _memory() -> int:
-    """Bytes that this process has in memory; 0 where the system does not tell."""
+def memory(figure: str) -> int:
+    """Bytes of this process, now ("VmRSS") or at most so far ("VmHWM"); 0 where nothing tells."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmRSS:")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith(f"{figure}:")).split()[1])
     return 0
