@@ -27,11 +27,8 @@ BACKENDS = {
     "openai-whisper": "whisper_max_backend.backends.openai_whisper_backend",
 }
 """The built-in ones' modules, imported when plugins are loaded: they import this module."""
-CORPUS = {
-    "corpus-readers": "whisper_max_backend.corpus.readers",
-    "corpus-writers": "whisper_max_backend.corpus.writers",
-}
-"""The modules of what `whisper-max corpus` reads and writes."""
+CORPUS = "whisper_max_backend.corpus.built_in"
+"""The module of what `whisper-max corpus` reads and writes."""
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -50,7 +47,7 @@ def manager() -> pluggy.PluginManager:
     """
     plugins = pluggy.PluginManager(GROUP)
     plugins.add_hookspecs(hookspecs)
-    for name, module in {**BACKENDS, **CORPUS}.items():
+    for name, module in {**BACKENDS, "corpus": CORPUS}.items():
         plugins.register(import_module(module), name)
     for resolver in (
         resolvers.HubResolver(),

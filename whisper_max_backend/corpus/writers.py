@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,12 @@ from urllib.parse import quote
 
 from faster_whisper.transcribe import Segment, Word
 
-from ..hookspecs import Writer, hookimpl
+from ..hookspecs import Writer
 from ..plugins import manager, registered
 from ..writers import WRITERS, write
 
+TEXTS = ("txt", "srt", "vtt", "tsv")
+"""The kinds of files that a `TextWriter` writes."""
 _LONGEST = 200  # bytes of a name; file systems have 255, and some of them are taken by the suffix
 
 
@@ -86,13 +88,6 @@ def _supervision(row: Mapping[str, Any], segment: Mapping[str, Any]) -> dict[str
             ]
         }
     return supervision
-
-
-@hookimpl
-def register_writers(register: Callable[[Writer], None]) -> None:
-    for name in ("txt", "srt", "vtt", "tsv"):
-        register(TextWriter(name))
-    register(LhotseWriter())
 
 
 def writers() -> dict[str, Writer]:

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...hookspecs import Reader, hookimpl
+from ...hookspecs import Reader
 from ...plugins import manager, registered
 from .files import FileReader
 from .manifests import ListReader, ManifestReader
 from .tables import DatasetReader, ParquetReader
 from .tars import TarReader
 
-
-@hookimpl
-def register_readers(register: Callable[[Reader], None]) -> None:
-    for reader in (
-        *(ListReader(), ManifestReader(), ParquetReader(), TarReader(), DatasetReader()),
-        FileReader(),  # reads whatever is left
-    ):
-        register(reader)
+BUILT_IN: tuple[Callable[[], Reader], ...] = (
+    *(ListReader, ManifestReader, ParquetReader, TarReader, DatasetReader),
+    FileReader,  # reads whatever is left
+)
+"""In the order in which they are asked."""
 
 
 def readers() -> dict[str, Reader]:
