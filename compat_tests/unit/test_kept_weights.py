@@ -199,6 +199,20 @@ def test_where_nothing_can_be_written(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+def test_no_more_threads(
+    folder: Path, directory: Path, packings: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the interpreter's end a model can be loaded, but no thread started."""
+
+    def refuse(run: Callable[[], None]) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(module, "start_thread", refuse)
+    load(directory)
+    assert len(packings) == 1
+    assert not folder.exists()
+
+
 def test_those_that_were_not_used_for_longest_go_first(
     folder: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ its pages are touched, and processes that map the same one share them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -51,7 +52,8 @@ def kept_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pack
     found = _mapped(name)
     if found is None:
         found = packed_weights(checkpoint, storage, threads)
-        start_thread(partial(_keep, name, found, most))
+        with contextlib.suppress(RuntimeError):  # the interpreter's end has no more threads
+            start_thread(partial(_keep, name, found, most))
     return found
 
 
