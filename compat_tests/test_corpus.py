@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ import pytest
 from compat_tests.support.corpus import (
     EXACT,
     Cluster,
-    command,
+    begin,
     corpus,
     rows_in,
     surroundings,
     three_machines,
     tokens_of,
+    wait_for_shards,
     write_damaged,
     write_recordings,
 )
@@ -56,26 +56,6 @@ def expected(recordings: Path) -> dict[str, list[list[int]]]:
 
 def tokens(model: Any, path: Path) -> list[list[int]]:
     return [segment.tokens for segment in model.transcribe(str(path), temperature=0.0)[0]]
-
-
-def begin(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
-    """The command, which can be ended with all that it starts."""
-    return subprocess.Popen(
-        command(*arguments),
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_shards(out: Path, number: int, process: subprocess.Popen[str]) -> None:
-    """Until so many are written."""
-    deadline = time.monotonic() + 300
-    while len(list((out / "shards").glob("*.parquet"))) < number:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def open_addresses(process: subprocess.Popen[str]) -> set[str]:

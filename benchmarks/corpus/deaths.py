@@ -13,11 +13,12 @@ from typing import Any
 from compat_tests.support.corpus import (
     EXACT,
     Cluster,
-    command,
+    begin,
     corpus,
     rows_in,
     three_machines,
     tokens_of,
+    wait_for_shards,
     write_damaged,
     write_recordings,
 )
@@ -39,10 +40,8 @@ def machines(folder: Path) -> tuple[dict[str, Any], list[str]]:
         moments = []
         for number in range(ROUNDS):
             out = folder / f"machine-{number}"
-            process = _begin(environment, recordings, out, cluster)
-            moment = random.uniform(0.02, 0.9)
+            process, moment = _under_way(environment, recordings, out, cluster)
             moments.append(moment)
-            _wait(out, moment, process)
             cluster.kill(random.randrange(2))
             told = process.communicate()[1]
             if process.returncode:
@@ -60,10 +59,8 @@ def commands(folder: Path) -> tuple[dict[str, Any], list[str]]:
         moments = []
         for number in range(ROUNDS):
             out = folder / f"command-{number}"
-            process = _begin(environment, recordings, out, cluster)
-            moment = random.uniform(0.02, 0.9)
+            process, moment = _under_way(environment, recordings, out, cluster)
             moments.append(moment)
-            _wait(out, moment, process)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             again = corpus(environment, *_given(recordings, out, cluster))
@@ -143,26 +140,15 @@ def _given(recordings: Path, out: Path, cluster: Cluster) -> tuple[str | Path, .
     return (recordings, "--out", out, "--ray", cluster.address, *EXACT)
 
 
-def _begin(
+def _under_way(
     environment: dict[str, str], recordings: Path, out: Path, cluster: Cluster
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*_given(recordings, out, cluster)),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _wait(out: Path, part: float, process: subprocess.Popen[str]) -> None:
-    """Until this part of the recordings is done."""
-    shards = RECORDINGS // 2
-    while len(list((out / "shards").glob("*.parquet"))) < part * shards:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
+) -> tuple[subprocess.Popen[str], float]:
+    """The command at a random moment, and which part of the recordings is done by then."""
+    process = begin(environment, *_given(recordings, out, cluster))
+    moment = random.uniform(0.02, 0.9)
+    wait_for_shards(out, moment * (RECORDINGS // 2), process, seconds=3600)
     time.sleep(random.uniform(0, 0.5))
+    return process, moment
 
 
 def _compared(out: Path, expected: Tokens, name: str) -> list[str]:

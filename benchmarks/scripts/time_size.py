@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -56,8 +57,7 @@ def main(module: str, folder: str, compute_type: str, threads: str) -> None:
         return result
 
     long, short = (
-        statistics.median(times(lambda count=count: generate(count), ROUNDS))  # type: ignore[misc]
-        for count in (MANY, FEW)
+        statistics.median(times(partial(generate, count), ROUNDS)) for count in (MANY, FEW)
     )
     print(
         json.dumps(

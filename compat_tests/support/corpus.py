@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,29 @@ def corpus(
         text=True,
         timeout=1200,
     )
+
+
+def begin(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
+    """The command, which can be ended with all that it starts."""
+    return subprocess.Popen(
+        command(*arguments),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_shards(
+    out: Path, number: float, process: subprocess.Popen[str], seconds: float = 300
+) -> None:
+    """Until so many are written, or for so long at most."""
+    deadline = time.monotonic() + seconds
+    while len(list((out / "shards").glob("*.parquet"))) < number:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,13 @@ class Held:
         return model
 
 
+def endless(model: str, stop: StopFlag) -> str:
+    """A request that runs until it is stopped."""
+    while True:
+        time.sleep(0.001)
+        stop.check()
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_worker_runs_several_requests(at_once: int) -> None:
     """Those that run are active, not queued; the next one waits."""
@@ -168,11 +175,6 @@ def test_a_token_stops_what_runs_and_what_waits() -> None:
     workers = Workers(["model"])
     held = Held()
 
-    def request(model: str, stop: StopFlag) -> str:
-        while True:
-            time.sleep(0.001)
-            stop.check()
-
     token = CancelToken()
 
     def with_token(work: Callable[[str, StopFlag], str]) -> str:
@@ -180,7 +182,7 @@ def test_a_token_stops_what_runs_and_what_waits() -> None:
             return workers.run(work)
 
     with ThreadPoolExecutor(2) as threads:
-        running = threads.submit(with_token, request)
+        running = threads.submit(with_token, endless)
         until(lambda: workers.active == 1)
         waiting = threads.submit(with_token, held)
         until(lambda: workers.queued == 1)
@@ -213,17 +215,12 @@ def test_a_deadline_stops_what_runs_and_what_waits() -> None:
     workers = Workers(["model"])
     held = Held()
 
-    def request(model: str, stop: StopFlag) -> str:
-        while True:
-            time.sleep(0.001)
-            stop.check()
-
     def until_late(work: Callable[[str, StopFlag], str], seconds: float) -> str:
         with CancelToken(timeout=seconds).applied():
             return workers.run(work)
 
     with ThreadPoolExecutor(2) as threads:
-        running = threads.submit(until_late, request, 0.2)
+        running = threads.submit(until_late, endless, 0.2)
         until(lambda: workers.active == 1)
         waiting = threads.submit(until_late, held, 0.1)
         with pytest.raises(Cancelled, match=r"not done within 0\.1 seconds"):
@@ -267,12 +264,7 @@ def test_an_interrupt_stops_a_request() -> None:
     """It ends at once, and its caller gets the interrupt."""
     workers = Workers(["model"])
 
-    def request(model: str, stop: StopFlag) -> str:
-        while True:
-            time.sleep(0.001)
-            stop.check()
-
-    interrupted(workers, request)
+    interrupted(workers, endless)
     assert workers.active == 0
 
 

@@ -78,11 +78,9 @@ _log = logging.getLogger("whisper_max_backend")
     help="GPUs of each process, 0.5 for half of one.  [default: 1 where there are any]",
 )
 @click.option("--dashboard", is_flag=True, help="Start Ray's dashboard, at 127.0.0.1:8265.")
-@click.option("--batched", is_flag=True, help="Transcribe several windows at once.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="How many (with --batched).")
-@click.option(
-    "--guards", is_flag=True, help="Leave out what nobody said, and find speech without text."
-)
+@options.BATCHED
+@options.BATCH_SIZE
+@options.GUARDS
 @model_options
 def corpus(
     inputs: tuple[str, ...],

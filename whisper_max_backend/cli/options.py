@@ -43,3 +43,12 @@ def loading(cpu_threads: int | None, local_files_only: bool) -> dict[str, Any]:
     if cpu_threads is not None:
         given["cpu_threads"] = cpu_threads
     return given
+
+
+BATCHED = click.option("--batched", is_flag=True, help="Transcribe several windows at once.")
+BATCH_SIZE = click.option(
+    "--batch-size", type=click.IntRange(min=1), help="How many (with --batched)."
+)
+GUARDS = click.option(
+    "--guards", is_flag=True, help="Leave out what nobody said, and find speech without text."
+)

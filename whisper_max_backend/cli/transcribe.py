@@ -103,11 +103,9 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Where to write them.  [default with --output-format: here]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the segments.")
-@click.option("--batched", is_flag=True, help="Transcribe several windows at once.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="How many (with --batched).")
-@click.option(
-    "--guards", is_flag=True, help="Leave out what nobody said, and find speech without text."
-)
+@options.BATCHED
+@options.BATCH_SIZE
+@options.GUARDS
 @model_options
 def transcribe(
     files: tuple[str, ...],

@@ -152,13 +152,15 @@ class _Scheduler:
 
     def _next(self, warp: _Warp, instruction: Instruction) -> int:
         number = self.ends.get(warp.place)
-        assert number is None or instruction.target is not None
-        if number is None:
-            return instruction.target if instruction.jumps else warp.place + 1  # type: ignore[return-value]
-        done = warp.rounds.get(number, 0) + 1
-        again = done < self.loops[number].trips
-        warp.rounds[number] = done if again else 0
-        return instruction.target if again else warp.place + 1  # type: ignore[return-value]
+        again = instruction.jumps
+        if number is not None:
+            done = warp.rounds.get(number, 0) + 1
+            again = done < self.loops[number].trips
+            warp.rounds[number] = done if again else 0
+        if not again:
+            return warp.place + 1
+        assert instruction.target is not None
+        return instruction.target
 
     def _meet(self, warp: _Warp) -> None:
         """At a barrier of the block."""
