@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +13,10 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
+from compat_tests.support.command_line import invoke
 from compat_tests.support.recordings import write_wav
 from whisper_max_backend.cli import main
-from whisper_max_backend.cli.run import SITE, VARIABLE
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.measure import MeasuredSide, Transcription
 from whisper_max_backend.comparison.meters import Sample
@@ -27,10 +25,6 @@ from whisper_max_backend.corpus.transcribe import Job
 
 STOCK = Choice("ctranslate2", "cpu", "int8")
 OURS = Choice("max", "cpu", "float32")
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -228,7 +222,7 @@ def test_reports_are_written(folder: Path, measuring: Measuring) -> None:
     assert Path("x.json").read_text().endswith("}\n")
     assert "gesägt" in Path("x.json").read_text(encoding="utf-8"), "for people to read"
     data = json.loads(Path("x.json").read_text())
-    printed = CliRunner().invoke(main, ["compare", "a.wav", *BOTH, "--json", "-"]).stdout
+    printed = invoke("compare", "a.wav", *BOTH, "--json", "-").stdout
     for one in (data, json.loads(printed)):
         assert (one["model"], one["compared_with"]) == ("tiny.en", OURS.label)
         assert [side["text"] for side in one["recordings"][0]["sides"]] == ["gesägt"] * 2
@@ -370,62 +364,3 @@ def test_a_page_that_cannot_be_served(monkeypatch: pytest.MonkeyPatch, error: ty
     monkeypatch.setattr("whisper_max_backend.demo.server.serve", fail)
     done = invoke("demo")
     assert (done.exit_code, done.stderr) == (1, "Error: the address is in use\n")
-
-
-# run
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    """The command lines and environments of what `run` has started."""
-    found: list[tuple[list[str], dict[str, str]]] = []
-
-    def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
-        assert path == command[0]
-        found.append((command, environment))
-
-    monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.delenv("WHISPER_MAX_SWAP_LOG", raising=False)
-    return found
-
-
-def test_a_program_is_started_with_its_own_options(
-    started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", "inherited")
-    script, other = tmp_path / "x.py", tmp_path / "x.sh"
-    for path in (script, other):
-        path.touch(0o755)
-    options = ("--device", "cpu", "--compute-type", "int8", "--threads", "2")
-    for program, expected in (
-        (["-m", "mod"], [sys.executable, "-m", "mod"]),
-        ([str(script)], [sys.executable, str(script)]),
-        ([str(other)], [str(other)]),
-        (["python"], [str(Path(sys.executable).parent / "python")]),
-    ):
-        done = invoke("run", *options, *program, "--device", "x", "--unknown", "-m", "y", "--help")
-        assert done.exit_code == 0, done.output
-        command, environment = started.pop()
-        assert command == [*expected, "--device", "x", "--unknown", "-m", "y", "--help"]
-        assert environment["PYTHONPATH"] == f"{SITE}{os.pathsep}inherited"
-        told = {"device": "cpu", "compute_type": "int8", "intra_threads": 2}
-        assert json.loads(environment[VARIABLE]) == told
-        assert "WHISPER_MAX_SWAP_LOG" not in environment
-    assert (SITE / "sitecustomize.py").is_file()
-
-
-def test_a_program_without_options(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    CliRunner().invoke(main, ["--verbose", "run", "-m", "mod"])
-    command, environment = started.pop()
-    assert command == [sys.executable, "-m", "mod"]
-    assert environment["PYTHONPATH"] == str(SITE)
-    assert json.loads(environment[VARIABLE]) == {}
-    assert environment["WHISPER_MAX_SWAP_LOG"] == "DEBUG"
-
-
-@pytest.mark.parametrize("program", ["absent.py", "--absent"])
-def test_what_is_no_program(started: list[Any], program: str) -> None:
-    done = invoke("run", program, "python")
-    assert (done.exit_code, started) == (127, [])
-    assert f"there is no program '{program}'" in done.stderr
