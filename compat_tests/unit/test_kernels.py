@@ -161,8 +161,9 @@ def test_int8(
     scaled = weight.astype(np.float64) * scale[:, None]
     expected = rounded_rows(x) @ rounded_weights(scaled).T + (x @ centre)[..., None]
     # What lies halfway between two integers may be rounded either way. What was made of integers
-    # often does.
-    assert_close(y, expected, 2e-2 if kind == "int8" else 2e-3)
+    # often does; and one number of a single short row is much of it.
+    tolerance = 6e-3 if batch * rows == 1 else 2e-3
+    assert_close(y, expected, 2e-2 if kind == "int8" else tolerance)
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])
