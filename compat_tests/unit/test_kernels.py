@@ -160,10 +160,11 @@ def test_int8(
     (y,) = kernels("logits_int8", x, int8_embeddings(weight, scale, centre), shapes=[outputs])
     scaled = weight.astype(np.float64) * scale[:, None]
     expected = rounded_rows(x) @ rounded_weights(scaled).T + (x @ centre)[..., None]
-    # What lies halfway between two integers may be rounded either way. What was made of integers
-    # often does; and one number of a single short row is much of it.
-    tolerance = 6e-3 if batch * rows == 1 else 2e-3
-    assert_close(y, expected, 2e-2 if kind == "int8" else tolerance)
+    # What lies halfway between two integers may be rounded either way: one of a row spoils the row's
+    # products, one of the weights a column. What was made of integers often lies there.
+    assert_close(y, expected, 2e-2 if kind == "int8" else 6e-3)
+    if kind != "int8" and batch * rows > 1:
+        assert np.median(np.abs(y - expected)) < 1e-3 * np.sqrt(np.mean(expected**2))
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0])
