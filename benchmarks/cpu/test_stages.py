@@ -16,18 +16,18 @@ from benchmarks.cpu.turns import Timed, Turns
 from benchmarks.operations import encoder_operations, step_bytes
 from benchmarks.speech import RATE
 from compat_tests.support.recordings import load
-from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.cpu_target import TILES, apply_cpu_target
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 FEW, MANY = 4, 36
 """Tokens of two runs, whose difference is that of so many steps."""
 
-WEIGHT_BYTES = {"float32": 2, "int8": 1}
+WEIGHT_BYTES = {"float32": 2, "bfloat16": 2, "int8": 1}
 """Of a weight that a decoder step reads: the models' files hold float16, which stays so."""
-MEMORY_BYTES = {"float32": 4, "int8": 1}
+MEMORY_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 """Of a cross-attention key or value."""
-INT8_OPERATIONS = 4
-"""A vector instruction multiplies four times as many bytes as float32 numbers."""
+OPERATIONS = {"float32": 1, "bfloat16": 2, "int8": 4}
+"""Numbers that a vector instruction multiplies for one of float32."""
 
 
 def windows(count: int) -> Any:
@@ -65,11 +65,8 @@ def test_encoder(turns: Turns, pair: Pair, batch: int) -> None:
         rounds=5,
     )
     achieved = batch * encoder_operations(pair.dimensions) / turns.info["ours_s"]
-    by_tiles = pair.compute_type != "float32" and has_tiles()
-    if by_tiles:
-        limit = tile_limit()
-    else:
-        limit = multiply_limit() * (INT8_OPERATIONS if pair.compute_type == "int8" else 1)
+    by_tiles = pair.compute_type != "float32" and apply_cpu_target() == TILES
+    limit = tile_limit() if by_tiles else multiply_limit() * OPERATIONS[pair.compute_type]
     turns.info.update(gflops=achieved / 1e9, limit_gflops=limit / 1e9, of_limit=achieved / limit)
     if by_tiles and (rate := onednn_rate()):
         turns.info.update(onednn_gflops=rate / 1e9, of_onednn=achieved / rate)

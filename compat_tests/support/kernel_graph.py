@@ -16,7 +16,7 @@ from max.graph.dim import DimLike
 
 from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import compiled
-from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.cpu_target import has_bfloat16
 from whisper_max_backend.engine.compile.session import LoadedGraph, Session
 from whisper_max_backend.engine.cpu.graphs.signatures import CHOICE
 from whisper_max_backend.engine.cpu.weights import PANEL, TILE_BYTES
@@ -212,9 +212,10 @@ def packed(weight: np.ndarray) -> np.ndarray:
 
 
 def packed_bfloat16(weight: np.ndarray) -> np.ndarray:
-    """The same of the bits of bfloat16 (uint16), whose depth is padded; in pairs for tiles."""
+    """The same of the bits of bfloat16 (uint16), whose depth is padded; in pairs where the
+    processor multiplies those."""
     depth = -(-weight.shape[1] // HALVES) * HALVES
-    return _panels(weight, depth, 2 if has_tiles() else 1)
+    return _panels(weight, depth, 2 if has_bfloat16() else 1)
 
 
 def _panels(weight: np.ndarray, depth: int, group: int) -> np.ndarray:

@@ -286,7 +286,7 @@ LAPTOP = frozenset(
 @pytest.mark.parametrize(
     ("features", "target"),
     [
-        (SKYLAKE | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8"}, "cascadelake"),
+        (SKYLAKE | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8"}, "cooperlake"),
         (SKYLAKE | {"avx512_vnni"}, "cascadelake"),
         (LAPTOP, "alderlake"),
         (LAPTOP - {"avx_vnni"}, "x86-64-v3"),

@@ -11,7 +11,7 @@ import pytest
 from compat_tests.support.miniature import make_model
 from whisper_max_backend.engine.api import compute_types
 from whisper_max_backend.engine.api.compute_types import Capabilities, Precision, resolve, select
-from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.cpu_target import has_bfloat16
 
 REQUESTS = (
     "default",
@@ -49,7 +49,7 @@ def test_requests_resolve_as_in_the_reference(saved_model: tuple[Path, str], req
     try:
         expected = ctranslate2.models.Whisper(str(directory), compute_type=requested).compute_type
     except ValueError as error:
-        if requested == "bfloat16" and has_tiles():  # asked for by name, it is to be had
+        if requested == "bfloat16" and has_bfloat16():  # asked for by name, it is to be had
             assert select(requested, saved, "cpu", "cpu") == Precision("bfloat16", "bfloat16")
             return
         with pytest.raises(ValueError, match=str(error)[:30]):

@@ -16,7 +16,7 @@ from max.dtype import DType
 from compat_tests.support.kernel_graph import Kernels, normal, packed, packed_bfloat16
 from compat_tests.support.miniature import to_bfloat16
 from compat_tests.support.rotation import rounded_rows, rounded_weights
-from whisper_max_backend.engine.compile.cpu_target import has_tiles
+from whisper_max_backend.engine.compile.cpu_target import has_bfloat16
 from whisper_max_backend.engine.cpu import weight_packer
 from whisper_max_backend.engine.cpu.graphs.packing import CONVERSIONS
 from whisper_max_backend.engine.cpu.weight_packer import ALIGNMENT, Packer, aligned, aligned_bytes
@@ -117,7 +117,7 @@ def test_pack_in_several_executions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("inputs", "outputs"), DEPTHS)
 @pytest.mark.parametrize(("batch", "rows"), ROWS)
 def test_logits(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: int) -> None:
-    """Matrices of smaller floats are widened; AMX computes in bfloat16, exactly."""
+    """Matrices of smaller floats are widened; or the processor multiplies bfloat16, exactly."""
     x = normal(batch, rows, inputs)
     weight = normal(outputs, inputs, scale=inputs**-0.5)
     half = weight.astype(np.float16)
@@ -129,7 +129,7 @@ def test_logits(kernels: Kernels, batch: int, rows: int, inputs: int, outputs: i
     }
     rounded = from_bfloat16(to_bfloat16(x)).astype(np.float64)
     for storage, (values, panels) in cases.items():
-        given = rounded if storage == "bfloat16" and has_tiles() else x
+        given = rounded if storage == "bfloat16" and has_bfloat16() else x
         (y,) = kernels(f"logits_{storage}", x, panels, shapes=[outputs])
         assert_close(y, given @ values.astype(np.float64).T)
 
@@ -160,8 +160,8 @@ def test_int8(
     (y,) = kernels("logits_int8", x, int8_embeddings(weight, scale, centre), shapes=[outputs])
     scaled = weight.astype(np.float64) * scale[:, None]
     expected = rounded_rows(x) @ rounded_weights(scaled).T + (x @ centre)[..., None]
-    # What lies halfway between two integers may be rounded either way: one of a row spoils the row's
-    # products, one of the weights a column. What was made of integers often lies there.
+    # What lies halfway between two integers may be rounded either way, and spoils the products of
+    # its row or column. What was made of integers often lies there.
     assert_close(y, expected, 2e-2 if kind == "int8" else 6e-3)
     if kind != "int8" and batch * rows > 1:
         assert np.median(np.abs(y - expected)) < 1e-3 * np.sqrt(np.mean(expected**2))

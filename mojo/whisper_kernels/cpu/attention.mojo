@@ -8,14 +8,15 @@ Scores exist for one block of queries at a time.
 
 With int8 keys and values, the weights of the values are integers of 16 bits: a long tail of small
 weights is kept. A processor that multiplies bytes takes them as two rows of bytes. AMX
-has bfloat16 as well, in which the encoder attends where there is such a unit.
+has bfloat16 as well, in which the encoder attends where there is such a unit. In bfloat16, powers
+of 2 need no more than its precision.
 """
 
 from std.math import align_up, ceildiv, exp, sqrt
 
 from ..common.exp import LOG2_OF_E, exp2_fast
 from ..common.min_max import largest
-from ..common.simd import F32, LANES
+from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView
 from .amx.attention import TileAttention, query_scale
 from .amx.strips import tile_place
@@ -24,7 +25,7 @@ from .gemm import multiply
 from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
 from .strips import Strips, grouped
-from .target import DOTS, GROUP, TILES
+from .target import DOTS, GROUP, PAIRS, TILES, paired
 
 comptime WEIGHTS_AT_ONCE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
@@ -43,8 +44,8 @@ def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:
 
 def encoder_kv_type(storage: DType) -> DType:
     """What the encoder keeps keys and values in, for matrices of a type."""
-    if TILES and storage != DType.float32:
-        return DType.bfloat16
+    if (PAIRS and storage == BF16) or (TILES and storage == DType.int8):
+        return BF16
     return DType.int8 if storage == DType.int8 else DType.float32
 
 
@@ -135,10 +136,12 @@ struct AttentionScratch[storage: DType]:
                 for k in range(head_size):
                     row[k] = high[k] + low[k]
         else:
-            self.queries.prepare(queries, first, last, head_size, scale)
+            comptime fast = paired[Self.storage]()
+            var factor = scale * LOG2_OF_E if fast else scale
+            self.queries.prepare(queries, first, last, head_size, factor)
             multiply(self.queries, kv.keys, 0, kv.keys.panels(), self.scores, stride)
             for i in range(count):
-                self.sums[i] = exponentiate(self.scores.offset(i * stride), frames)
+                self.sums[i] = exponentiate[fast](self.scores.offset(i * stride), frames)
             self.weights.prepare(Rows(self.scores, stride, count), 0, count, frames)
             multiply(self.weights, kv.values, 0, kv.values.panels(), rows, output_stride)
             self.divide(rows, output_stride, count, head_size)
@@ -219,18 +222,26 @@ def weigh_row(row: FloatView, frames: Int, strip: ByteView, index: Int, height: 
     return sums.reduce_add().cast[F32]()
 
 
-def exponentiate(row: FloatView, count: Int) -> Float32:
-    """`row = exp(row - max(row))`; returns the sum."""
+@always_inline
+def power[fast: Bool, width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
+    """`e^x`; or, fast, `2^x` to more than bfloat16 keeps, for x <= 0."""
+    comptime if fast:
+        return exp2_fast(x)
+    return exp(x)
+
+
+def exponentiate[fast: Bool = False](row: FloatView, count: Int) -> Float32:
+    """`row = power(row - max(row))`; returns the sum."""
     var whole = count // LANES * LANES
     var top = largest(row, count)
     var sums = SIMD[F32, LANES](0)
     for k in range(0, whole, LANES):
-        var e = exp(row.load[LANES](k) - top)
+        var e = power[fast](row.load[LANES](k) - top)
         row.store(k, e)
         sums += e
     var total = sums.reduce_add()
     for k in range(whole, count):
-        var e = exp(row[k] - top)
+        var e = power[fast, 1](row[k] - top)
         row[k] = e
         total += e
     return total

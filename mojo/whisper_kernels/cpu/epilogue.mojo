@@ -4,7 +4,7 @@ from ..common.gelu import gelu, half_gelu, nearly_gelu
 from ..common.min_max import smaller
 from ..common.simd import F32
 from ..common.views import FloatView, View
-from .target import tiled
+from .target import paired
 
 
 struct Epilogue(ImplicitlyCopyable):
@@ -63,7 +63,7 @@ def finished[
             half = half_gelu(half)
         return smaller(half, SIMD[DType.float16, width](Float16.MAX_FINITE)).cast[output]()
     if epilogue.activate:
-        comptime if storage == DType.int8 or tiled[storage]():
+        comptime if storage == DType.int8 or paired[storage]():
             value = nearly_gelu(value)
         else:
             value = gelu(value)

@@ -1,8 +1,8 @@
 """The product `C = A B` of strips and panels.
 
 A tile of `STRIP_ROWS` x `PASS_COLUMNS` results stays in registers while the depth streams
-past: float32 products, or, for int8 panels, sums of four products of bytes (VPDPBUSD) or of two of
-16 bits (PMADDWD), from which the float32 result is
+past: float32 products, sums of two products of bfloat16 (VDPBF16PS), or, for int8 panels, sums of
+four products of bytes (VPDPBUSD) or of two of 16 bits (PMADDWD), from which the float32 result is
 `scale_row * scale_column * (sum - zero_row * sum_column) + shift_row`. Where there is AMX, it does the
 products that it can (amx/gemm.mojo).
 """
@@ -13,14 +13,14 @@ from std.memory import bitcast
 from std.sys import llvm_intrinsic, size_of
 from std.sys.info import CompilationTarget
 
-from ..common.simd import F32, LANES
+from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView, View
 from .amx.gemm import multiply_tiles
 from .epilogue import Epilogue, finish
 from .panels import HEADER, PANEL, Matrix
 from .prefetch import NEAR, prefetch
 from .strips import HALF_STRIP, QUARTER_STRIP, Strips, strip_height
-from .target import DOTS, GROUP, STRIP_ROWS, tiled
+from .target import DOTS, GROUP, STRIP_ROWS, paired, tiled
 
 comptime PASS_COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
@@ -34,25 +34,47 @@ comptime SEGMENT = 512 // GROUP
 
 
 @always_inline
+def load_columns[dtype: DType](b: View[dtype]) -> SIMD[F32, LANES]:
+    """`LANES` columns of a panel: a number a lane, or the bits of a pair."""
+    comptime if paired[dtype]():
+        return bitcast[F32, LANES](b.load[2 * LANES]())
+    return b.load[LANES]().cast[F32]()
+
+
+@always_inline
+def add_float_products[
+    dtype: DType
+](sums: SIMD[F32, LANES], a: SIMD[F32, LANES], b: SIMD[F32, LANES]) -> SIMD[F32, LANES]:
+    """In every lane: `sums` and the product of two numbers, or of two pairs."""
+    comptime if paired[dtype]():
+        return llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", SIMD[F32, LANES]](
+            sums, bitcast[BF16, 2 * LANES](a), bitcast[BF16, 2 * LANES](b)
+        )
+    return a.fma(b, sums)
+
+
+@always_inline
 def float_tile[
     height: Int, dtype: DType
 ](strip: FloatView, panel: View[dtype], depth: Int, c: FloatView, c_stride: Int, rows: Int,):
     """The first `rows` of a tile of `height` x `PASS_COLUMNS`: `c = strip panel`."""
+    comptime group = Strips[dtype].group
+    comptime line_bytes = group * PANEL * size_of[Scalar[dtype]]()
     var sums = Array[SIMD[F32, LANES], height * PASS_VECTORS](fill=SIMD[F32, LANES](0))
-    for k in range(depth):
-        var line = panel.offset(k * PANEL)
+    for k in range(ceildiv(depth, group)):
+        var line = panel.offset(k * group * PANEL)
         comptime if height <= HALF_STRIP:
-            comptime for ahead in range(
-                PREFETCH_BYTES, PREFETCH_BYTES + PANEL * size_of[Scalar[dtype]](), 64
-            ):
+            comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + line_bytes, 64):
                 prefetch[NEAR](line.bitcast[DType.uint8]().offset(ahead))
         var b = Array[SIMD[F32, LANES], PASS_VECTORS](fill=SIMD[F32, LANES](0))
         comptime for j in range(PASS_VECTORS):
-            b[j] = line.load[LANES](j * LANES).cast[F32]()
+            b[j] = load_columns(line.offset(group * LANES * j))
         comptime for i in range(height):
             var a = SIMD[F32, LANES](strip[k * height + i])
             comptime for j in range(PASS_VECTORS):
-                sums[i * PASS_VECTORS + j] = a.fma(b[j], sums[i * PASS_VECTORS + j])
+                sums[i * PASS_VECTORS + j] = add_float_products[dtype](
+                    sums[i * PASS_VECTORS + j], a, b[j]
+                )
     comptime for i in range(height):
         if i < rows:
             comptime for j in range(PASS_VECTORS):
@@ -166,7 +188,7 @@ def tile[
             else:
                 float_tile[high](
                     a.strip(first).bitcast[DType.float32](),
-                    panel.bitcast[storage]().offset(part),
+                    panel.bitcast[storage]().offset(Strips[storage].group * part),
                     a.depth,
                     c,
                     stride,

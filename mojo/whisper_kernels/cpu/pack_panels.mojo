@@ -14,7 +14,7 @@ from ..common.min_max import min_and_max
 from ..common.simd import F32, LANES
 from ..common.views import ByteView, FloatView, View
 from .panels import HEADER, PANEL, Matrix, cell, padded_depth, panel_bytes
-from .target import DOTS, GROUP, TILE_BYTES, tiled
+from .target import DOTS, GROUP, TILE_BYTES, paired, tiled
 
 comptime LARGEST_INT8 = Float32(127)
 comptime GROUPED = DType.uint32 if DOTS else DType.uint16
@@ -81,8 +81,8 @@ def pack_columns[
     storage: DType
 ](source: FloatView, stride: Int, count: Int, depth: Int, packed: ByteView):
     """B [depth, count], whose columns lie `stride` apart, into panels: keys of a head."""
-    comptime if tiled[storage]():
-        pack_columns_tiled[storage](source, stride, count, depth, packed)
+    comptime if tiled[storage]() or paired[storage]():
+        pack_columns_turned[storage](source, stride, count, depth, packed)
         return
     for n in range(align_up(count, PANEL)):
         var panel = packed.offset(n // PANEL * panel_bytes[storage](depth))
@@ -92,7 +92,7 @@ def pack_columns[
             clear_column[storage](depth, panel, n % PANEL)
 
 
-def pack_columns_tiled[
+def pack_columns_turned[
     storage: DType
 ](source: FloatView, stride: Int, count: Int, depth: Int, packed: ByteView):
     """As `pack_columns`, sixteen columns at a time, turned around in registers."""
@@ -156,7 +156,7 @@ def pack_rows[
 ](source: FloatView, stride: Int, first: Int, last: Int, b: Matrix[storage]):
     """Rows `[first, last)` of B, which lie `stride` apart, into panels: values of a head.
 
-    int8 takes all rows at once, AMX whole tiles of them, the last of which is padded.
+    int8 takes all rows at once, pairs of bfloat16 whole tiles of them, the last of which is padded.
     """
     for p in range(b.panels()):
         var panel = b.panel(p)
@@ -166,7 +166,7 @@ def pack_rows[
             quantize_rows(corner, stride, last - first, width, panel)
         else:
             var cells = panel.bitcast[storage]().offset(first * PANEL)
-            comptime if tiled[storage]():
+            comptime if paired[storage]():
                 pair_rows(corner, stride, last - first, width, cells.bitcast[DType.bfloat16]())
                 continue
             for k in range(last - first):

@@ -9,7 +9,7 @@ be of a smaller type than float32, and are widened as they are read.
 Panels of int8 begin with the scale of every column and the sum of its integers (`HEADER` bytes,
 float32). `GROUP` values of a column lie together, `[k // GROUP][n % PANEL][k % GROUP]`: those that
 a lane of the processor's instruction multiplies and adds up. So do the two of a pair where
-AMX multiplies bfloat16 (amx/tiles.mojo). Their depth is padded with zeros to whole tiles.
+the processor multiplies bfloat16. The depth of both is padded with zeros to whole tiles of AMX.
 """
 
 from std.math import align_up, ceildiv
@@ -17,7 +17,7 @@ from std.sys import size_of
 
 from ..common.simd import F32
 from ..common.views import ByteView, View
-from .target import GROUP, TILE_BYTES, tiled
+from .target import GROUP, TILE_BYTES, paired
 
 comptime PANEL = 32
 """Columns of a panel: two vectors of AVX-512, four of AVX2."""
@@ -43,7 +43,7 @@ def panel_bytes[storage: DType](depth: Int) -> Int:
 @always_inline
 def cell[storage: DType](k: Int, lane: Int) -> Int:
     """Where element (k, lane) of a panel lies behind the header, in elements."""
-    comptime group = GROUP if storage == DType.int8 else (2 if tiled[storage]() else 1)
+    comptime group = GROUP if storage == DType.int8 else (2 if paired[storage]() else 1)
     return k // group * group * PANEL + group * lane + k % group
 
 

@@ -6,21 +6,22 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
 16 bits (`INTEGER`), a group in 32 bits; those that meet weights are rotated before
-(rotation.mojo). AMX has strips of its own (amx/strips.mojo).
+(rotation.mojo). For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its
+own (amx/strips.mojo).
 """
 
 from std.math import align_up, ceildiv
 from std.memory import bitcast
 from std.sys import size_of
 
-from ..common.simd import F32, LANES
+from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView, View
 from .amx.strips import quantize_tile_row, round_tile_row
 from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
 from .quantize import RowQuantizer
 from .rotation import rotate
-from .target import DOTS, GROUP, STRIP_ROWS, TILE_ROWS, tiled
+from .target import DOTS, GROUP, STRIP_ROWS, TILE_ROWS, paired, tiled
 from .weight_reader import Norm
 
 comptime HALF_STRIP = STRIP_ROWS // 2
@@ -44,6 +45,9 @@ struct Strips[storage: DType]:
 
     comptime quantized = Self.storage == DType.int8
     comptime tiled = tiled[Self.storage]()
+    comptime paired = paired[Self.storage]()
+    comptime group = GROUP if Self.quantized else (2 if Self.paired else 1)
+    """Neighbours in a row that lie together in 32 bits."""
     comptime rows_each = TILE_ROWS if Self.tiled else STRIP_ROWS
     """Rows of a strip."""
     comptime block_rows = 2 * Self.rows_each if Self.tiled else STRIP_ROWS
@@ -101,7 +105,7 @@ struct Strips[storage: DType]:
         """Bytes that a row takes."""
         comptime if Self.tiled:
             return padded_depth[Self.storage](depth) * size_of[Scalar[Self.storage]]()
-        return 4 * (ceildiv(depth, GROUP) if Self.quantized else depth)
+        return 4 * ceildiv(depth, Self.group)
 
     @always_inline
     def height(self, first_row: Int) -> Int:
@@ -137,7 +141,7 @@ struct Strips[storage: DType]:
         """The strip that begins at `start`: rows of A from `first` on, times `scale`."""
         var count = min(Self.rows_each, self.rows - start)
         var strip = self.strip(start)
-        comptime if Self.quantized or Self.tiled:
+        comptime if Self.quantized or Self.paired:
             for i in range(count):
                 self.convert(self.contiguous(a, first + i), strip, start, i, scale)
         else:
@@ -167,8 +171,10 @@ struct Strips[storage: DType]:
         dtype: DType
     ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
         """Row `index` of the strip that begins at `start`, in the strip's own type."""
-        comptime if Self.storage == DType.bfloat16:
+        comptime if Self.tiled and Self.paired:
             round_tile_row(row, self.depth, scale, strip, index)
+        elif Self.paired:
+            pair_row(row, self.depth, scale, strip.offset(4 * index), self.height(start))
         else:
             if self.rotated.count > 0:
                 rotate(row, self.depth, self.rotated)
@@ -204,6 +210,22 @@ def quantize_row[
         strip.bitcast[INTEGER]()[k // GROUP * GROUP * height + k % GROUP] = quantizer.integers[1](
             x
         ).cast[INTEGER]()
+
+
+def pair_row[
+    dtype: DType
+](row: View[dtype], depth: Int, scale: Float32, strip: ByteView, height: Int):
+    """A row, times `scale`, in bfloat16, its pairs `height` apart."""
+    var whole = depth // LANES * LANES
+    var words = strip.bitcast[DType.uint32]()
+    for k in range(0, whole, LANES):
+        var x = row.load[LANES](k).cast[F32]() * scale
+        var pairs = bitcast[DType.uint32, LANES // 2](x.cast[BF16]())
+        comptime for pair in range(LANES // 2):
+            words[(k // 2 + pair) * height] = pairs[pair]
+    for k in range(whole, align_up(depth, 2)):
+        var x = row[k].cast[F32]() * scale if k < depth else 0
+        strip.bitcast[BF16]()[k // 2 * 2 * height + k % 2] = x.cast[BF16]()
 
 
 @always_inline

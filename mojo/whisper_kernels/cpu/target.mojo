@@ -1,14 +1,16 @@
-"""What the processor has (VNNI, AMX), and the block sizes of products that follow from it."""
+"""What the processor multiplies (bytes, pairs of bfloat16, tiles), and the block sizes that follow."""
 
 from std.sys.info import CompilationTarget
 
-from ..common.simd import LANES
+from ..common.simd import BF16, LANES
 
 comptime DOTS = LANES >= 8 and CompilationTarget.has_vnni()
 """Whether an instruction multiplies bytes; otherwise they are widened to 16 bits."""
 comptime GROUP = 4 if DOTS else 2
 comptime TILES = DOTS and CompilationTarget.has_intel_amx()
 """Whether the processor has AMX, which multiplies blocks of bytes or of bfloat16."""
+comptime PAIRS = TILES or (LANES == 16 and CompilationTarget._has_feature["avx512bf16"]())
+"""Whether an instruction multiplies pairs of bfloat16; otherwise they are widened to float32."""
 comptime TILE_BYTES = 64
 """Of a row of a tile: so much depth goes through the unit at once."""
 comptime TILE_ROWS = 16
@@ -19,4 +21,10 @@ comptime STRIP_ROWS = 12 if LANES >= 16 else (8 if LANES == 4 else 6)
 @always_inline
 def tiled[storage: DType]() -> Bool:
     """Whether products with matrices of this type are AMX's."""
-    return TILES and (storage == DType.int8 or storage == DType.bfloat16)
+    return TILES and (storage == DType.int8 or storage == BF16)
+
+
+@always_inline
+def paired[storage: DType]() -> Bool:
+    """Whether matrices of this type are kept, and multiplied, as pairs of bfloat16."""
+    return PAIRS and storage == BF16

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 GPU_KERNELS = _FLOATS | {f"int8_{name}" for name in _FLOATS}
 CPU_KERNELS = frozenset({"float32", "int8_float32"})
-TILE_KERNELS = CPU_KERNELS | {"bfloat16"}
-"""Compute types that have kernels in this release; the last, on a CPU with AMX."""
+BFLOAT16_KERNELS = CPU_KERNELS | {"bfloat16"}
+"""Compute types that have kernels in this release; the last, on a CPU that multiplies bfloat16."""
 _BFLOAT16 = {"float16": "bfloat16", "int8_float16": "int8_bfloat16"}
 """What runs instead of these on a GPU."""
 
@@ -81,9 +81,9 @@ def kernels(device: str) -> frozenset[str]:
     """The compute types that this engine computes in on a device."""
     if device == "cuda":
         return GPU_KERNELS
-    from ..compile.cpu_target import has_tiles
+    from ..compile.cpu_target import has_bfloat16
 
-    return TILE_KERNELS if has_tiles() else CPU_KERNELS
+    return BFLOAT16_KERNELS if has_bfloat16() else CPU_KERNELS
 
 
 def check_name(name: str) -> str:

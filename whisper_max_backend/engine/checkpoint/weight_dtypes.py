@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from max.dtype import DType
 
-from ..compile.cpu_target import has_tiles
+from ..compile.cpu_target import has_bfloat16
 from .load import Checkpoint
 
 EMBEDDINGS = "decoder/embeddings/weight"
@@ -45,15 +45,15 @@ def storage_for(checkpoint: Checkpoint, compute_type: str) -> Storage:
     """What the numbers of a model are kept in on a CPU, for a type that it computes in.
 
     Where that is float32, the decoder's matrices stay in the file's own type if it is a smaller
-    float: widened while computing, they are the very values that a float32 copy would hold. AMX
-    would compute in bfloat16, so there they do not stay in that.
+    float: widened while computing, they are the very values that a float32 copy would hold. A CPU
+    that multiplies bfloat16 would compute in it, so there they do not stay in that.
     """
     if compute_type.startswith("int8"):
         return Storage(DType.int8, DType.int8, DType.int8)
     if compute_type == "bfloat16":
         return Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
     saved = FILE_TYPES.get(checkpoint.weights[EMBEDDINGS].dtype)
-    kept = (DType.float16,) if has_tiles() else (DType.float16, DType.bfloat16)
+    kept = (DType.float16,) if has_bfloat16() else (DType.float16, DType.bfloat16)
     return Storage(DType.float32, saved if saved in kept else DType.float32, DType.float32)
 
 

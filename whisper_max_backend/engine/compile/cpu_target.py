@@ -22,6 +22,7 @@ VARIABLE = "WHISPER_MAX_CPU_TARGET"
 MAX_DECIDES = "native"
 TILES = "sapphirerapids"
 """The target whose kernels use AMX (Intel AMX)."""
+_PAIRS = "cooperlake"
 
 _V4 = X86_64_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
@@ -35,6 +36,7 @@ _AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx
 # between which the kernels tell: a processor that has more runs the same code as fast.
 _TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
     TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
+    _PAIRS: (frozenset(_VNNI | {"avx512_bf16"}), "AVX-512, bytes by VNNI, bfloat16 by AVX512-BF16"),
     "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
     "alderlake": (frozenset(_AVX_VNNI), "AVX2, bytes by AVX-VNNI"),
     "x86-64-v4": (frozenset(_V4), "AVX-512"),
@@ -46,9 +48,9 @@ TARGETS = tuple(_TARGETS)
 _log = logging.getLogger("whisper_max_backend")
 
 
-def has_tiles() -> bool:
-    """Whether the kernels of this process use AMX, and so compute in bfloat16."""
-    return apply_cpu_target() == TILES
+def has_bfloat16() -> bool:
+    """Whether the kernels of this process compute in bfloat16: by AMX or by AVX512-BF16."""
+    return apply_cpu_target() in (TILES, _PAIRS)
 
 
 def best_target(features: frozenset[str], machine: str | None = None) -> str:

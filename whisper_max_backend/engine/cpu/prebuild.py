@@ -16,7 +16,7 @@ from max.dtype import DType
 from ..checkpoint.weight_dtypes import Storage
 from ..compile.artifacts import artifact_name, compiled
 from ..compile.cache import cache_folder
-from ..compile.cpu_target import TARGETS, VARIABLE, has_tiles
+from ..compile.cpu_target import TARGETS, VARIABLE, has_bfloat16
 from ..compile.session import Session
 from .model import cpu_artifact
 from .model_independent_graphs import common_artifact
@@ -26,7 +26,7 @@ def storages() -> tuple[Storage, ...]:
     """Every way in which this processor keeps the numbers of a model (`dtypes.storage_for`)."""
     halves = (
         Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
-        if has_tiles()
+        if has_bfloat16()
         else Storage(DType.float32, DType.bfloat16, DType.float32)
     )
     return (
