@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from compat_tests.support.compare import PROBABILITY, language_differences
 from compat_tests.support.models import check, our_model, reference_model
 from compat_tests.support.recordings import load
+from whisper_max_backend.engine.cpu.model import CPUModel
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +50,21 @@ def test_detect_language(recording: str) -> None:
     assert ours[0] == first
     assert ours[1] == pytest.approx(probability, abs=PROBABILITY)
     assert list(language_differences(everything, ours[2])) == []
+
+
+def test_the_window_of_the_detection_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has all of its 30 s, it is the window that is transcribed first."""
+    windows: list[bytes] = []
+    encode = CPUModel.encode
+
+    def noted(model: CPUModel, features: np.ndarray, *stop: Any) -> Any:
+        windows.append(features.tobytes())
+        return encode(model, features, *stop)
+
+    monkeypatch.setattr(CPUModel, "encode", noted)
+    check("base", "bilingual", beam_size=1)
+    assert len(windows) >= 2
+    assert len(windows) == len(set(windows)), "a window was encoded twice"
 
 
 def test_detect_language_options() -> None:

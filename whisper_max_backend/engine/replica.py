@@ -18,6 +18,7 @@ from .checkpoint.vocabulary import Vocabulary
 from .search.follow import Followed, FollowingSearch
 from .search.protocol import Attention
 from .search.run import run_search
+from .serving.detected_windows import DetectedWindows
 from .state.alignment_request import Path
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Replica(DroppedInside):
         self._model = model
         self._vocabulary = vocabulary
         self._config = config
+        self._detected = DetectedWindows()
 
     def encode(
         self, features: Features, to_cpu: bool = False, stop: StopFlag = NEVER
@@ -62,9 +64,14 @@ class Replica(DroppedInside):
         if batch == 0:
             empty = np.empty((0, encoded_frames(frames), dimensions.n_audio_state), np.float32)
             return EncoderOutput(empty)
-        output = EncoderOutput(self._model.encode(np.asarray(features, np.float32), stop))
+        array = np.asarray(features, np.float32)
+        output = self._detected.take(array)
+        if output is None:
+            encoded = self._model.encode(array, stop)
+            may_repeat = batch == 1 and self._vocabulary.is_multilingual
+            output = EncoderOutput(encoded, array.copy() if may_repeat else None)
         if to_cpu and output.device != "cpu":
-            return EncoderOutput(np.asarray(output))
+            return EncoderOutput(np.asarray(output), output.features)
         return output
 
     def generate(
@@ -177,6 +184,8 @@ class Replica(DroppedInside):
         encoded = self._encoded(features, stop)
         if features.shape[0] == 0:
             return []
+        if isinstance(features, EncoderOutput):
+            self._detected.keep(features)
         probabilities = self._model.decoder.language_probabilities(encoded, vocabulary.sot, ids)
         tokens = [vocabulary.to_token(id_) for id_ in ids]
         return [

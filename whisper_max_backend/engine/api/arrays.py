@@ -201,6 +201,15 @@ class ArrayView(DroppedInside):
 class EncoderOutput(ArrayView):
     """Encoded audio ``[batch, positions, state]``, to be given back to the model."""
 
+    def __init__(
+        self,
+        buffer: Buffer | npt.NDArray[Any],
+        features: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Wrap encoder states, and what they were made of, which must not change either."""
+        super().__init__(buffer)
+        self.features = features
+
     def __len__(self) -> int:
         """Number of batch items."""
         return self.shape[0]
