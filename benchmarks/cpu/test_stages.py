@@ -16,7 +16,7 @@ from benchmarks.cpu.turns import Timed, Turns
 from benchmarks.operations import encoder_operations, step_bytes
 from benchmarks.speech import RATE
 from compat_tests.support.recordings import load
-from whisper_max_backend.engine.compile.cpu_target import TILES, apply_cpu_target
+from whisper_max_backend.engine.compile.cpu_target import has_tiles
 from whisper_max_backend.feature_extractor import FeatureExtractor
 
 FEW, MANY = 4, 36
@@ -65,7 +65,7 @@ def test_encoder(turns: Turns, pair: Pair, batch: int) -> None:
         rounds=5,
     )
     achieved = batch * encoder_operations(pair.dimensions) / turns.info["ours_s"]
-    by_tiles = pair.compute_type != "float32" and apply_cpu_target() == TILES
+    by_tiles = pair.compute_type != "float32" and has_tiles()
     limit = tile_limit() if by_tiles else multiply_limit() * OPERATIONS[pair.compute_type]
     turns.info.update(gflops=achieved / 1e9, limit_gflops=limit / 1e9, of_limit=achieved / limit)
     if by_tiles and (rate := onednn_rate()):

@@ -24,8 +24,11 @@ from whisper_max_backend.engine.search.protocol import Attention, Sampling, Step
 from whisper_max_backend.engine.search.rules import Constraints, FixedRules
 from whisper_max_backend.engine.state.decoder_state import DecoderState
 
-TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "bfloat16": 0.02, "int8": 0.04}
-"""Largest relative error, by what matrices are kept in; float16 is widened, so it costs nothing."""
+TOLERANCES = {"float32": 5e-6, "float16": 5e-6, "bfloat16": 0.02, "mixed": 0.02, "int8": 0.04}
+"""Largest relative error, by what matrices are kept in; float16 is widened, so it costs nothing.
+
+Mixed are bfloat16 in the encoder and float16 in the decoder.
+"""
 
 
 def dimensions(
@@ -63,17 +66,19 @@ def shape(request: pytest.FixtureRequest) -> Dimensions:
     return SHAPES[request.param]
 
 
-@pytest.fixture(params=["float32", "float16", "bfloat16", "int8"])
+@pytest.fixture(params=TOLERANCES)
 def storage(request: pytest.FixtureRequest) -> str:
-    if request.param == "bfloat16" and not has_bfloat16():
+    if request.param in ("bfloat16", "mixed") and not has_bfloat16():
         pytest.skip("this processor does not multiply bfloat16")
     return str(request.param)
 
 
 def loaded(shape: Dimensions, storage: str, threads: int = 3) -> tuple[CPUModel, Network]:
     """A random model, and the same in float64."""
-    checkpoint = random_checkpoint(shape, "float16" if storage == "float16" else "float32")
-    compute_types = {"int8": "int8_float32", "bfloat16": "bfloat16"}
+    checkpoint = random_checkpoint(
+        shape, "float16" if storage in ("float16", "mixed") else "float32"
+    )
+    compute_types = {"int8": "int8_float32", "bfloat16": "bfloat16", "mixed": "bfloat16"}
     compute_type = compute_types.get(storage, "float32")
     model = CPUModel(checkpoint, compute_type=compute_type, threads=threads)
     return model, Network(checkpoint)

@@ -48,6 +48,11 @@ TARGETS = tuple(_TARGETS)
 _log = logging.getLogger("whisper_max_backend")
 
 
+def has_tiles() -> bool:
+    """Whether the kernels of this process use AMX."""
+    return apply_cpu_target() == TILES
+
+
 def has_bfloat16() -> bool:
     """Whether the kernels of this process compute in bfloat16: by AMX or by AVX512-BF16."""
     return apply_cpu_target() in (TILES, _PAIRS)

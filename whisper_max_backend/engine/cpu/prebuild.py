@@ -16,7 +16,7 @@ from max.dtype import DType
 from ..checkpoint.weight_dtypes import Storage
 from ..compile.artifacts import artifact_name, compiled
 from ..compile.cache import cache_folder
-from ..compile.cpu_target import TARGETS, VARIABLE, has_bfloat16
+from ..compile.cpu_target import TARGETS, VARIABLE, has_bfloat16, has_tiles
 from ..compile.session import Session
 from .model import cpu_artifact
 from .model_independent_graphs import common_artifact
@@ -24,15 +24,15 @@ from .model_independent_graphs import common_artifact
 
 def storages() -> tuple[Storage, ...]:
     """Every way in which this processor keeps the numbers of a model (`dtypes.storage_for`)."""
-    halves = (
-        Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)
-        if has_bfloat16()
-        else Storage(DType.float32, DType.bfloat16, DType.float32)
-    )
+    halves = [Storage(DType.float32, DType.bfloat16, DType.float32)]
+    if has_bfloat16():
+        halves = [Storage(DType.bfloat16, DType.bfloat16, DType.bfloat16)]
+        if not has_tiles():
+            halves.append(Storage(DType.bfloat16, DType.float16, DType.bfloat16))
     return (
         Storage(DType.float32, DType.float32, DType.float32),
         Storage(DType.float32, DType.float16, DType.float32),
-        halves,
+        *halves,
         Storage(DType.int8, DType.int8, DType.int8),
     )
 
