@@ -8,6 +8,7 @@ importable where the wheel is built (``hatchling build``, or without build isola
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 VARIABLE = "WHISPER_MAX_PREBUILD"
 # Of the runtime that loads the artifacts.
-_TAG = "py3-none-manylinux_2_34_x86_64"
+_TAG = f"py3-none-manylinux_2_34_{platform.machine()}"
 
 
 class PrebuildHook(BuildHookInterface):  # type: ignore[type-arg]

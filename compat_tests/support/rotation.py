@@ -8,7 +8,7 @@ from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 
 APART = 16
 """Of the numbers that are mixed (cpu/rotation.mojo)."""
-_BYTES = ("sapphirerapids", "cooperlake", "cascadelake", "alderlake")
+_BYTES = ("sapphirerapids", "cooperlake", "cascadelake", "alderlake", "apple-m2", "cortex-a76")
 """Processors that multiply bytes."""
 
 

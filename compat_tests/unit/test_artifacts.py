@@ -300,6 +300,30 @@ LAPTOP = frozenset(
 def test_best_target(features: frozenset[str], target: str) -> None:
     assert cpu_target.best_target(features, "x86_64") == target
     assert cpu_target.best_target(features, "aarch64") == ""
+    assert cpu_target.best_target(features, "riscv64") == ""
+
+
+# Of what Linux lists.
+PI_4 = frozenset({"fp", "asimd", "crc32"})
+PI_5 = PI_4 | {"aes", "sha2", "atomics", "asimdhp", "asimdrdm", "lrcpc", "asimddp"}
+GRAVITON_3 = PI_5 | {"jscvt", "fcma", "sha3", "sve", "asimdfhm", "ilrcpc", "flagm", "i8mm", "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("features", "target"),
+    [
+        (GRAVITON_3, "apple-m2"),
+        (GRAVITON_3 - {"i8mm"}, "cortex-a76"),
+        (GRAVITON_3 - {"sha3"}, "cortex-a76"),
+        (PI_5, "cortex-a76"),
+        (PI_5 - {"asimddp"}, "generic"),
+        (PI_4, "generic"),
+        (frozenset(), ""),  # macOS
+    ],
+)
+def test_best_target_of_arm(features: frozenset[str], target: str) -> None:
+    assert cpu_target.best_target(features, "aarch64") == target
+    assert cpu_target.best_target(features, "x86_64") == ""
 
 
 @pytest.mark.parametrize(

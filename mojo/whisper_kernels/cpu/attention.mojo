@@ -25,14 +25,16 @@ from .gemm import multiply
 from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
 from .strips import Strips, grouped
-from .target import DOTS, GROUP, PAIRS, TILES, paired
+from .target import DOTS, GROUP, PAIRS, SIGNED, TILES, WORD, paired
 
 comptime WEIGHTS_AT_ONCE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
 comptime PLANES = 2 if DOTS else 1
 """Rows of integers that a row of weights is split into."""
-comptime FULL_WEIGHT = Float32(65535 if DOTS else 32767)
+comptime FULL_WEIGHT = Float32((127 * 257 if SIGNED else 65535) if DOTS else 32767)
 """The weight of a row's highest score, as an integer."""
+comptime HALF_BYTE = Int32(128 if SIGNED else 0)
+"""Added before the low byte is taken off: where that is signed, half of them are negative."""
 
 
 def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:
@@ -211,12 +213,12 @@ def weigh_row(row: FloatView, frames: Int, strip: ByteView, index: Int, height: 
             strip.store(tile_place(index, k), (q >> 8).cast[DType.uint8]())
             strip.store(tile_place(index + 1, k), q.cast[DType.uint8]())
         else:
-            var high = grouped(q >> 8)
+            var high = grouped((q + HALF_BYTE) >> 8)
             var low = grouped(q)
             comptime for g in range(WEIGHTS_AT_ONCE // GROUP):
-                var group = strip.bitcast[DType.uint32]().offset((k // GROUP + g) * height + index)
+                var group = strip.bitcast[WORD]().offset((k // GROUP + g) * height + index)
                 comptime if PLANES == 2:
-                    group.store(SIMD[DType.uint32, 2](high[g], low[g]))
+                    group.store(SIMD[WORD, 2](high[g], low[g]))
                 else:
                     group[0] = low[g]
     return sums.reduce_add().cast[F32]()

@@ -6,7 +6,7 @@ from .gemm import multiply
 from .norm import normalize
 from .panels import Rows
 from .strips import Strips
-from .target import TILES
+from .target import HALVES
 from .weight_reader import Linear, Norm, WeightReader
 
 
@@ -33,9 +33,8 @@ struct EncoderLayer[storage: DType](ImplicitlyCopyable):
 struct EncoderChunk[storage: DType]:
     """A thread's room for a block of rows."""
 
-    comptime HIDDEN = DType.float16 if TILES and Self.storage == DType.int8 else DType.float32
-    """Of what lies between the layers of the feed-forward, which becomes bytes. Processors with AMX
-    compute in float16, too."""
+    comptime HIDDEN = DType.float16 if HALVES and Self.storage == DType.int8 else DType.float32
+    """Of what lies between the layers of the feed-forward, which becomes bytes."""
 
     var strips: Strips[Self.storage]
     var hidden: View[Self.HIDDEN]

@@ -2,7 +2,8 @@
 
 A tile of `STRIP_ROWS` x `PASS_COLUMNS` results stays in registers while the depth streams
 past: float32 products, sums of two products of bfloat16 (VDPBF16PS), or, for int8 panels, sums of
-four products of bytes (VPDPBUSD) or of two of 16 bits (PMADDWD), from which the float32 result is
+products of bytes (four by VPDPBUSD or SDOT, eight by SMMLA, see arm_blocks.mojo) or of two of 16 bits
+(PMADDWD), from which the float32 result is
 `scale_row * scale_column * (sum - zero_row * sum_column) + shift_row`. Where there is AMX, it does the
 products that it can (amx/gemm.mojo).
 """
@@ -16,11 +17,12 @@ from std.sys.info import CompilationTarget
 from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView, View
 from .amx.gemm import multiply_tiles
+from .arm_blocks import block_sums
 from .epilogue import Epilogue, finish
 from .panels import HEADER, PANEL, Matrix
 from .prefetch import NEAR, prefetch
 from .strips import HALF_STRIP, QUARTER_STRIP, Strips, strip_height
-from .target import DOTS, GROUP, STRIP_ROWS, paired, tiled
+from .target import BLOCKS, DOTS, GROUP, SIGNED, STRIP_ROWS, paired, tiled
 
 comptime PASS_COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
@@ -31,6 +33,15 @@ comptime PASS_VECTORS = PASS_COLUMNS // LANES
 comptime I32 = DType.int32
 comptime SEGMENT = 512 // GROUP
 """Groups whose products of 16 bits and a byte an int32 can hold the sum of."""
+
+
+@always_inline
+def in_all_lanes[dtype: DType, //, height: Int, i: Int](column: View[dtype]) -> SIMD[dtype, LANES]:
+    """Number `i` of a column of a strip."""
+    comptime if CompilationTarget.has_neon() and height % LANES == 0:
+        # Instructions take one lane of a vector, which is loaded for all its numbers.
+        return SIMD[dtype, LANES](column.load[LANES](i // LANES * LANES)[i % LANES])
+    return SIMD[dtype, LANES](column[i])
 
 
 @always_inline
@@ -70,7 +81,7 @@ def float_tile[
         comptime for j in range(PASS_VECTORS):
             b[j] = load_columns(line.offset(group * LANES * j))
         comptime for i in range(height):
-            var a = SIMD[F32, LANES](strip[k * height + i])
+            var a = in_all_lanes[height, i](strip.offset(k * height))
             comptime for j in range(PASS_VECTORS):
                 sums[i * PASS_VECTORS + j] = add_float_products[dtype](
                     sums[i * PASS_VECTORS + j], a, b[j]
@@ -94,6 +105,10 @@ def add_products(
     sums: SIMD[I32, LANES], a: SIMD[I32, LANES], b: SIMD[I32, LANES]
 ) -> SIMD[I32, LANES]:
     """In every lane: `sums` and the products of the group's members."""
+    comptime if SIGNED:
+        return llvm_intrinsic["llvm.aarch64.neon.sdot.v4i32.v16i8", SIMD[I32, LANES]](
+            sums, bitcast[DType.int8, 4 * LANES](b), bitcast[DType.int8, 4 * LANES](a)
+        )
     comptime if DOTS:
         comptime wide = LANES == 16
         comptime dot = "llvm.x86.avx512.vpdpbusd.512" if wide else "llvm.x86.avx512.vpdpbusd.256"
@@ -131,20 +146,28 @@ def integer_tile[
     while start < groups:
         var end = groups if DOTS else min(start + SEGMENT, groups)
         var sums = Array[SIMD[I32, LANES], PASS_VECTORS * height](fill=SIMD[I32, LANES](0))
-        for k in range(start, end):
-            var line = b.offset(k * GROUP * PANEL)
-            comptime if height <= HALF_STRIP:
-                comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + GROUP * PANEL, 64):
-                    prefetch[NEAR](line.offset(ahead))
-            var columns = Array[SIMD[I32, LANES], PASS_VECTORS](fill=SIMD[I32, LANES](0))
-            comptime for j in range(PASS_VECTORS):
-                columns[j] = load_group(line.offset(GROUP * LANES * j))
-            comptime for i in range(height):
-                var row = SIMD[I32, LANES](a[k * height + i])
+        comptime if BLOCKS:
+            comptime ahead = PREFETCH_BYTES if height <= HALF_STRIP else 0
+            var made = block_sums[height, PASS_COLUMNS, ahead](
+                strip.bitcast[DType.int8](), b, groups
+            )
+            comptime for i in range(PASS_VECTORS * height):
+                sums[i] = rebind[SIMD[I32, LANES]](made[i])
+        else:
+            for k in range(start, end):
+                var line = b.offset(k * GROUP * PANEL)
+                comptime if height <= HALF_STRIP:
+                    comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + GROUP * PANEL, 64):
+                        prefetch[NEAR](line.offset(ahead))
+                var columns = Array[SIMD[I32, LANES], PASS_VECTORS](fill=SIMD[I32, LANES](0))
                 comptime for j in range(PASS_VECTORS):
-                    sums[PASS_VECTORS * i + j] = add_products(
-                        sums[PASS_VECTORS * i + j], row, columns[j]
-                    )
+                    columns[j] = load_group(line.offset(GROUP * LANES * j))
+                comptime for i in range(height):
+                    var row = in_all_lanes[height, i](a.offset(k * height))
+                    comptime for j in range(PASS_VECTORS):
+                        sums[PASS_VECTORS * i + j] = add_products(
+                            sums[PASS_VECTORS * i + j], row, columns[j]
+                        )
         comptime for j in range(PASS_VECTORS):
             var column_scale = header.load[LANES](LANES * j)
             var column_sum = header.load[LANES](PANEL + LANES * j)

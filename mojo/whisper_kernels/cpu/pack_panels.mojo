@@ -14,10 +14,10 @@ from ..common.min_max import min_and_max
 from ..common.simd import F32, LANES
 from ..common.views import ByteView, FloatView, View
 from .panels import HEADER, PANEL, Matrix, cell, padded_depth, panel_bytes
-from .target import DOTS, GROUP, TILE_BYTES, paired, tiled
+from .target import BLOCKS, DOTS, GROUP, TILE_BYTES, WORD, paired, tiled
 
 comptime LARGEST_INT8 = Float32(127)
-comptime GROUPED = DType.uint32 if DOTS else DType.uint16
+comptime GROUPED = WORD if DOTS else DType.uint16
 """Holds a group of bytes."""
 
 
@@ -38,20 +38,21 @@ def pack_column[
 
 def quantize_column(column: FloatView, depth: Int, panel: ByteView, lane: Int):
     """As `pack_column`, to int8."""
-    var whole = depth // LANES * LANES
+    comptime width = max(LANES, GROUP)
+    var whole = depth // width * width
     var low, high = min_and_max(column, depth)
     var top = max(-low, high)
     if top == 0:
         top = 1
     var inverse = LARGEST_INT8 / top
     var cells = panel.offset(HEADER).bitcast[DType.int8]()
-    var sums = SIMD[DType.int32, LANES](0)
-    for k in range(0, whole, LANES):
-        var q = round(column.load[LANES](k) * inverse).cast[DType.int32]()
+    var sums = SIMD[DType.int32, width](0)
+    for k in range(0, whole, width):
+        var q = round(column.load[width](k) * inverse).cast[DType.int32]()
         sums += q
         var bytes = q.cast[DType.int8]()
-        var groups = bitcast[GROUPED, LANES // GROUP](bytes)
-        comptime for g in range(LANES // GROUP):
+        var groups = bitcast[GROUPED, width // GROUP](bytes)
+        comptime for g in range(width // GROUP):
             cells.offset(cell[DType.int8](k + GROUP * g, lane)).bitcast[GROUPED]()[0] = groups[g]
     var sum = sums.reduce_add()
     for k in range(whole, padded_depth[DType.int8](depth)):
@@ -229,13 +230,14 @@ def quantize_rows(source: FloatView, stride: Int, depth: Int, width: Int, panel:
         var sums = SIMD[DType.int32, LANES](0)
         for group in range(0, padded_depth[DType.int8](depth), GROUP):
             # The bytes of a column, lowest first.
-            var together = SIMD[DType.int32, LANES](0)
+            comptime wide = DType.int64 if BLOCKS else DType.int32
+            var together = SIMD[wide, LANES](0)
             comptime for j in range(GROUP):
                 if group + j < depth:
                     var x = column.load[LANES]((group + j) * stride)
                     var q = round(x * inverse).cast[DType.int32]()
                     sums += q
-                    together |= (q & 255) << Int32(8 * j)
+                    together |= (q & 255).cast[wide]() << Scalar[wide](8 * j)
             cells.offset(cell[DType.int8](group, start)).bitcast[GROUPED]().store(
                 together.cast[GROUPED]()
             )

@@ -5,7 +5,7 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 2008). A strip is prepared once for all panels that it meets.
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
-16 bits (`INTEGER`), a group in 32 bits; those that meet weights are rotated before
+16 bits (`INTEGER`), a group in a `WORD`; those that meet weights are rotated before
 (rotation.mojo). For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its
 own (amx/strips.mojo).
 """
@@ -21,14 +21,15 @@ from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
 from .quantize import RowQuantizer
 from .rotation import rotate
-from .target import DOTS, GROUP, STRIP_ROWS, TILE_ROWS, paired, tiled
+from .target import GROUP, INTEGER, STRIP_ROWS, TILE_ROWS, WORD, paired, tiled
 from .weight_reader import Norm
 
 comptime HALF_STRIP = STRIP_ROWS // 2
 comptime QUARTER_STRIP = STRIP_ROWS // 4
 """Strips are `STRIP_ROWS`, `HALF_STRIP`, `QUARTER_STRIP` or 1 high: code is generated for these."""
-comptime INTEGER = DType.uint8 if DOTS else DType.int16
-"""What the quantised values of A are kept in."""
+comptime WORD_BYTES = size_of[Scalar[WORD]]()
+comptime ROUNDED_AT_ONCE = max(LANES, 2 * GROUP)
+"""Numbers of a row that are quantised at once: whole groups."""
 
 
 def strip_height(rows: Int) -> Int:
@@ -105,7 +106,7 @@ struct Strips[storage: DType]:
         """Bytes that a row takes."""
         comptime if Self.tiled:
             return padded_depth[Self.storage](depth) * size_of[Scalar[Self.storage]]()
-        return 4 * ceildiv(depth, Self.group)
+        return (WORD_BYTES if Self.quantized else 4) * ceildiv(depth, Self.group)
 
     @always_inline
     def height(self, first_row: Int) -> Int:
@@ -190,7 +191,9 @@ struct Strips[storage: DType]:
         comptime if Self.tiled:
             quantize_tile_row(row, self.depth, quantizer, strip, index)
         else:
-            quantize_row(row, self.depth, quantizer, strip.offset(4 * index), self.height(start))
+            quantize_row(
+                row, self.depth, quantizer, strip.offset(WORD_BYTES * index), self.height(start)
+            )
         self.scales[start + index] = quantizer.scale * scale
         self.zeros[start + index] = quantizer.zero
 
@@ -199,12 +202,13 @@ def quantize_row[
     dtype: DType
 ](row: View[dtype], depth: Int, quantizer: RowQuantizer, strip: ByteView, height: Int):
     """Integers of a row, its groups `height` apart."""
-    var whole = depth // LANES * LANES
-    for k in range(0, whole, LANES):
-        var x = row.load[LANES](k).cast[F32]()
+    comptime width = ROUNDED_AT_ONCE
+    var whole = depth // width * width
+    for k in range(0, whole, width):
+        var x = row.load[width](k).cast[F32]()
         var groups = grouped(quantizer.integers(x))
-        comptime for g in range(LANES // GROUP):
-            strip.bitcast[DType.uint32]()[(k // GROUP + g) * height] = groups[g]
+        comptime for g in range(width // GROUP):
+            strip.bitcast[WORD]()[(k // GROUP + g) * height] = groups[g]
     for k in range(whole, align_up(depth, GROUP)):
         var x = row[k].cast[F32]() if k < depth else 0
         strip.bitcast[INTEGER]()[k // GROUP * GROUP * height + k % GROUP] = quantizer.integers[1](
@@ -229,9 +233,9 @@ def pair_row[
 
 
 @always_inline
-def grouped[width: Int](q: SIMD[DType.int32, width]) -> SIMD[DType.uint32, width // GROUP]:
-    """Integers as they lie in a strip, a group in 32 bits."""
-    return bitcast[DType.uint32, width // GROUP](q.cast[INTEGER]())
+def grouped[width: Int](q: SIMD[DType.int32, width]) -> SIMD[WORD, width // GROUP]:
+    """Integers as they lie in a strip, a group in a word."""
+    return bitcast[WORD, width // GROUP](q.cast[INTEGER]())
 
 
 def interleave(

@@ -31,10 +31,14 @@ _AVX_VNNI = X86_64_V3 | {"avx_vnni", "gfni", "vaes", "vpclmulqdq"}
 # What LLVM takes for granted of the first processor with AMX, and might use.
 _AMX = _VNNI | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_fp16", "avx_vnni"}
 _AMX |= {"avx512vbmi", "avx512_vbmi2", "avx512_bitalg", "avx512_vpopcntdq", "avx512ifma", "gfni"}
+# Of ARM: dot products of bytes, float16 and what else comes with them; then matrix products, and
+# what LLVM takes for granted of an Apple M2, which has no SVE as some servers have none.
+_DOTPROD = {"asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "lrcpc", "crc32", "aes", "sha2"}
+_I8MM = _DOTPROD | {"i8mm", "bf16", "asimdfhm", "ilrcpc", "fcma", "jscvt", "flagm", "sha3"}
 
 # Best first: the first target whose features are all present is taken. These are the levels
 # between which the kernels tell: a processor that has more runs the same code as fast.
-_TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
+_X86: Mapping[str, tuple[frozenset[str], str]] = {
     TILES: (frozenset(_AMX), "AMX tiles of bytes and bfloat16"),
     _PAIRS: (frozenset(_VNNI | {"avx512_bf16"}), "AVX-512, bytes by VNNI, bfloat16 by AVX512-BF16"),
     "cascadelake": (frozenset(_VNNI), "AVX-512, bytes by VNNI"),
@@ -42,10 +46,24 @@ _TARGETS: Mapping[str, tuple[frozenset[str], str]] = {
     "x86-64-v4": (frozenset(_V4), "AVX-512"),
     "x86-64-v3": (X86_64_V3, "AVX2"),
 }
-TARGETS = tuple(_TARGETS)
-"""The processors that kernels are compiled for, best first."""
+_ARM: Mapping[str, tuple[frozenset[str], str]] = {
+    "apple-m2": (frozenset(_I8MM), "NEON, bytes by matrix products"),
+    "cortex-a76": (frozenset(_DOTPROD), "NEON, bytes by dot products"),
+    "generic": (frozenset({"asimd"}), "NEON"),
+}
 
 _log = logging.getLogger("whisper_max_backend")
+
+
+def _levels(machine: str) -> Mapping[str, tuple[frozenset[str], str]]:
+    """The targets of an architecture."""
+    if machine.lower() in ("x86_64", "amd64"):
+        return _X86
+    return _ARM if machine.lower() in ("aarch64", "arm64") else {}
+
+
+TARGETS = tuple(_levels(platform.machine()))
+"""The processors of this architecture that kernels are compiled for, best first."""
 
 
 def has_tiles() -> bool:
@@ -63,16 +81,16 @@ def best_target(features: frozenset[str], machine: str | None = None) -> str:
 
     ``machine`` is the architecture as ``platform.machine()`` gives it.
     """
-    if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
-        return ""
-    return next((name for name, (needed, _) in _TARGETS.items() if needed <= features), "")
+    levels = _levels(machine or platform.machine())
+    return next((name for name, (needed, _) in levels.items() if needed <= features), "")
 
 
 def describe_kernels() -> str:
     """What the kernels of this process use of the processor, for people."""
     target = os.environ.get(VARIABLE) or best_target(processor_features())
-    if target in _TARGETS:
-        return f"{_TARGETS[target][1]} ({target})"
+    levels = _levels(platform.machine())
+    if target in levels:
+        return f"{levels[target][1]} ({target})"
     return target or MAX_DECIDES
 
 
@@ -108,7 +126,7 @@ def _check_known(target: str) -> None:
     if listing.returncode == 0 and target not in known | {"generic"}:
         raise ValueError(
             f"{VARIABLE}={target!r} is not a processor that the compiler knows for "
-            f"{platform.machine()}; use one of {', '.join(_TARGETS)}, another that it knows, or "
+            f"{platform.machine()}; use one of {', '.join(TARGETS)}, another that it knows, or "
             f"{MAX_DECIDES} to let MAX decide"
         )
 
