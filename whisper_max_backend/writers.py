@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from faster_whisper import format_timestamp
 from faster_whisper.transcribe import Segment, TranscriptionInfo
 
 from .guards.refusals import GuardedInfo
+from .system.whole_files import whole_file
 
 _ARROW = "-->"  # separates the times of a subtitle, so it may not be in its text
 
@@ -75,12 +75,8 @@ def write(path: Path, text: str) -> None:
         OSError: The folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _times(segment: Segment, hours: bool, point: str) -> str:

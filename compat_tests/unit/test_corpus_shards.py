@@ -18,8 +18,8 @@ from whisper_max_backend.corpus.shards import (
     SCHEMA,
     CannotWrite,
     Shards,
+    kept_file,
     remove_leftovers,
-    whole_file,
 )
 from whisper_max_backend.corpus.transcribe import Done
 from whisper_max_backend.corpus.writers import file_name, writers
@@ -63,7 +63,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_bytes(b"old")
 
     def write(error: Exception) -> None:
-        with whole_file(path) as file:
+        with kept_file(path) as file:
             file.write(b"new")
             raise error
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..hookspecs import Reader, Row
 from .places import absolute, is_address
-from .shards import whole_file
+from .shards import kept_file
 
 _BATCH = 1 << 16  # rows
 _MOST_ROWS = 256
@@ -175,7 +175,7 @@ class Plan:
             table = table.filter(pc.invert(known))
         if len(table):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.folder / f"{len(files):05d}.parquet") as file:
+            with kept_file(self.folder / f"{len(files):05d}.parquet") as file:
                 pq.write_table(in_shards(table, most_rows), file)
         return len(table)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ..system.whole_files import whole_file
 
 FORMATS = ("parquet", "jsonl")
 
@@ -57,33 +58,17 @@ class CannotWrite(OSError):
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is there when it is on the disk as a whole, or not at all.
+def kept_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of the corpus to write: when it is there, it is on the disk as a whole.
 
     Raises:
         CannotWrite: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as file:
+        with whole_file(path, synced=True) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise CannotWrite(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -122,7 +107,7 @@ class Shards:
         Raises:
             CannotWrite: It cannot be written; then it is as it was.
         """
-        with whole_file(self._path(name)) as file:
+        with kept_file(self._path(name)) as file:
             if self.format == "parquet":
                 pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), file)
             else:

@@ -16,7 +16,6 @@ import mmap
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import platformdirs
 
 from ...system.file_locks import LOCKLESS, is_leftover, locked, remove_leftover
+from ...system.whole_files import whole_file
 
 VARIABLE = "WHISPER_MAX_CACHE"
 SCRATCH_PREFIX = "whisper-max-backend-"
@@ -167,22 +167,11 @@ def keep_parts(name: str, parts: Sequence[bytes | memoryview]) -> None:
     Raises:
         OSError: It cannot be kept.
     """
-    folder = trusted_folder(make=True)
-    descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", suffix=".draft", dir=folder)
-    try:
-        with open(descriptor, "wb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(descriptor)
-            os.replace(draft, folder / name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
-    _sync(folder)
+    with whole_file(trusted_folder(make=True) / name, mode=0o600, synced=True) as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)  # it is no leftover
+        for part in parts:
+            file.write(part)
 
 
 @contextlib.contextmanager
@@ -303,15 +292,6 @@ def _check(state: os.stat_result) -> None:
         raise PermissionError(f"it belongs to another user, number {state.st_uid}")
     if state.st_mode & 0o022:
         raise PermissionError(f"others may write to it: its mode is {state.st_mode & 0o7777:04o}")
-
-
-def _sync(folder: Path) -> None:
-    """Have the system write down which names the folder has."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _complain(message: str) -> None:
