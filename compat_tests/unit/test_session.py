@@ -52,8 +52,11 @@ def test_what_is_compiled_is_run_without_the_graph_builder() -> None:
 def test_the_thread_that_max_starts_gives_way_and_no_other() -> None:
     common_graphs()
     own = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    lowered = set()
+    lowered, idle = set(), set()
     for task in Path("/proc/self/task").iterdir():
         if os.getpriority(os.PRIO_PROCESS, int(task.name)) == 19 != own:
             lowered.add((task / "comm").read_text())
+        if os.sched_getscheduler(int(task.name)) == os.SCHED_IDLE:
+            idle.add((task / "comm").read_text())
     assert lowered == {Path("/proc/self/comm").read_text()} or own == 19
+    assert idle == {Path("/proc/self/comm").read_text()}

@@ -2,8 +2,9 @@
 
 With the first execution MAX starts a thread that looks ten thousand times a second whether there
 is something for it to do. The kernels use every core and wait for each other many times a step, so
-each look at normal priority holds all of them up: a step takes a fifth longer. At the lowest
-priority the thread still looks whenever a core is free.
+each look at normal priority holds all of them up: a step takes a fifth longer. Where only an idle
+core is given to it, the thread still looks often enough. The lowest priority alone is not enough
+for a process that has a low one itself, as one of Ray's or one that was started with `nice`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def background_thread_yields() -> Iterator[None]:
         with contextlib.suppress(OSError):
             if (_TASKS / str(thread) / "comm").read_text() == Path("/proc/self/comm").read_text():
                 os.setpriority(os.PRIO_PROCESS, thread, _LOWEST)
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _threads() -> set[int]:
