@@ -19,6 +19,7 @@ from .. import BatchedInferencePipeline, WhisperModel, __version__, load_model
 from ..audio import decode_part
 from ..hookspecs import Reader, Row
 from ..many import default_in_flight, transcribe_many
+from ..system.allocator import return_large_blocks
 from .attempts import MOST_DEATHS, Attempts
 from .plan import Shard
 from .readers import readers
@@ -104,6 +105,7 @@ class Transcriber:
             BadModel: It cannot be loaded, or does not take the options.
         """
         job = self.job
+        return_large_blocks()
         try:
             loaded: Any = load_model(
                 job.model, job.backend, job.device, job.compute_type, **job.loading
