@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from whisper_max_backend.corpus import cluster
 from whisper_max_backend.corpus.cluster import Actors
+from whisper_max_backend.corpus.environment import prepare
 from whisper_max_backend.corpus.plan import Shard
 from whisper_max_backend.corpus.run import Run, RunFailed
 from whisper_max_backend.corpus.shards import CannotWrite
-from whisper_max_backend.corpus.transcribe import BadModel, Done, Job
+from whisper_max_backend.corpus.transcribe import BadModel, Done, Job, on_cores
 from whisper_max_backend.hookspecs import Row
 
 JOB = Job(Path("/corpus"), "m")
@@ -275,6 +277,37 @@ def test_what_an_actor_gets(
     monkeypatch.setattr(ray, "nodes", machines(*nodes))
     found = cluster.actors(*given)
     assert (found.cpus, found.gpus, found.number()) == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "cores", "recordings", "each", "at_once"),
+    [
+        ("auto", 2, 2, 1, 2),
+        ("ctranslate2", 5, 100, 2, 2),
+        ("max", 8, 1, 8, None),
+        ("auto", 8, 0, 8, None),
+        ("auto", 1, 100, 1, None),
+        ("openai-whisper", 8, 100, 8, None),
+    ],
+)
+def test_how_a_model_uses_the_cores_of_an_actor(
+    backend: str, cores: int, recordings: int, each: int, at_once: int | None
+) -> None:
+    given = on_cores(backend, cores, recordings)
+    assert (given["cpu_threads"], given.get("num_workers")) == (each, at_once)
+
+
+@pytest.mark.parametrize(
+    ("address", "own", "expected"),
+    [("local", None, "0"), ("local", "5", "5"), ("auto", None, None)],
+)
+def test_the_priority_of_a_ray_that_is_started(
+    monkeypatch: pytest.MonkeyPatch, address: str, own: str | None, expected: str | None
+) -> None:
+    environment = {} if own is None else {"RAY_worker_niceness": own}
+    monkeypatch.setattr(os, "environ", environment)
+    prepare(address)
+    assert environment.get("RAY_worker_niceness") == expected
 
 
 def test_machines_without_room(monkeypatch: pytest.MonkeyPatch) -> None:

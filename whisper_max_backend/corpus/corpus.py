@@ -24,7 +24,7 @@ from .progress import Watch
 from .readers import readers
 from .run import Run
 from .shards import CannotWrite, remove_leftovers
-from .transcribe import Job, memory
+from .transcribe import Job, memory, on_cores
 from .writers import writers
 
 _SETTINGS = "corpus.json"
@@ -108,9 +108,9 @@ def _run(
     with cluster(resources.ray, resources.dashboard):
         wanted = actors(resources.threads, resources.gpus, job.device, resources.actors)
         if not wanted.gpus:
-            job = dataclasses.replace(
-                job, device="cpu", loading={**job.loading, "cpu_threads": wanted.cpus}
-            )
+            recordings = watch.left.rows // max(1, wanted.number())
+            cores = on_cores(job.backend, wanted.cpus, recordings)
+            job = dataclasses.replace(job, device="cpu", loading={**job.loading, **cores})
         number = sum(name not in done for name in plan.names())
         run = Run(
             *(job, plan.shards(done), number, wanted, watch), again=again, max_errors=max_errors

@@ -23,3 +23,5 @@ def prepare(address: str) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # Ray's own is 15, at which whatever else runs on this machine comes before the work.
+        os.environ.setdefault("RAY_worker_niceness", "0")

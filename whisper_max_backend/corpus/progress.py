@@ -23,6 +23,7 @@ class Watch:
     """Counts what is done, and tells it.
 
     Attributes:
+        left: What there was to do at the beginning.
         rows: Recordings that are done.
         errors: How many of them failed.
         seconds: Of audio in the others.
@@ -39,7 +40,7 @@ class Watch:
         """
         self.rows = self.errors = self.actors = self.lost_actors = self.memory = 0
         self.seconds = 0.0
-        self._left = left
+        self.left = left
         self._begun = time.monotonic()
         self._ready: float | None = None
         self._told = self._begun
@@ -105,19 +106,19 @@ class Watch:
 
     def _line(self) -> str:
         if self._ready is None:
-            return f"{self._left.rows} recordings to do, the model is loading"
+            return f"{self.left.rows} recordings to do, the model is loading"
         hours = f"{self.seconds / 3600:.2f} h"
-        if self._left.seconds is not None:
-            hours += f" of {self._left.seconds / 3600:.2f} h"
+        if self.left.seconds is not None:
+            hours += f" of {self.left.seconds / 3600:.2f} h"
         return (
-            f"{self.rows} of {self._left.rows} recordings, {hours} of audio, "
+            f"{self.rows} of {self.left.rows} recordings, {hours} of audio, "
             f"{self.speed:.1f} times real time, {self.errors} failed, {self._time_left()} left"
         )
 
     def _time_left(self) -> str:
-        part = self.rows / self._left.rows
-        if self._left.seconds:
-            part = self.seconds / self._left.seconds
+        part = self.rows / self.left.rows
+        if self.left.seconds:
+            part = self.seconds / self.left.seconds
         if not part:
             return "unknown time"
         return str(timedelta(seconds=round(self.elapsed * max(0.0, 1 / part - 1))))

@@ -31,6 +31,10 @@ MOST_SECONDS = 8 * 3600.0
 _RATE = 16_000  # Hz
 
 
+_SEVERAL_AT_ONCE = ("auto", "max", "ctranslate2")
+"""Backends whose models have `num_workers`."""
+
+
 class BadModel(Exception):
     """The model cannot be loaded, or does not take the options."""
 
@@ -258,6 +262,22 @@ class _Timed:
                 yield audio
             else:
                 yield decode_part(audio, _RATE, row.offset, row.duration or 0)
+
+
+def on_cores(backend: str, cores: int, recordings: int) -> dict[str, int]:
+    """How a model uses the cores of an actor, as arguments of `load_model`.
+
+    Two recordings share them: threads that work at the same one wait for each other at every
+    step, and for Python. With a single recording for each actor, it has all of them.
+
+    Args:
+        backend: As for `load_model`.
+        cores: Of the actor.
+        recordings: For each actor.
+    """
+    if backend in _SEVERAL_AT_ONCE and cores > 1 and recordings > 1:
+        return {"cpu_threads": cores // 2, "num_workers": 2}
+    return {"cpu_threads": cores}
 
 
 def memory(figure: str) -> int:
