@@ -178,6 +178,13 @@ def test_every_shard_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert used.options_given["num_cpus"] == 1
 
 
+def test_a_second_shard_while_the_first_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, _ = finish(monkeypatch, works, made(20, rows=10))
+    assert max(used.in_flight) == 20
+    used, _ = finish(monkeypatch, works, made(3, rows=10))
+    assert max(used.in_flight) == 10, "others would have none"
+
+
 def test_long_recordings_are_not_all_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     used, _ = finish(monkeypatch, works, made(6, duration=5 * 3600.0), actors=1)
     assert max(used.in_flight) == 2

@@ -62,10 +62,17 @@ class _Actor:
     shards: dict[Any, Shard] = field(default_factory=dict)
     alone: bool = False
 
-    def has_room(self) -> bool:
+    def has_room(self, many_left: bool) -> bool:
+        """Whether it can begin another shard.
+
+        Args:
+            many_left: There are more shards than actors: it gets a second one, so that it is
+                busy while the last recordings of the first are transcribed.
+        """
         rows = sum(len(shard.rows) for shard in self.shards.values())
         seconds = sum(shard.seconds for shard in self.shards.values())
-        return not self.alone and rows < self.in_flight and seconds < MOST_SECONDS
+        wanting = rows < self.in_flight or (many_left and len(self.shards) == 1)
+        return bool(self.in_flight) and not self.alone and wanting and seconds < MOST_SECONDS
 
 
 class Run:
@@ -174,7 +181,7 @@ class Run:
                     actor.alone = True
                     self._give(actor, self._returned.popleft())
                 continue
-            while self._next is not None and actor.has_room():
+            while self._next is not None and actor.has_room(self._number > self._target):
                 self._give(actor, self._next)
                 self._next = next(self._shards, None)
                 self._number -= 1

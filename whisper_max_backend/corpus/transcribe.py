@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Transcriber:
         """
         self.job = job
         self.run = run
+        self._room = threading.Semaphore()
 
     def load(self) -> int:
         """Load the model and try it on a second of silence; how many recordings keep it busy.
@@ -136,6 +138,7 @@ class Transcriber:
             list(segments)
         except Exception as error:
             raise BadModel(f"The model '{job.model}' cannot be used so: {error}") from error
+        self._room = threading.Semaphore(self.in_flight)
         return self.in_flight
 
     def transcribe(self, shard: Shard, again: bool, alone: bool) -> Done:
@@ -184,7 +187,7 @@ class Transcriber:
                 yield row.key, self._failed(row, problem)
         rows = [row for row in rows if row.key not in attempts.deadly]
         failed: list[tuple[int, Exception]] = []
-        timed = _Timed(self.model, attempts)
+        timed = _Timed(self.model, attempts, self._room)
         results = transcribe_many(
             timed,  # it has the method that is called
             rows,
@@ -235,22 +238,30 @@ class Transcriber:
 class _Timed:
     """A model that transcribes rows, takes the time and notes what it is at."""
 
-    def __init__(self, model: Any, attempts: Attempts) -> None:
+    def __init__(self, model: Any, attempts: Attempts, room: threading.Semaphore) -> None:
+        """
+        Args:
+            model: With the method `transcribe`.
+            attempts: Of the shard.
+            room: For as many recordings as may be in memory, of all shards.
+        """
         self.model = model
         self.seconds: dict[str, float] = {}
         self._attempts = attempts
+        self._room = room
         self._readers: dict[str, Reader] = readers()
 
     def transcribe(self, row: Row, **options: Any) -> tuple[list[Segment], TranscriptionInfo]:
-        begun = time.perf_counter()
-        self._attempts.begin(row.key)
-        try:
-            with self._audio(row) as audio:
-                segments, info = self.model.transcribe(audio, **options)
-                segments = list(segments)
-        finally:
-            self._attempts.end(row.key)
-        self.seconds[row.key] = time.perf_counter() - begun
+        with self._room:
+            begun = time.perf_counter()
+            self._attempts.begin(row.key)
+            try:
+                with self._audio(row) as audio:
+                    segments, info = self.model.transcribe(audio, **options)
+                    segments = list(segments)
+            finally:
+                self._attempts.end(row.key)
+            self.seconds[row.key] = time.perf_counter() - begun
         return segments, info
 
     @contextlib.contextmanager
