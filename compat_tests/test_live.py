@@ -17,9 +17,9 @@ from compat_tests.support.models import model_directory, our_model, reference_mo
 from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.cli import live_audio, main
 from whisper_max_backend.live import LiveTranscriber, LiveWord, Update
-from whisper_max_backend.live.align_att import WINDOW_SECONDS
 from whisper_max_backend.live.speech import SpeechDetector
 from whisper_max_backend.live.transcriber import CONTEXT_TOKENS
+from whisper_max_backend.live.window import WINDOW_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .samples import RATE, Samples
+from .window import FRAME_SECONDS, most_tokens, window_frames
 from .words import LiveWord, within
 
 if TYPE_CHECKING:
@@ -20,19 +21,6 @@ if TYPE_CHECKING:
 
     from ..engine.search.follow import FollowedToken
 
-FRAME_SECONDS = 0.02
-"""Of an encoder frame."""
-WINDOW_SECONDS = 30
-"""What the model looks at, at most."""
-_LEAST_WINDOW_SECONDS = 15
-_SILENT_SECONDS = 5
-"""Of silence, at least, follow the audio in a window.
-
-The encoder's work is that of the window. It learned from windows of 30 seconds, and hears as well
-in shorter ones that end with silence: of 976 English words of many voices base got 5.6 % wrong with
-these, 5.7 % with 30 seconds always, and 11.6 % with 3 seconds of silence and no least window.
-"""
-_MOST_TOKENS_A_SECOND = 12
 _BEFORE, _AFTER = 0.15, 0.1
 """A word begins and ends so many seconds around what its tokens attend to."""
 _FIRST_SECONDS = 1.6
@@ -91,7 +79,7 @@ class AlignAtt:
         """
         content = max(1, len(audio) // int(RATE * FRAME_SECONDS))
         features = self._model.feature_extractor(_window(audio), padding=0)
-        most = len(self._committed) + int(len(audio) / RATE * _MOST_TOKENS_A_SECOND) + 8
+        most = len(self._committed) + most_tokens(len(audio))
         until = content + 1 if final else content - round(_TENTATIVE_SECONDS / FRAME_SECONDS)
         before = [tokenizer.sot_prev, *context] if context else []
         start_tokens = [*before, *tokenizer.sot_sequence, tokenizer.no_timestamps]
@@ -135,9 +123,8 @@ class AlignAtt:
 
 def _window(audio: Samples) -> Samples:
     """The audio, followed by silence."""
-    seconds = max(_LEAST_WINDOW_SECONDS, len(audio) / RATE + _SILENT_SECONDS)
-    frames = math.ceil(min(seconds, WINDOW_SECONDS) / FRAME_SECONDS)
-    return np.pad(audio, (0, round(frames * FRAME_SECONDS * RATE) - len(audio)))
+    length = round(window_frames(len(audio)) * FRAME_SECONDS * RATE)
+    return np.pad(audio, (0, length - len(audio)))
 
 
 def _words(

@@ -5,10 +5,14 @@ Source: LocalAgreement-2 (Macháček et al. 2023, arXiv 2307.14743).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .samples import Samples
+from .window import most_tokens, window_frames
 from .words import LiveWord, within
 
 if TYPE_CHECKING:
@@ -49,11 +53,13 @@ class LocalAgreement:
 
         See `AlignAtt.decode`.
         """
-        segments, _ = self._model.transcribe(
+        segments, _ = _with_window(self._model, len(audio)).transcribe(
             audio,
             language=tokenizer.language_code,
             task=self._task,
             beam_size=5,
+            temperature=0.0,  # two decodings do not agree on what is sampled
+            max_new_tokens=most_tokens(len(audio)),
             word_timestamps=True,
             condition_on_previous_text=False,
             initial_prompt=tokenizer.decode(list(context)) if context else None,
@@ -75,6 +81,23 @@ class LocalAgreement:
         self._committed += [tokenizer.encode(word.text) for word, _ in committed]
         self._before = texts[agreed:]
         return committed, words[agreed:]
+
+
+def _with_window(model: Any, samples: int) -> Any:
+    """The same model, but its encoder sees a window for so much audio; CTranslate2's as it is."""
+    if not hasattr(model.model, "follow"):
+        return model
+    frames = 2 * window_frames(samples)  # the encoder halves those of the features
+    windowed = copy.copy(model)
+
+    def encode(features: np.ndarray) -> Any:
+        window = features[:, :frames].copy()
+        content = 1 + int(np.flatnonzero(window.any(0))[-1])
+        window[:, content:] = window[:, :content].min()  # silence; zeros, as they come, are none
+        return model.encode(window)
+
+    windowed.encode = encode
+    return windowed
 
 
 def _common(texts: Sequence[str], others: Sequence[str]) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..guards.no_speech import LETTERS_A_SECOND
 from ..guards.words import letters
-from .align_att import WINDOW_SECONDS, AlignAtt
+from .align_att import AlignAtt
 from .local_agreement import LocalAgreement
 from .samples import RATE, Resampler, Samples
 from .speech import SpeechDetector
+from .window import WINDOW_SECONDS
 from .words import LiveWord, Update, joined
 
 if TYPE_CHECKING:
