@@ -20,7 +20,7 @@ COMMANDS = {
         "Count the word errors of every precision on real speech.",
     ),
     "long": ("benchmarks.long", "Transcribe hours of audio and watch time and memory."),
-    "live": ("benchmarks.live", "Play speech to live transcription by a simulated clock."),
+    "live": ("benchmarks.live.command", "Play speech to live transcription by a simulated clock."),
     "streams": (
         "benchmarks.streams",
         "Play live streams at once, as many as one model keeps up with.",

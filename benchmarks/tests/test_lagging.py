@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.lagging import Lagging, Passage, lagging
+from benchmarks.live.lagging import Lagging, Passage, lagging
 
 PASSAGES = [Passage(0.0, 4.0, "one two three four"), Passage(6.0, 2.0, "five six")]
 WORDS = ["one", "two", "three", "four", "five", "six"]
@@ -29,5 +29,5 @@ def test_words_that_come_at_the_end() -> None:
 
 
 def test_without_omnisteval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.lagging.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.live.lagging.find_spec", lambda name: None)
     assert lagging(PASSAGES, [("one", 1.0, 1.0)], 8.0) is None

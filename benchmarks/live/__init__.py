@@ -1,0 +1,1 @@
+"""How late and how right live text is, and what it takes."""
