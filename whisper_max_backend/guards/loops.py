@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from faster_whisper.transcribe import Segment, get_compression_ratio
 
@@ -79,13 +79,27 @@ def longest_loop(tokens: Sequence[int], new: int) -> tuple[int, int]:
         there is none.
     """
     found = (0, 0)
+    for length, start, end in repeated(tokens, _FEWEST_TOKENS):
+        inside = min(end - start, end - new)
+        if inside > found[1]:
+            found = (length, inside)
+    return found
+
+
+def repeated(tokens: Sequence[int], fewest: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Each run of one phrase over and over, and each longer one that it is the beginning of.
+
+    Args:
+        tokens: All of them.
+        fewest: Tokens of a run, at least.
+
+    Yields:
+        The length of the phrase, and where the run begins and ends; short phrases first.
+    """
     for length in range(1, len(tokens) // _SAME_TIMES + 1):
-        needed = max(_SAME_TIMES * length, _FEWEST_TOKENS)
+        needed = max(_SAME_TIMES * length, fewest)
         run = length
         for index in range(length, len(tokens)):
             run = run + 1 if tokens[index] == tokens[index - length] else length
             if run >= needed:
-                inside = min(run, index + 1 - new)
-                if inside > found[1]:
-                    found = (length, inside)
-    return found
+                yield length, index + 1 - run, index + 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..guards.loops import repeated
 from .samples import RATE, Samples
 from .window import FRAME_SECONDS, most_tokens, window_frames
 from .words import LiveWord, within
@@ -31,8 +32,6 @@ _UNSURE_SECONDS = 1.5
 """Of audio that a word of less confidence needs behind it."""
 _TENTATIVE_SECONDS = 0.1
 """Before the end of the audio nothing is guessed."""
-_SAME_TIMES = 4
-"""A phrase that comes so often in a row is a loop."""
 
 
 class AlignAtt:
@@ -150,10 +149,6 @@ def _words(
 
 def _without_loop(tokens: list[FollowedToken]) -> list[FollowedToken]:
     """Up to the first phrase that is said again and again, which is kept once."""
-    ids = [token.id for token in tokens]
-    for length in range(1, len(ids) // _SAME_TIMES + 1):
-        for first in range(len(ids) - _SAME_TIMES * length + 1):
-            phrase = ids[first : first + length]
-            if ids[first : first + _SAME_TIMES * length] == phrase * _SAME_TIMES:
-                return tokens[: first + length]
+    for length, start, _ in repeated([token.id for token in tokens]):
+        return tokens[: start + length]
     return tokens
