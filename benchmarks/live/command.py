@@ -28,6 +28,8 @@ from benchmarks.speech import speech
 from compat_tests.support.models import model_directory
 from whisper_max_backend.live import LiveTranscriber
 
+POLICIES, STOCK = ("alignatt", "local-agreement"), "stock"
+SIDES = (*POLICIES, STOCK, whisperlivekit.NAME)
 POINTS = {0.5: 2.0, 1.0: 1.0}
 """What alignatt may add to the word error rate, in points, by the length of a chunk."""
 DELAY_SECONDS = 1.0
@@ -72,7 +74,7 @@ def broken(runs: Sequence[Run], offline: float) -> list[str]:
             found.append(f"a word is {run.delay_seconds:.2f} s late with chunks of {run.chunk} s")
     agreement = {run.chunk: run for run in runs if run.side == "local-agreement"}
     for run in runs:
-        if not run.side.startswith(whisperlivekit.NAME):
+        if not run.side.startswith(whisperlivekit.NAME) or run.chunk not in agreement:
             continue
         ours = agreement[run.chunk]
         if ours.delay_seconds > run.delay_seconds:
@@ -121,8 +123,14 @@ def table(runs: Sequence[Run], stream: Stream, absent: dict[str, str]) -> Table:
     type=click.Path(exists=True, path_type=Path),
     help="Lines of JSON with path, transcript and language; the tests' recordings if not given.",
 )
-@click.option("--stock/--no-stock", default=True, help="Local agreement on stock faster-whisper.")
-@click.option("--peer/--no-peer", "with_peer", default=True, help="WhisperLiveKit, if installed.")
+@click.option(
+    "--side",
+    "names",
+    multiple=True,
+    type=click.Choice(SIDES),
+    default=SIDES,
+    help="Only this one; several times for more. The last two are on stock faster-whisper.",
+)
 @results_option
 def main(
     name: str,
@@ -130,23 +138,23 @@ def main(
     chunks: tuple[float, ...],
     language: str,
     manifest: Path | None,
-    stock: bool,
-    with_peer: bool,
+    names: tuple[str, ...],
     results: Path,
 ) -> None:
     """Play speech to live transcription by a simulated clock. 1 if it is too late or too wrong."""
     path = str(model_directory(name))
     ours = whisper_max_backend.WhisperModel(path, device="cpu", compute_type=compute_type)
-    sides = {policy: here(ours, policy, language) for policy in ("alignatt", "local-agreement")}
+    sides = {each: here(ours, each, language) for each in POLICIES if each in names}
     absent: dict[str, str] = {}
-    if stock:
+    if STOCK in names:
         theirs = faster_whisper.WhisperModel(path, device="cpu", compute_type=compute_type)
         sides["stock, local-agreement"] = here(theirs, "local-agreement", language)
-    if with_peer and (reason := whisperlivekit.why_absent()):
-        absent[whisperlivekit.NAME] = reason
-    elif with_peer:
-        sides[whisperlivekit.NAME] = peer(path, compute_type, language, True)
-        sides[f"{whisperlivekit.NAME} --no-vac"] = peer(path, compute_type, language, False)
+    if whisperlivekit.NAME in names:
+        if reason := whisperlivekit.why_absent():
+            absent[whisperlivekit.NAME] = reason
+        else:
+            sides[whisperlivekit.NAME] = peer(path, compute_type, language, True)
+            sides[f"{whisperlivekit.NAME} --no-vac"] = peer(path, compute_type, language, False)
     if manifest is None:
         recordings = [(speech(each), transcript) for each, transcript in TRANSCRIPTS.items()]
     else:
