@@ -13,7 +13,8 @@ from benchmarks.live.command import broken
 from benchmarks.live.lagging import Passage
 from benchmarks.live.play import Run, play
 from benchmarks.live.stream import Stream
-from benchmarks.speech import RATE
+from benchmarks.speech import RATE, speech
+from compat_tests.support.models import model_directory
 from whisper_max_backend.live import LiveWord, Update
 
 STREAM = Stream(
@@ -80,3 +81,19 @@ def test_whisperlivekit_is_to_be_later_and_to_take_more() -> None:
 def test_an_absent_peer_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whisperlivekit, "PYTHON", whisperlivekit.PYTHON / "nowhere")
     assert "pip install whisperlivekit" in whisperlivekit.why_absent()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(whisperlivekit.why_absent() != "", reason=whisperlivekit.why_absent())
+def test_whisperlivekit_runs_as_it_is() -> None:
+    folder = str(model_directory("base"))
+    samples = speech("jfk")
+    with whisperlivekit.opened(folder, "int8", "en", 1.0, detection=False) as live:
+        updates = [live.push(samples[: 6 * RATE]), live.push(samples[6 * RATE :])]
+        updates.append(live.finish())
+    assert "my fellow Americans" in "".join(update.committed_text for update in updates)
+    assert live.cpu_seconds() > 0.1
+    wrong = whisperlivekit.opened(folder, "bfloat16", "en", 1.0, detection=False)
+    with pytest.raises(whisperlivekit.PeerFailed, match="it chooses int8"), wrong:
+        pass
