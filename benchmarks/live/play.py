@@ -1,7 +1,8 @@
 """One stream by a simulated clock.
 
 The clock gives a piece of audio when it has been spoken, and goes on while it is transcribed. What
-was spoken meanwhile comes with the next piece.
+was spoken meanwhile comes with the next piece. A stopped clock waits meanwhile, as for a machine of
+any speed: each chunk is a piece.
 """
 
 from __future__ import annotations
@@ -79,8 +80,16 @@ class Run:
     lagging: Lagging | None
 
 
-def play(live: Live, stream: Stream, side: str, chunk: float) -> Run:
-    """One stream, in pieces of a chunk, or of what was spoken during the last one."""
+def play(live: Live, stream: Stream, side: str, chunk: float, stopped: bool = False) -> Run:
+    """One stream, in pieces of a chunk, or of what was spoken during the last one.
+
+    Args:
+        live: What transcribes it.
+        stream: What is played.
+        side: The name of the run.
+        chunk: Seconds.
+        stopped: Whether the clock waits while a piece is transcribed.
+    """
     committed: list[tuple[LiveWord, float]] = []
     written: list[tuple[str, float, float]] = []
     guessed: list[LiveWord] = []
@@ -95,7 +104,7 @@ def play(live: Live, stream: Stream, side: str, chunk: float) -> Run:
         update = live.finish() if finished else live.push(stream.samples[heard:end])
         seconds = time.perf_counter() - begun
         worked += seconds
-        clock += seconds
+        clock += 0.0 if stopped else seconds
         pieces += not finished
         heard = end
         committed += [(word, clock) for word in update.committed]

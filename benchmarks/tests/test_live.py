@@ -65,6 +65,13 @@ def test_what_is_spoken_meanwhile_comes_with_the_next_piece() -> None:
     assert run.real_time_factor > 0.5
 
 
+def test_a_stopped_clock_waits() -> None:
+    live = Scripted(0.3)
+    run = play(live, STREAM, "theirs", 0.25, stopped=True)
+    assert run.piece_seconds == 0.25
+    assert run.delay_seconds == pytest.approx((0.25 - 1 + 0.5 - 2) / 2)
+
+
 RUN = Run("", 1.0, 1.0, 0.05, 1.0, 1.0, 2.0, 0.1, 0.2, 0.2, None)
 OURS, THEIRS = (replace(RUN, side=side) for side in ("local-agreement", whisperlivekit.NAME))
 
@@ -74,8 +81,10 @@ def test_whisperlivekit_is_to_be_later_and_to_take_more() -> None:
     assert broken([OURS, slow], 0.05) == []
     (late,) = broken([OURS, replace(slow, delay_seconds=0.9)], 0.05)
     assert "later than WhisperLiveKit" in late
-    (work,) = broken([OURS, replace(slow, cpu_seconds=0.9)], 0.05)
+    little = replace(slow, cpu_seconds=0.9)
+    (work,) = broken([OURS, little], 0.05)
     assert "4.5 times the work" in work
+    assert broken([OURS, replace(little, piece_seconds=2.0)], 0.05) == [], "it did not keep up"
 
 
 def test_an_absent_peer_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
