@@ -126,7 +126,7 @@ def table(runs: Sequence[Run], stream: Stream, absent: dict[str, str]) -> Table:
 )
 @click.option(
     "--side",
-    "names",
+    "chosen",
     multiple=True,
     type=click.Choice(SIDES),
     default=SIDES,
@@ -144,19 +144,19 @@ def main(
     chunks: tuple[float, ...],
     language: str,
     manifest: Path | None,
-    names: tuple[str, ...],
+    chosen: tuple[str, ...],
     stopped: bool,
     results: Path,
 ) -> None:
     """Play speech to live transcription by a simulated clock. 1 if it is too late or too wrong."""
     path = str(model_directory(name))
     ours = whisper_max_backend.WhisperModel(path, device="cpu", compute_type=compute_type)
-    sides = {each: here(ours, each, language) for each in POLICIES if each in names}
+    sides = {each: here(ours, each, language) for each in POLICIES if each in chosen}
     absent: dict[str, str] = {}
-    if STOCK in names:
+    if STOCK in chosen:
         theirs = faster_whisper.WhisperModel(path, device="cpu", compute_type=compute_type)
         sides["stock, local-agreement"] = here(theirs, "local-agreement", language)
-    if whisperlivekit.NAME in names:
+    if whisperlivekit.NAME in chosen:
         if reason := whisperlivekit.why_absent():
             absent[whisperlivekit.NAME] = reason
         else:
@@ -166,8 +166,9 @@ def main(
         recordings = [(speech(each), transcript) for each, transcript in TRANSCRIPTS.items()]
     else:
         recordings = from_manifest(manifest, language)
-    clock = " stopped clock" if stopped else ""
-    record = begin("live", f"{name} {compute_type} {language}{clock}", absent=absent)
+    some = [] if chosen == SIDES else chosen
+    clock = ["stopped clock"] if stopped else []
+    record = begin("live", " ".join((name, compute_type, language, *some, *clock)), absent=absent)
     stream = made(ours, recordings, language)
     record.found["offline_error_rate"] = stream.offline_error_rate
     record.found["seconds"] = stream.seconds
