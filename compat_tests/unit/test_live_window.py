@@ -40,3 +40,8 @@ def test_local_agreement_shows_the_encoder_silence_behind_the_audio() -> None:
 def test_other_models_see_what_they_see() -> None:
     model = SimpleNamespace(model=SimpleNamespace())
     assert _with_window(model, RATE) is model
+
+
+def test_long_audio_is_shown_as_the_reference_shows_it() -> None:
+    model = SimpleNamespace(model=SimpleNamespace(follow=None))
+    assert _with_window(model, 29 * RATE) is model

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .samples import Samples
+from .samples import RATE, Samples
 from .window import most_tokens, window_frames
 from .words import LiveWord, within
 
 if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
+
+_MOST_SHORT_SECONDS = 20
+"""Of audio: more is shown as the reference shows it, for there is little to save."""
 
 
 class LocalAgreement:
@@ -85,7 +88,7 @@ class LocalAgreement:
 
 def _with_window(model: Any, samples: int) -> Any:
     """The same model, but its encoder sees a window for so much audio; CTranslate2's as it is."""
-    if not hasattr(model.model, "follow"):
+    if not hasattr(model.model, "follow") or samples > _MOST_SHORT_SECONDS * RATE:
         return model
     frames = 2 * window_frames(samples)  # the encoder halves those of the features
     windowed = copy.copy(model)
