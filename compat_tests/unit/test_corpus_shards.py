@@ -11,6 +11,7 @@ import pytest
 
 from whisper_max_backend.corpus import report
 from whisper_max_backend.corpus.attempts import MOST_DEATHS, Attempts
+from whisper_max_backend.corpus.corpus import opened_corpus
 from whisper_max_backend.corpus.plan import Shard, Size
 from whisper_max_backend.corpus.progress import Watch
 from whisper_max_backend.corpus.shards import (
@@ -21,7 +22,7 @@ from whisper_max_backend.corpus.shards import (
     kept_file,
     remove_leftovers,
 )
-from whisper_max_backend.corpus.transcribe import Done
+from whisper_max_backend.corpus.transcribe import Done, Job
 from whisper_max_backend.corpus.writers import file_name, writers
 from whisper_max_backend.hookspecs import Row
 
@@ -79,6 +80,12 @@ def test_what_is_left_half_written_is_no_shard(tmp_path: Path) -> None:
     assert Shards(tmp_path, "parquet").names() == frozenset()
     remove_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_dead_processes_leave_is_gone_at_the_end_of_a_run(tmp_path: Path) -> None:
+    with opened_corpus(Job(tmp_path, "m")):
+        (tmp_path / "shards" / ".x.parquet.1234.draft").write_bytes(b"PAR1")
+    assert not list((tmp_path / "shards").iterdir())
 
 
 # Deaths

@@ -79,7 +79,7 @@ def transcribe_corpus(
             f"There is no writer {', '.join(sorted(unknown))} (there are: {', '.join(writers())})"
         )
     begun = time.time()
-    with _opened(job):
+    with opened_corpus(job):
         plan = Plan(job.folder / "plan")
         new = plan.extend(rows_of(inputs, readers()), shard_rows)
         done = job.shards.names()
@@ -119,7 +119,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _opened(job: Job) -> Iterator[None]:
+def opened_corpus(job: Job) -> Iterator[None]:
     """The folder of a corpus, for one run at a time.
 
     Raises:
@@ -144,6 +144,7 @@ def _opened(job: Job) -> Iterator[None]:
             for name in ("shards", "plan"):
                 remove_leftovers(job.folder / name)
             yield
+            remove_leftovers(job.folder / "shards")  # of processes that have died in this run
     except CannotWrite:
         raise
     except OSError as error:
