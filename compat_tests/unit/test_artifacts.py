@@ -316,8 +316,7 @@ GRAVITON_3 = PI_5 | {"jscvt", "fcma", "sha3", "sve", "asimdfhm", "ilrcpc", "flag
         (GRAVITON_3 - {"i8mm"}, "cortex-a76"),
         (GRAVITON_3 - {"sha3"}, "cortex-a76"),
         (PI_5, "cortex-a76"),
-        (PI_5 - {"asimddp"}, "generic"),
-        (PI_4, "generic"),
+        (PI_4, ""),
         (frozenset(), ""),  # macOS
     ],
 )

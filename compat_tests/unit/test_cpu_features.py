@@ -39,7 +39,8 @@ def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AMD64", V2, sorted(cpu_features.X86_64_V3)),
         ("x86_64", V3 - {"fma"}, ["fma"]),
         ("x86_64", frozenset(), []),  # not known
-        ("aarch64", {"asimd", "fp"}, []),
+        ("aarch64", {"asimd", "fp"}, ["asimddp", "atomics"]),
+        ("aarch64", {"asimd", "fp", "atomics", "asimddp"}, []),
         ("arm64", frozenset(), []),
     ],
 )
@@ -104,7 +105,7 @@ def test_max_by_name_is_refused() -> None:
         lambda: Whisper(path),
     ]
     for call in calls:
-        with pytest.raises(RuntimeError, match="lacks avx2 of.*'host'.*backend=\"ctranslate2\""):
+        with pytest.raises(RuntimeError, match="lacks avx2: .*'host'.*backend=\"ctranslate2\""):
             call()
 
 

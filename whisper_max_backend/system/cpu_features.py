@@ -12,6 +12,8 @@ from pathlib import Path
 X86_64_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
 """What MAX's own libraries take for granted on x86-64: elsewhere importing them ends the process
 with "Illegal instruction"."""
+ARM_V8_2 = frozenset({"atomics", "asimddp"})
+"""Likewise on ARM: they run on a Cortex-A76, and not on a Cortex-A72 or an A64FX (seen by QEMU)."""
 
 # Leaf, register and bit of CPUID, where leaves are numbered as in glibc's `sys/platform/x86.h`.
 _CPUID = {
@@ -38,8 +40,8 @@ def require_processor() -> None:
     missing = missing_features()
     if missing:
         raise RuntimeError(
-            f"MAX cannot run on this processor, which lacks {', '.join(missing)} of x86-64-v3: "
-            "give a virtual machine the CPU type 'host' or 'x86-64-v3', or transcribe with "
+            f"MAX cannot run on this processor, which lacks {', '.join(missing)}: "
+            "give a virtual machine the CPU type 'host' (or 'x86-64-v3'), or transcribe with "
             'faster_whisper itself or with load_model(..., backend="ctranslate2")'
         )
 
@@ -47,9 +49,12 @@ def require_processor() -> None:
 def missing_features() -> list[str]:
     """What MAX needs and this processor lacks, by the names of /proc/cpuinfo; [] if unknown."""
     features = processor_features()
-    if not features or platform.machine().lower() not in ("x86_64", "amd64"):
-        return []
-    return sorted(X86_64_V3 - features)
+    machine = platform.machine().lower()
+    if features and machine in ("x86_64", "amd64"):
+        return sorted(X86_64_V3 - features)
+    if features and machine == "aarch64":
+        return sorted(ARM_V8_2 - features)
+    return []
 
 
 @functools.cache

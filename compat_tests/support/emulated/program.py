@@ -25,7 +25,6 @@ COMPILER = "aarch64-linux-gnu-gcc"
 EMULATOR = "qemu-aarch64"
 SYSTEM_LIBRARIES = "/usr/aarch64-linux-gnu"
 PROCESSORS: Mapping[str, str] = {
-    "generic": "cortex-a72",
     "cortex-a76": "cortex-a76",
     "apple-m2": "max",
 }

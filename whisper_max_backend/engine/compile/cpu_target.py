@@ -49,7 +49,6 @@ _X86: Mapping[str, tuple[frozenset[str], str]] = {
 _ARM: Mapping[str, tuple[frozenset[str], str]] = {
     "apple-m2": (frozenset(_I8MM), "NEON, bytes by matrix products"),
     "cortex-a76": (frozenset(_DOTPROD), "NEON, bytes by dot products"),
-    "generic": (frozenset({"asimd"}), "NEON"),
 }
 
 _log = logging.getLogger("whisper_max_backend")
