@@ -139,13 +139,27 @@ def test_the_last_requests_are_answered(end: str, directory: Path) -> None:
 DROPS_OUTPUTS = "output = model.encode(np.zeros((80, 20), np.float32)); output = output[0:1]"
 
 
+SLICES_OUTPUTS = "output[0:1]"
+READS_OUTPUTS = "output.to('bfloat16').to('float32'), output.to_device('cpu').to('float16')"
+
+
 @pytest.mark.parametrize(
-    "work", ["tokens(model)", "model.feature_extractor(waveform)", "load()", DROPS_OUTPUTS]
+    "work",
+    [
+        "tokens(model)",
+        "model.feature_extractor(waveform)",
+        "load()",
+        DROPS_OUTPUTS,
+        SLICES_OUTPUTS,
+        READS_OUTPUTS,
+    ],
 )
 def test_a_daemon_thread_ends_in_silence(work: str, directory: Path) -> None:
     program = f"""
 model, begun = load(), threading.Event()
+output = model.encode(np.zeros((80, 20), np.float32))
 def go_on():
+    global output
     while True:
         {work}
         begun.set()

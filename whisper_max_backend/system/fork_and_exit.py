@@ -107,6 +107,18 @@ class _Inside:
         self._leave()
 
     @contextmanager
+    def with_buffers(self) -> Iterator[None]:
+        """Buffers are read or sliced within, which a forked process may do as well.
+
+        To read or slice a buffer, MAX lets other threads run and then waits for its turn.
+        """
+        self._enter(1)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
     def left(self) -> Iterator[None]:
         """A long call within, for which the end of the process does not wait."""
         depth = self._depths.pop(self._get_ident(), 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...system.fork_and_exit import DroppedInside
+from ...system.fork_and_exit import DroppedInside, inside_max
 from ..checkpoint.bfloat16 import rounded, widened
 
 if TYPE_CHECKING:
@@ -136,10 +136,11 @@ class ArrayView(DroppedInside):
         if name not in ("cpu", "cuda"):
             raise ValueError(f"unsupported device {name}: choose cpu or cuda")
         if name == self.device:
-            copy = self._buffer.copy()
-            if not isinstance(copy, np.ndarray):
-                copy.device.synchronize()  # MAX's copies are not done when the call returns
-            return type(self)(copy)
+            with inside_max.with_buffers():
+                copy = self._buffer.copy()
+                if not isinstance(copy, np.ndarray):
+                    copy.device.synchronize()  # MAX's copies are not done when the call returns
+                return type(self)(copy)
         if name == "cpu":
             return type(self)(self._buffer_on(_driver().CPU()))
         if _driver().accelerator_count() == 0:
@@ -170,15 +171,19 @@ class ArrayView(DroppedInside):
         """The values as a NumPy array: shared where it is possible, bfloat16 widened."""
         if isinstance(self._buffer, np.ndarray):
             return self._buffer
-        if self._type_name != "bfloat16":
-            return np.asarray(self._buffer.to_numpy())
+        if self._on_host and self._type_name in _NUMPY_TYPES:
+            return np.asarray(self)  # keeps this object, which the end of the process waits for
         from max.dtype import DType
 
-        return widened(self._buffer.view(DType.uint16, self._buffer.shape).to_numpy())
+        with inside_max.with_buffers():
+            if self._type_name == "bfloat16":
+                return widened(self._buffer.view(DType.uint16, self._buffer.shape).to_numpy())
+            return np.array(self._buffer.to_numpy())
 
     def _buffer_on(self, device: Any) -> Any:
         """A MAX buffer of the same values on a device."""
-        return _driver().Buffer.from_dlpack(self._buffer).to(device)
+        with inside_max.with_buffers():
+            return _driver().Buffer.from_dlpack(self._buffer).to(device)
 
     def _interface(self) -> dict[str, Any]:
         """The array interface, version 3: https://numpy.org/doc/stable/reference/arrays.interface.html"""
@@ -226,10 +231,11 @@ class EncoderOutput(ArrayView):
                 f"got {items!r}; np.array(output) allows any index"
             )
         start, stop, step = items.indices(len(self))
-        part = self._buffer[start : max(start, stop) : step, :, :]
-        if isinstance(part, np.ndarray):
-            return EncoderOutput(np.ascontiguousarray(part))
-        return EncoderOutput(_contiguous(part))
+        with inside_max.with_buffers():
+            part = self._buffer[start : max(start, stop) : step, :, :]
+            if isinstance(part, np.ndarray):
+                return EncoderOutput(np.ascontiguousarray(part))
+            return EncoderOutput(_contiguous(part))
 
     __iter__ = None  # a batch item alone has no batch dimension, so it could not be given back
 
@@ -273,7 +279,8 @@ def _host_array(value: Any) -> npt.NDArray[Any] | None:
         if value.dtype == ctranslate2.DataType.bfloat16:
             value = value.to(ctranslate2.DataType.float32)
     if isinstance(value, _driver().Buffer):
-        return ArrayView(_contiguous(value)).__array__()
+        with inside_max.with_buffers():
+            return ArrayView(_contiguous(value)).__array__()
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
@@ -311,7 +318,8 @@ def _from_dlpack(value: Any) -> npt.NDArray[Any] | None:
         # MAX reads the rest, in the order of memory, whatever the strides are.
         if getattr(value, "__cuda_array_interface__", {}).get("strides") is not None:
             raise ValueError("its memory is not contiguous") from None
-        return _host_array(_driver().Buffer.from_dlpack(value))
+        with inside_max.with_buffers():
+            return _host_array(_driver().Buffer.from_dlpack(value))
 
 
 def _bfloat16(values: npt.NDArray[np.floating]) -> Any:
@@ -319,7 +327,8 @@ def _bfloat16(values: npt.NDArray[np.floating]) -> Any:
     from max.dtype import DType
 
     quiet = np.where(np.isnan(values), np.float32(np.nan), values)
-    return _driver().Buffer.from_numpy(rounded(quiet)).view(DType.bfloat16, values.shape)
+    with inside_max.with_buffers():
+        return _driver().Buffer.from_numpy(rounded(quiet)).view(DType.bfloat16, values.shape)
 
 
 def _driver() -> Any:
