@@ -27,16 +27,15 @@ def block_sums[
 ]:
     """Those of a strip of `height` rows and some columns of a panel, row by row in vectors.
 
-    What lies `prefetch_bytes` behind is asked for, unless that is 0.
+    What lies `prefetch_bytes` behind is asked for.
     """
     comptime across = columns // 2
     comptime down = (height + 1) // 2
     var blocks = Array[SIMD[I32, 4], down * across](fill=SIMD[I32, 4](0))
     for k in range(groups):
         var line = panel.offset(k * GROUP * PANEL)
-        comptime if prefetch_bytes > 0:
-            comptime for ahead in range(prefetch_bytes, prefetch_bytes + GROUP * PANEL, 64):
-                prefetch[NEAR](line.offset(ahead))
+        comptime for ahead in range(prefetch_bytes, prefetch_bytes + GROUP * PANEL, 64):
+            prefetch[NEAR](line.offset(ahead))
         var b = Array[SIMD[DType.int8, BLOCK_BYTES], across](fill=SIMD[DType.int8, BLOCK_BYTES](0))
         comptime for j in range(across):
             b[j] = line.load[BLOCK_BYTES](BLOCK_BYTES * j)

@@ -26,9 +26,8 @@ from .target import BLOCKS, DOTS, GROUP, SIGNED, STRIP_ROWS, paired, tiled
 
 comptime PASS_COLUMNS = min(2 * LANES, PANEL)
 """Columns that one pass of the inner loop covers."""
-comptime PREFETCH_BYTES = 2048
-"""Bytes before its use that a panel is asked for where the rows are few, so that reading sets the
-pace."""
+comptime PREFETCH_BYTES = 8192
+"""Bytes before its use that a panel is asked for: where rows are few, reading sets the pace."""
 comptime PASS_VECTORS = PASS_COLUMNS // LANES
 comptime I32 = DType.int32
 comptime SEGMENT = 512 // GROUP
@@ -74,9 +73,8 @@ def float_tile[
     var sums = Array[SIMD[F32, LANES], height * PASS_VECTORS](fill=SIMD[F32, LANES](0))
     for k in range(ceildiv(depth, group)):
         var line = panel.offset(k * group * PANEL)
-        comptime if height <= HALF_STRIP:
-            comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + line_bytes, 64):
-                prefetch[NEAR](line.bitcast[DType.uint8]().offset(ahead))
+        comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + line_bytes, 64):
+            prefetch[NEAR](line.bitcast[DType.uint8]().offset(ahead))
         var b = Array[SIMD[F32, LANES], PASS_VECTORS](fill=SIMD[F32, LANES](0))
         comptime for j in range(PASS_VECTORS):
             b[j] = load_columns(line.offset(group * LANES * j))
@@ -147,8 +145,7 @@ def integer_tile[
         var end = groups if DOTS else min(start + SEGMENT, groups)
         var sums = Array[SIMD[I32, LANES], PASS_VECTORS * height](fill=SIMD[I32, LANES](0))
         comptime if BLOCKS:
-            comptime ahead = PREFETCH_BYTES if height <= HALF_STRIP else 0
-            var made = block_sums[height, PASS_COLUMNS, ahead](
+            var made = block_sums[height, PASS_COLUMNS, PREFETCH_BYTES](
                 strip.bitcast[DType.int8](), b, groups
             )
             comptime for i in range(PASS_VECTORS * height):
@@ -156,9 +153,8 @@ def integer_tile[
         else:
             for k in range(start, end):
                 var line = b.offset(k * GROUP * PANEL)
-                comptime if height <= HALF_STRIP:
-                    comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + GROUP * PANEL, 64):
-                        prefetch[NEAR](line.offset(ahead))
+                comptime for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + GROUP * PANEL, 64):
+                    prefetch[NEAR](line.offset(ahead))
                 var columns = Array[SIMD[I32, LANES], PASS_VECTORS](fill=SIMD[I32, LANES](0))
                 comptime for j in range(PASS_VECTORS):
                     columns[j] = load_group(line.offset(GROUP * LANES * j))
