@@ -10,6 +10,8 @@ APART = 16
 """Of the numbers that are mixed (cpu/rotation.mojo)."""
 _BYTES = ("sapphirerapids", "cooperlake", "cascadelake", "alderlake", "apple-m2", "cortex-a76")
 """Processors that multiply bytes."""
+_FEW = {"cooperlake": 6, "cascadelake": 6, "alderlake": 3, "apple-m2": 4, "cortex-a76": 4}
+"""So many rows have 16 bits there: those that half a strip holds (cpu/strips.mojo)."""
 
 
 def rotated(x: np.ndarray) -> np.ndarray:
@@ -40,8 +42,11 @@ def rounded_weights(weight: np.ndarray) -> np.ndarray:
 
 def rounded_rows(x: np.ndarray) -> np.ndarray:
     """Rotated rows as integers keep them, with a scale and a zero of each: 8 bits where the
-    processor multiplies bytes, else 15."""
-    largest = 255 if apply_cpu_target() in _BYTES else 32767
+    processor multiplies bytes, or 16 if they are few, else 15."""
+    target = apply_cpu_target()
+    largest = 255 if target in _BYTES else 32767
+    if x.size // x.shape[-1] <= _FEW.get(target, 0):
+        largest = 65535
     turned = rotated(x)
     low = turned.min(axis=-1, keepdims=True).clip(max=0)
     high = turned.max(axis=-1, keepdims=True).clip(min=0)

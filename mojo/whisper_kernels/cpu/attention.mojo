@@ -24,6 +24,7 @@ from .amx.tiles import BLOCK_ROWS
 from .gemm import multiply
 from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
+from .quantize import HALF_BYTE
 from .strips import Strips, grouped
 from .target import DOTS, GROUP, PAIRS, SIGNED, TILES, WORD, paired
 
@@ -33,8 +34,6 @@ comptime PLANES = 2 if DOTS else 1
 """Rows of integers that a row of weights is split into."""
 comptime FULL_WEIGHT = Float32((127 * 257 if SIGNED else 65535) if DOTS else 32767)
 """The weight of a row's highest score, as an integer."""
-comptime HALF_BYTE = Int32(128 if SIGNED else 0)
-"""Added before the low byte is taken off: where that is signed, half of them are negative."""
 
 
 def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:

@@ -54,7 +54,7 @@ struct DecoderChunk[storage: DType, kv_type: DType]:
     def __init__(
         out self, rows: Int, width: Int, beams: Int, context: Int, frames: Int, head_size: Int
     ):
-        self.strips = Strips[Self.storage](rows, 4 * width, for_weights=True)
+        self.strips = Strips[Self.storage](rows, 4 * width, for_weights=True, fine=True)
         self.scores = FloatView.allocate(beams * align_up(context, LANES))
         self.attention = AttentionScratch[Self.kv_type](frames, head_size)
 

@@ -49,7 +49,7 @@ struct Embeddings[storage: DType](ImplicitlyCopyable):
         strips.prepare(Rows(states, width, rows), 0, rows, width)
         comptime if Self.scaled:
             for i in range(rows):
-                strips.shifts[i] = dot[0](states.offset(i * width), self.centre, width)
+                strips.shift(i, dot[0](states.offset(i * width), self.centre, width))
 
 
 def embed[
@@ -107,7 +107,7 @@ struct Logits:
 
         def body(_thread: Int) {imm}:
             var worker = Worker(phases.counters)
-            var strips = Strips[storage](rows, width, for_weights=True)
+            var strips = Strips[storage](rows, width, for_weights=True, fine=True)
             matrix.prepare(strips, source, rows)
 
             def task(index: Int) {imm}:

@@ -184,7 +184,7 @@ def tile[
     storage: DType
 ](a: Strips[storage], first: Int, panel: ByteView, part: Int, c: FloatView, stride: Int):
     """The tile of the strip at row `first` and the columns of a panel from `part` on."""
-    var rows = min(STRIP_ROWS, a.rows - first)
+    var rows = min(STRIP_ROWS, a.strip_rows() - first)
     var height = strip_height(rows)
     comptime for choice in range(4):
         comptime high = STRIP_ROWS if choice == 0 else (
@@ -239,13 +239,17 @@ def multiply[
                 break
             var wide = min(PASS_COLUMNS, b.columns - column)
             var direct = output == F32 and wide == PASS_COLUMNS and epilogue.empty()
-            for first in range(0, a.rows, STRIP_ROWS):
+            direct = direct and a.planes == 1
+            for first in range(0, a.strip_rows(), STRIP_ROWS):
                 if direct:
                     var target = c.offset(first * stride + column)
                     tile(a, first, panel, part, target.bitcast[DType.float32](), stride)
                     continue
                 tile(a, first, panel, part, a.corner, PANEL)
-                for i in range(min(STRIP_ROWS, a.rows - first)):
-                    var product = a.corner.offset(i * PANEL)
-                    var place = (first + i) * stride + column
+                for i in range(min(STRIP_ROWS, a.strip_rows() - first) // a.planes):
+                    var product = a.corner.offset(a.planes * i * PANEL)
+                    if a.planes == 2:
+                        var low = product.load[PASS_COLUMNS](PANEL)
+                        product.store(0, product.load[PASS_COLUMNS](0) + low)
+                    var place = (first // a.planes + i) * stride + column
                     finish[storage, PASS_COLUMNS](product, wide, column, c, place, epilogue)

@@ -6,7 +6,8 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
 16 bits (`INTEGER`), a group in a `WORD`; those that meet weights are rotated before
-(rotation.mojo). For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its
+(rotation.mojo). Where the few rows of a step are bytes, each becomes two rows, of high bytes and of
+low ones: such products wait for memory, so that 16 bits take little longer. For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its
 own (amx/strips.mojo).
 """
 
@@ -19,9 +20,9 @@ from ..common.views import ByteView, FloatView, View
 from .amx.strips import quantize_tile_row, round_tile_row
 from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
-from .quantize import RowQuantizer
+from .quantize import FINE_LEAST, FINE_STEPS, HALF_BYTE, RowQuantizer
 from .rotation import rotate
-from .target import GROUP, INTEGER, STRIP_ROWS, TILE_ROWS, WORD, paired, tiled
+from .target import DOTS, GROUP, INTEGER, STRIP_ROWS, TILE_ROWS, WORD, paired, tiled
 from .weight_reader import Norm
 
 comptime HALF_STRIP = STRIP_ROWS // 2
@@ -67,12 +68,23 @@ struct Strips[storage: DType]:
     """Room for the rows of a strip, as floats."""
     var rotated: FloatView
     """Room for a row, if rows are rotated."""
+    var fine: Bool
+    """Whether few rows are split into planes."""
+    var planes: Int
+    """Rows of bytes that each row became, high bytes first: 1 or 2."""
     var rows: Int
+    """Of A."""
     var depth: Int
 
-    def __init__(out self, most_rows: Int, most_depth: Int, for_weights: Bool = False):
+    def __init__(
+        out self,
+        most_rows: Int,
+        most_depth: Int,
+        for_weights: Bool = False,
+        fine: Bool = False,
+    ):
         """Room for so many rows and so much depth; for products with weights, or with keys or
-        values."""
+        values. Where it is `fine`, few rows are of 16 bits."""
         var room = align_up(most_rows, Self.rows_each)
         self.memory = ByteView.allocate(room * Self.row_bytes(most_depth))
         self.scales = FloatView.allocate(room)
@@ -83,6 +95,8 @@ struct Strips[storage: DType]:
         self.corner = FloatView.allocate(2 * Self.block_rows * PANEL)
         self.lines = FloatView.allocate(Self.rows_each * align_up(most_depth, LANES))
         self.rotated = FloatView.allocate(most_depth if for_weights and Self.quantized else 0)
+        self.fine = fine and Self.quantized and DOTS and not Self.tiled
+        self.planes = 1
         self.rows = 0
         self.depth = 0
 
@@ -111,21 +125,34 @@ struct Strips[storage: DType]:
     @always_inline
     def height(self, first_row: Int) -> Int:
         """The height of the strip that begins at a row."""
-        return strip_height(min(STRIP_ROWS, self.rows - first_row))
+        return strip_height(min(STRIP_ROWS, self.strip_rows() - first_row))
+
+    @always_inline
+    def strip_rows(self) -> Int:
+        """Rows of all strips."""
+        return self.planes * self.rows
+
+    def begin(mut self, rows: Int, depth: Int):
+        """Takes rows of A, which are to be filled in."""
+        self.rows = rows
+        self.depth = depth
+        self.planes = 2 if self.fine and 2 * rows <= STRIP_ROWS else 1
+
+    def shift(mut self, row: Int, by: Float32):
+        """Adds a number to all products of a row of A."""
+        self.shifts[self.planes * row] = by
 
     def prepare[
         dtype: DType
     ](mut self, a: Rows[dtype], first: Int, last: Int, depth: Int, scale: Float32 = 1):
         """Takes rows `[first, last)` of A, times `scale`."""
-        self.rows = last - first
-        self.depth = depth
+        self.begin(last - first, depth)
         for start in range(0, self.rows, Self.rows_each):
             self.fill(start, a, first + start, scale)
 
     def prepare_normed(mut self, x: FloatView, rows: Int, depth: Int, norm: Norm):
         """Takes x [rows, depth], normalised; of a strip at a time, which stays in the cache."""
-        self.rows = rows
-        self.depth = depth
+        self.begin(rows, depth)
         for start in range(0, rows, Self.rows_each):
             var count = min(Self.rows_each, rows - start)
             for i in range(count):
@@ -187,6 +214,10 @@ struct Strips[storage: DType]:
         dtype: DType
     ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
         """The same, in integers."""
+        comptime if DOTS and not Self.tiled:
+            if self.planes == 2:
+                self.split(row, strip, 2 * index, scale)
+                return
         var quantizer = RowQuantizer(row, self.depth)
         comptime if Self.tiled:
             quantize_tile_row(row, self.depth, quantizer, strip, index)
@@ -196,6 +227,19 @@ struct Strips[storage: DType]:
             )
         self.scales[start + index] = quantizer.scale * scale
         self.zeros[start + index] = quantizer.zero
+
+    def split[
+        dtype: DType
+    ](mut self, row: View[dtype], strip: ByteView, index: Int, scale: Float32):
+        """The same in rows `index` and `index + 1` of the only strip: high bytes and low ones."""
+        var quantizer = RowQuantizer[FINE_LEAST, FINE_STEPS](row, self.depth)
+        split_row(row, self.depth, quantizer, strip.offset(WORD_BYTES * index), self.height(0))
+        var zero = quantizer.zero.cast[DType.int32]()
+        var high = (zero + HALF_BYTE) >> 8
+        self.scales[index] = 256 * quantizer.scale * scale
+        self.zeros[index] = high.cast[F32]()
+        self.scales[index + 1] = quantizer.scale * scale
+        self.zeros[index + 1] = (zero - (high << 8)).cast[F32]()
 
 
 def quantize_row[
@@ -214,6 +258,32 @@ def quantize_row[
         strip.bitcast[INTEGER]()[k // GROUP * GROUP * height + k % GROUP] = quantizer.integers[1](
             x
         ).cast[INTEGER]()
+
+
+def split_row[
+    dtype: DType
+](
+    row: View[dtype],
+    depth: Int,
+    quantizer: RowQuantizer[FINE_LEAST, FINE_STEPS],
+    strip: ByteView,
+    height: Int,
+):
+    """Integers of a row in two rows of a strip, high bytes and low ones; groups `height` apart."""
+    comptime width = ROUNDED_AT_ONCE
+    var whole = depth // width * width
+    for k in range(0, whole, width):
+        var q = quantizer.integers(row.load[width](k).cast[F32]())
+        var high = grouped((q + HALF_BYTE) >> 8)
+        var low = grouped(q)
+        comptime for g in range(width // GROUP):
+            var words = SIMD[WORD, 2](high[g], low[g])
+            strip.bitcast[WORD]().store((k // GROUP + g) * height, words)
+    for k in range(whole, align_up(depth, GROUP)):
+        var q = quantizer.integers[1](row[k].cast[F32]() if k < depth else 0)
+        var place = k // GROUP * GROUP * height + k % GROUP
+        strip.bitcast[INTEGER]()[place] = ((q + HALF_BYTE) >> 8).cast[INTEGER]()
+        strip.bitcast[INTEGER]()[place + GROUP] = q.cast[INTEGER]()
 
 
 def pair_row[

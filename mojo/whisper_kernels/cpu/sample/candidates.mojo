@@ -106,7 +106,7 @@ struct Choice[storage: DType](Movable):
         var watched = self.watched
         var stamps = min(rules.first_timestamp, vocabulary)
         var watching = rules.watched_id >= 0
-        var strips = Strips[Self.storage](rows, width, for_weights=True)
+        var strips = Strips[Self.storage](rows, width, for_weights=True, fine=True)
         self.embeddings.prepare(strips, self.states, rows)
 
         def project(task: Int) {imm}:
