@@ -25,7 +25,7 @@ from .shards import kept_file
 
 _BATCH = 1 << 16  # rows
 _MOST_ROWS = 256
-_SHARDS = 128
+_SHARDS = 32
 """A shard has up to 256 rows, and fewer where there would be fewer shards than this."""
 _SECONDS = 1800.0
 _MOST_SHARDS = 100_000

@@ -43,6 +43,7 @@ class Watch:
         self.left = left
         self._begun = time.monotonic()
         self._ready: float | None = None
+        self._ended: float | None = None
         self._told = self._begun
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -55,8 +56,10 @@ class Watch:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the first actor had loaded the model."""
-        return 0.0 if self._ready is None else time.monotonic() - self._ready
+        """Seconds since the first actor had loaded the model, until all recordings were done."""
+        if self._ready is None:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._ready
 
     @property
     def speed(self) -> float:
@@ -73,6 +76,8 @@ class Watch:
         self.errors += done.errors
         self.seconds += done.seconds
         self.memory = max(self.memory, done.memory)
+        if self.rows >= self.left.rows:  # to end Ray takes a second more
+            self._ended = time.monotonic()
 
     def lost(self, reason: str) -> None:
         self.lost_actors += 1
