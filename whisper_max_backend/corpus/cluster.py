@@ -17,7 +17,8 @@ from .environment import LOCAL
 _OBJECTS = 100 << 20  # bytes for Ray's object store, which holds no audio and no text
 _STARTS = 3  # of a Ray of one's own, at most
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-_THREADS = 64  # shards at one actor at the same time, at most
+_THREADS_ON_CPU, _THREADS_ON_GPU = 4, 64
+"""Shards at one actor at the same time, at most. Each thread that has had one keeps a megabyte."""
 _LONGEST = 24  # bytes of a temporary folder's path; Ray's sockets are below it
 
 
@@ -106,7 +107,7 @@ class Actors:
             "num_cpus": self.cpus,
             "num_gpus": self.gpus,
             "max_restarts": 0,
-            "max_concurrency": _THREADS,
+            "max_concurrency": _THREADS_ON_GPU if self.gpus else _THREADS_ON_CPU,
             "scheduling_strategy": "SPREAD",
         }
 
