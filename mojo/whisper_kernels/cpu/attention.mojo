@@ -24,15 +24,15 @@ from .amx.tiles import BLOCK_ROWS
 from .gemm import multiply
 from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
-from .quantize import HALF_BYTE
-from .strips import Strips, grouped
-from .target import DOTS, GROUP, PAIRS, SIGNED, TILES, WORD, paired
+from .quantize import FINE_LEAST, FINE_STEPS, STEPS
+from .strips import Strips, grouped, store_planes
+from .target import DOTS, GROUP, PAIRS, TILES, WORD, paired
 
 comptime WEIGHTS_AT_ONCE = min(2 * LANES, PANEL)
 """Weights made at once, so that they share the loads of constants."""
 comptime PLANES = 2 if DOTS else 1
 """Rows of integers that a row of weights is split into."""
-comptime FULL_WEIGHT = Float32((127 * 257 if SIGNED else 65535) if DOTS else 32767)
+comptime FULL_WEIGHT = FINE_LEAST + FINE_STEPS if DOTS else STEPS
 """The weight of a row's highest score, as an integer."""
 
 
@@ -212,14 +212,13 @@ def weigh_row(row: FloatView, frames: Int, strip: ByteView, index: Int, height: 
             strip.store(tile_place(index, k), (q >> 8).cast[DType.uint8]())
             strip.store(tile_place(index + 1, k), q.cast[DType.uint8]())
         else:
-            var high = grouped((q + HALF_BYTE) >> 8)
-            var low = grouped(q)
-            comptime for g in range(WEIGHTS_AT_ONCE // GROUP):
-                var group = strip.bitcast[WORD]().offset((k // GROUP + g) * height + index)
-                comptime if PLANES == 2:
-                    group.store(SIMD[WORD, 2](high[g], low[g]))
-                else:
-                    group[0] = low[g]
+            var words = strip.bitcast[WORD]().offset(index)
+            comptime if PLANES == 2:
+                store_planes(q, words.bitcast[DType.uint8](), k, height)
+            else:
+                var groups = grouped(q)
+                comptime for g in range(WEIGHTS_AT_ONCE // GROUP):
+                    words[(k // GROUP + g) * height] = groups[g]
     return sums.reduce_add().cast[F32]()
 
 

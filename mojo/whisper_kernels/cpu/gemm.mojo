@@ -238,8 +238,8 @@ def multiply[
             if column >= b.columns:
                 break
             var wide = min(PASS_COLUMNS, b.columns - column)
-            var direct = output == F32 and wide == PASS_COLUMNS and epilogue.empty()
-            direct = direct and a.planes == 1
+            var whole = output == F32 and wide == PASS_COLUMNS
+            var direct = whole and a.planes == 1 and epilogue.empty()
             for first in range(0, a.strip_rows(), STRIP_ROWS):
                 if direct:
                     var target = c.offset(first * stride + column)

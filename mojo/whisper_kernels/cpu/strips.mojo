@@ -133,7 +133,8 @@ struct Strips[storage: DType]:
         return self.planes * self.rows
 
     def begin(mut self, rows: Int, depth: Int):
-        """Takes rows of A, which are to be filled in."""
+        """Sets how many rows of A there are, how deep, and in how many planes; `fill` reads them.
+        """
         self.rows = rows
         self.depth = depth
         self.planes = 2 if self.fine and 2 * rows <= STRIP_ROWS else 1
@@ -273,12 +274,7 @@ def split_row[
     comptime width = ROUNDED_AT_ONCE
     var whole = depth // width * width
     for k in range(0, whole, width):
-        var q = quantizer.integers(row.load[width](k).cast[F32]())
-        var high = grouped((q + HALF_BYTE) >> 8)
-        var low = grouped(q)
-        comptime for g in range(width // GROUP):
-            var words = SIMD[WORD, 2](high[g], low[g])
-            strip.bitcast[WORD]().store((k // GROUP + g) * height, words)
+        store_planes(quantizer.integers(row.load[width](k).cast[F32]()), strip, k, height)
     for k in range(whole, align_up(depth, GROUP)):
         var q = quantizer.integers[1](row[k].cast[F32]() if k < depth else 0)
         var place = k // GROUP * GROUP * height + k % GROUP
@@ -300,6 +296,16 @@ def pair_row[
     for k in range(whole, align_up(depth, 2)):
         var x = row[k].cast[F32]() * scale if k < depth else 0
         strip.bitcast[BF16]()[k // 2 * 2 * height + k % 2] = x.cast[BF16]()
+
+
+@always_inline
+def store_planes[width: Int](q: SIMD[DType.int32, width], strip: ByteView, k: Int, height: Int):
+    """Integers of a row, from number `k` on, in two rows of a strip: high bytes, then low ones."""
+    var high = grouped((q + HALF_BYTE) >> 8)
+    var low = grouped(q)
+    comptime for g in range(width // GROUP):
+        var words = SIMD[WORD, 2](high[g], low[g])
+        strip.bitcast[WORD]().store((k // GROUP + g) * height, words)
 
 
 @always_inline
