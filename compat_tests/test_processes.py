@@ -137,8 +137,6 @@ def test_the_last_requests_are_answered(end: str, directory: Path) -> None:
 
 
 DROPS_OUTPUTS = "output = model.encode(np.zeros((80, 20), np.float32)); output = output[0:1]"
-
-
 SLICES_OUTPUTS = "output[0:1]"
 READS_OUTPUTS = "output.to('bfloat16').to('float32'), output.to_device('cpu').to('float16')"
 

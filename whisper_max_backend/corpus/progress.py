@@ -76,7 +76,7 @@ class Watch:
         self.errors += done.errors
         self.seconds += done.seconds
         self.memory = max(self.memory, done.memory)
-        if self.rows >= self.left.rows:  # to end Ray takes a second more
+        if self.rows >= self.left.rows:  # ending Ray takes another second
             self._ended = time.monotonic()
 
     def lost(self, reason: str) -> None:

@@ -107,10 +107,10 @@ class _Inside:
         self._leave()
 
     @contextmanager
-    def with_buffers(self) -> Iterator[None]:
-        """Buffers are read or sliced within, which a forked process may do as well.
+    def buffers(self) -> Iterator[None]:
+        """Buffers are read, copied or sliced within. A forked process may do that, too.
 
-        To read or slice a buffer, MAX lets other threads run and then waits for its turn.
+        For each of these, MAX lets other threads run and then waits for its turn.
         """
         self._enter(1)
         try:

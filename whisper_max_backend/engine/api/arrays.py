@@ -136,7 +136,7 @@ class ArrayView(DroppedInside):
         if name not in ("cpu", "cuda"):
             raise ValueError(f"unsupported device {name}: choose cpu or cuda")
         if name == self.device:
-            with inside_max.with_buffers():
+            with inside_max.buffers():
                 copy = self._buffer.copy()
                 if not isinstance(copy, np.ndarray):
                     copy.device.synchronize()  # MAX's copies are not done when the call returns
@@ -175,14 +175,14 @@ class ArrayView(DroppedInside):
             return np.asarray(self)  # keeps this object, which the end of the process waits for
         from max.dtype import DType
 
-        with inside_max.with_buffers():
+        with inside_max.buffers():
             if self._type_name == "bfloat16":
                 return widened(self._buffer.view(DType.uint16, self._buffer.shape).to_numpy())
-            return np.array(self._buffer.to_numpy())
+            return np.array(self._buffer.to_numpy())  # not MAX's to drop
 
     def _buffer_on(self, device: Any) -> Any:
         """A MAX buffer of the same values on a device."""
-        with inside_max.with_buffers():
+        with inside_max.buffers():
             return _driver().Buffer.from_dlpack(self._buffer).to(device)
 
     def _interface(self) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class EncoderOutput(ArrayView):
                 f"got {items!r}; np.array(output) allows any index"
             )
         start, stop, step = items.indices(len(self))
-        with inside_max.with_buffers():
+        with inside_max.buffers():
             part = self._buffer[start : max(start, stop) : step, :, :]
             if isinstance(part, np.ndarray):
                 return EncoderOutput(np.ascontiguousarray(part))
@@ -279,7 +279,7 @@ def _host_array(value: Any) -> npt.NDArray[Any] | None:
         if value.dtype == ctranslate2.DataType.bfloat16:
             value = value.to(ctranslate2.DataType.float32)
     if isinstance(value, _driver().Buffer):
-        with inside_max.with_buffers():
+        with inside_max.buffers():
             return ArrayView(_contiguous(value)).__array__()
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
@@ -318,7 +318,7 @@ def _from_dlpack(value: Any) -> npt.NDArray[Any] | None:
         # MAX reads the rest, in the order of memory, whatever the strides are.
         if getattr(value, "__cuda_array_interface__", {}).get("strides") is not None:
             raise ValueError("its memory is not contiguous") from None
-        with inside_max.with_buffers():
+        with inside_max.buffers():
             return _host_array(_driver().Buffer.from_dlpack(value))
 
 
@@ -327,7 +327,7 @@ def _bfloat16(values: npt.NDArray[np.floating]) -> Any:
     from max.dtype import DType
 
     quiet = np.where(np.isnan(values), np.float32(np.nan), values)
-    with inside_max.with_buffers():
+    with inside_max.buffers():
         return _driver().Buffer.from_numpy(rounded(quiet)).view(DType.bfloat16, values.shape)
 
 
