@@ -47,6 +47,8 @@ struct DecoderSizes(ImplicitlyCopyable):
     var frames: Int
     var cross_queries: Bool
     """Whether the cross-attention queries are wanted."""
+    var request_rows: Int
+    """See `Strips`."""
 
 
 struct DecoderPass[storage: DType, kv_type: DType](Movable):
@@ -121,7 +123,13 @@ struct DecoderPass[storage: DType, kv_type: DType](Movable):
         var groups = ceildiv(heads, unit)
         var plane = sizes.context * width
         var own = DecoderChunk[Self.storage, Self.kv_type](
-            self.chunk * queries, width, beams, sizes.context, sizes.frames, head_size
+            self.chunk * queries,
+            sizes.request_rows,
+            width,
+            beams,
+            sizes.context,
+            sizes.frames,
+            head_size,
         )
         for first_item in range(0, sizes.items, self.chunk):
             var items = min(self.chunk, sizes.items - first_item)
@@ -330,6 +338,7 @@ struct Decoder:
                 cross_kv.dim_size(3),
                 first(frames),
                 cross_queries.dim_size(0) > 0,
+                tokens.dim_size(0) * tokens.dim_size(1),
             ),
             View(states),
             View(cross_queries),

@@ -52,9 +52,18 @@ struct DecoderChunk[storage: DType, kv_type: DType]:
     var attention: AttentionScratch[Self.kv_type]
 
     def __init__(
-        out self, rows: Int, width: Int, beams: Int, context: Int, frames: Int, head_size: Int
+        out self,
+        rows: Int,
+        request_rows: Int,
+        width: Int,
+        beams: Int,
+        context: Int,
+        frames: Int,
+        head_size: Int,
     ):
-        self.strips = Strips[Self.storage](rows, 4 * width, for_weights=True, fine=True)
+        self.strips = Strips[Self.storage](
+            rows, 4 * width, for_weights=True, request_rows=request_rows
+        )
         self.scores = FloatView.allocate(beams * align_up(context, LANES))
         self.attention = AttentionScratch[Self.kv_type](frames, head_size)
 

@@ -107,7 +107,7 @@ struct Logits:
 
         def body(_thread: Int) {imm}:
             var worker = Worker(phases.counters)
-            var strips = Strips[storage](rows, width, for_weights=True, fine=True)
+            var strips = Strips[storage](rows, width, for_weights=True, request_rows=rows)
             matrix.prepare(strips, source, rows)
 
             def task(index: Int) {imm}:

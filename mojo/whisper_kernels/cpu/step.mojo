@@ -26,7 +26,8 @@ struct Step:
     ends a hypothesis; timed [1], whether the timestamp rule holds; summed [1], whether scores are
     summed up; remaining [items] and last_timestamps [rows, 2] as `Hypotheses` has them. All these
     are of no matter for a single step. Where there are more, there are no banned or penalized ids,
-    and nothing is sampled. stop [1]: no more steps are made once the host has set it.
+    and nothing is sampled. request_rows [1]: the rows of each request that shares the step, or 0
+    for many, as `Strips` has them. stop [1]: no more steps are made once the host has set it.
 
     heads [chosen, 2]: alignment heads, layer and head, or none; content [1], the frames that they
     may attend to; until [1]: no step is made after one in which a row attends to this frame or a
@@ -80,6 +81,7 @@ struct Step:
         heads: InputTensor[dtype=DType.int32, rank=2, ...],
         content: InputTensor[dtype=DType.int32, rank=1, ...],
         until: InputTensor[dtype=DType.int32, rank=1, ...],
+        request_rows: InputTensor[dtype=DType.int32, rank=1, ...],
         stop: InputTensor[dtype=DType.int32, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
@@ -110,6 +112,7 @@ struct Step:
             cross_kv.dim_size(3),
             first(frames),
             watches,
+            first(request_rows),
         )
         var queries = FloatView.allocate(sizes.layers * rows * width if watches else 1)
         var layers = DecoderPass[storage, kv_type](
@@ -131,6 +134,7 @@ struct Step:
             items,
             beams,
             wanted,
+            first(request_rows),
             View(logits),
             View(watched),
         )

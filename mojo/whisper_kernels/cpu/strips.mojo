@@ -6,9 +6,10 @@ rows lies together (Goto and van de Geijn, "Anatomy of High-Performance Matrix M
 
 For int8 panels the rows are quantised on the way, each row by itself (quantize.mojo), to bytes or
 16 bits (`INTEGER`), a group in a `WORD`; those that meet weights are rotated before
-(rotation.mojo). Where the few rows of a step are bytes, each becomes two rows, of high bytes and of
-low ones: such products wait for memory, so that 16 bits take little longer. For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its
-own (amx/strips.mojo).
+(rotation.mojo). Where the rows of a step are bytes, and a request has few, each becomes two rows, of
+high bytes and of low ones: alone, such products wait for memory, so that 16 bits take little longer.
+For pairs of bfloat16 they are rounded, a pair in 32 bits. AMX has strips of its own
+(amx/strips.mojo).
 """
 
 from std.math import align_up, ceildiv
@@ -68,10 +69,8 @@ struct Strips[storage: DType]:
     """Room for the rows of a strip, as floats."""
     var rotated: FloatView
     """Room for a row, if rows are rotated."""
-    var fine: Bool
-    """Whether few rows are split into planes."""
     var planes: Int
-    """Rows of bytes that each row became, high bytes first: 1 or 2."""
+    """Rows of bytes that each row becomes, high bytes first: 1 or 2."""
     var rows: Int
     """Of A."""
     var depth: Int
@@ -81,11 +80,15 @@ struct Strips[storage: DType]:
         most_rows: Int,
         most_depth: Int,
         for_weights: Bool = False,
-        fine: Bool = False,
+        request_rows: Int = 0,
     ):
         """Room for so many rows and so much depth; for products with weights, or with keys or
-        values. Where it is `fine`, few rows are of 16 bits."""
-        var room = align_up(most_rows, Self.rows_each)
+        values. Where a request has `request_rows` and half a strip holds them, rows are of 16
+        bits: others that share the product do not change them. 0 stands for many."""
+        var few = 0 < request_rows <= HALF_STRIP
+        comptime splits = Self.quantized and DOTS and not Self.tiled
+        self.planes = 2 if splits and few else 1
+        var room = align_up(self.planes * most_rows, Self.rows_each)
         self.memory = ByteView.allocate(room * Self.row_bytes(most_depth))
         self.scales = FloatView.allocate(room)
         self.zeros = FloatView.allocate(room)
@@ -95,8 +98,6 @@ struct Strips[storage: DType]:
         self.corner = FloatView.allocate(2 * Self.block_rows * PANEL)
         self.lines = FloatView.allocate(Self.rows_each * align_up(most_depth, LANES))
         self.rotated = FloatView.allocate(most_depth if for_weights and Self.quantized else 0)
-        self.fine = fine and Self.quantized and DOTS and not Self.tiled
-        self.planes = 1
         self.rows = 0
         self.depth = 0
 
@@ -111,7 +112,7 @@ struct Strips[storage: DType]:
 
     @always_inline
     def strip(self, first_row: Int) -> ByteView:
-        """The strip that begins at a row, a multiple of `rows_each`."""
+        """The strip that begins at a row of all strips, a multiple of `rows_each`."""
         return self.memory.offset(first_row * Self.row_bytes(self.depth))
 
     @staticmethod
@@ -124,7 +125,7 @@ struct Strips[storage: DType]:
 
     @always_inline
     def height(self, first_row: Int) -> Int:
-        """The height of the strip that begins at a row."""
+        """The height of the strip that begins at a row of all strips."""
         return strip_height(min(STRIP_ROWS, self.strip_rows() - first_row))
 
     @always_inline
@@ -132,12 +133,15 @@ struct Strips[storage: DType]:
         """Rows of all strips."""
         return self.planes * self.rows
 
+    @always_inline
+    def rows_at_once(self) -> Int:
+        """Rows of A that a strip holds."""
+        return Self.rows_each // self.planes
+
     def begin(mut self, rows: Int, depth: Int):
-        """Sets how many rows of A there are, how deep, and in how many planes; `fill` reads them.
-        """
+        """Sets how many rows of A there are, and how deep; `fill` reads them."""
         self.rows = rows
         self.depth = depth
-        self.planes = 2 if self.fine and 2 * rows <= STRIP_ROWS else 1
 
     def shift(mut self, row: Int, by: Float32):
         """Adds a number to all products of a row of A."""
@@ -148,14 +152,14 @@ struct Strips[storage: DType]:
     ](mut self, a: Rows[dtype], first: Int, last: Int, depth: Int, scale: Float32 = 1):
         """Takes rows `[first, last)` of A, times `scale`."""
         self.begin(last - first, depth)
-        for start in range(0, self.rows, Self.rows_each):
+        for start in range(0, self.rows, self.rows_at_once()):
             self.fill(start, a, first + start, scale)
 
     def prepare_normed(mut self, x: FloatView, rows: Int, depth: Int, norm: Norm):
         """Takes x [rows, depth], normalised; of a strip at a time, which stays in the cache."""
         self.begin(rows, depth)
-        for start in range(0, rows, Self.rows_each):
-            var count = min(Self.rows_each, rows - start)
+        for start in range(0, rows, self.rows_at_once()):
+            var count = min(self.rows_at_once(), rows - start)
             for i in range(count):
                 normalize(
                     x.slice((start + i) * depth, depth),
@@ -168,8 +172,8 @@ struct Strips[storage: DType]:
 
     def fill[dtype: DType](mut self, start: Int, a: Rows[dtype], first: Int, scale: Float32):
         """The strip that begins at `start`: rows of A from `first` on, times `scale`."""
-        var count = min(Self.rows_each, self.rows - start)
-        var strip = self.strip(start)
+        var count = min(self.rows_at_once(), self.rows - start)
+        var strip = self.strip(self.planes * start)
         comptime if Self.quantized or Self.paired:
             for i in range(count):
                 self.convert(self.contiguous(a, first + i), strip, start, i, scale)
@@ -217,7 +221,7 @@ struct Strips[storage: DType]:
         """The same, in integers."""
         comptime if DOTS and not Self.tiled:
             if self.planes == 2:
-                self.split(row, strip, 2 * index, scale)
+                self.split(row, strip, start, index, scale)
                 return
         var quantizer = RowQuantizer(row, self.depth)
         comptime if Self.tiled:
@@ -231,16 +235,18 @@ struct Strips[storage: DType]:
 
     def split[
         dtype: DType
-    ](mut self, row: View[dtype], strip: ByteView, index: Int, scale: Float32):
-        """The same in rows `index` and `index + 1` of the only strip: high bytes and low ones."""
+    ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
+        """The same in two rows of the strip: high bytes and low ones."""
         var quantizer = RowQuantizer[FINE_LEAST, FINE_STEPS](row, self.depth)
-        split_row(row, self.depth, quantizer, strip.offset(WORD_BYTES * index), self.height(0))
+        var place = strip.offset(2 * WORD_BYTES * index)
+        split_row(row, self.depth, quantizer, place, self.height(2 * start))
         var zero = quantizer.zero.cast[DType.int32]()
         var high = (zero + HALF_BYTE) >> 8
-        self.scales[index] = 256 * quantizer.scale * scale
-        self.zeros[index] = high.cast[F32]()
-        self.scales[index + 1] = quantizer.scale * scale
-        self.zeros[index + 1] = (zero - (high << 8)).cast[F32]()
+        var first = 2 * (start + index)
+        self.scales[first] = 256 * quantizer.scale * scale
+        self.zeros[first] = high.cast[F32]()
+        self.scales[first + 1] = quantizer.scale * scale
+        self.zeros[first + 1] = (zero - (high << 8)).cast[F32]()
 
 
 def quantize_row[

@@ -23,6 +23,9 @@ from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead,
 from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
 from .weights import PackedWeights, cross_kv_shape, kv_cache_shape
 
+_MOST_FINE_ROWS = 6
+"""Rows that half of the highest strip holds (`HALF_STRIP` in cpu/strips.mojo)."""
+
 
 class CPUDecoder(Decoder):
     """Runs the decoder's graphs on the CPU, each of which is a whole network in one kernel."""
@@ -70,6 +73,7 @@ class CPUDecoder(Decoder):
         drawn = id(state) if sampling.temperature > 0 and sampling.topk != 1 else None
         return (
             state.frames,
+            _few_rows(state),
             request.beams,
             request.candidates,
             rules.repetition_penalty,
@@ -114,6 +118,7 @@ class CPUDecoder(Decoder):
             heads=self._no_heads if attention is None else self._buffer(attention.heads),
             content=_integer(attention.content if attention else 0),
             until=_integer(attention.until if attention else 0),
+            request_rows=_integer(_few_rows(state)),
             sizes=_sizes(ahead.steps, first.candidates, self.n_vocab),
             stop=Buffer.from_numpy((state.stop if len(steps) == 1 else NEVER).array),
             threads=self._threads,
@@ -204,6 +209,12 @@ class CPUDecoder(Decoder):
 
     def _buffer(self, array: np.ndarray) -> Buffer:
         return Buffer.from_numpy(array).to(self._device)
+
+
+def _few_rows(state: DecoderState) -> int:
+    """The most rows of a request, or 0 where no processor's kernels give them 16 bits in int8."""
+    rows = len(state.allocation.slots)
+    return rows if rows <= _MOST_FINE_ROWS else 0
 
 
 @functools.lru_cache(maxsize=256)

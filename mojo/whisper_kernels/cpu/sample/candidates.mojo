@@ -32,6 +32,8 @@ struct Choice[storage: DType](Movable):
     var items: Int
     var beams: Int
     var wanted: Int
+    var request_rows: Int
+    """See `Strips`."""
     var logits: FloatView
     """After a run: after the rules."""
     var watched: FloatView
@@ -51,6 +53,7 @@ struct Choice[storage: DType](Movable):
         items: Int,
         beams: Int,
         wanted: Int,
+        request_rows: Int,
         logits: FloatView,
         watched: FloatView,
     ):
@@ -63,6 +66,7 @@ struct Choice[storage: DType](Movable):
         self.items = items
         self.beams = beams
         self.wanted = wanted
+        self.request_rows = request_rows
         self.logits = logits
         self.watched = watched
         var restricted = sampling.restricted(beams * vocabulary)
@@ -106,7 +110,9 @@ struct Choice[storage: DType](Movable):
         var watched = self.watched
         var stamps = min(rules.first_timestamp, vocabulary)
         var watching = rules.watched_id >= 0
-        var strips = Strips[Self.storage](rows, width, for_weights=True, fine=True)
+        var strips = Strips[Self.storage](
+            rows, width, for_weights=True, request_rows=self.request_rows
+        )
         self.embeddings.prepare(strips, self.states, rows)
 
         def project(task: Int) {imm}:
@@ -262,6 +268,7 @@ struct Choose:
             states.dim_size(0),
             states.dim_size(1),
             ids.dim_size(1),
+            states.dim_size(0) * states.dim_size(1),
             View(logits),
             View(watched),
         )

@@ -87,6 +87,7 @@ STEP = Signature(
     *CHOICE,
     *LOOKAHEAD,
     *ATTENDED,
+    integers("request_rows", 1),  # of each request that shares the step, or 0 for many
     sizes("steps", "candidates", "vocabulary"),
     STOP,
     THREADS,
