@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import faster_whisper
+import numpy as np
 import pytest
+from faster_whisper.vad import VadOptions
 
-from compat_tests.support.models import check
+from compat_tests.support.models import check, our_class, reference_model
+from compat_tests.support.recordings import load
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +63,21 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
             "chunk_length": 8,
         },
     ),
+    (
+        "tiny-vad-options",
+        "tiny.en",
+        "long_pauses",
+        {"vad_parameters": {"threshold": 0.6, "max_speech_duration_s": 5}, "chunk_length": 12},
+    ),
+    (
+        "tiny-vad-object",
+        "tiny.en",
+        "long_pauses",
+        {"vad_parameters": VadOptions(max_speech_duration_s=6, min_silence_duration_ms=300)},
+    ),
+    ("tiny-whole", "tiny.en", "jfk", {"vad_filter": False}),
+    ("tiny-other-language", "tiny.en", "jfk", {"language": "de", "multilingual": True}),
+    ("tiny-all-tokens", "tiny.en", "jfk", {"suppress_tokens": []}),
     ("tiny-silence", "tiny.en", "silence", {"batch_size": 4}),
     ("base-1", "base", "french", {"batch_size": 1, "beam_size": 1}),
     ("base-4", "base", "dialogue", {"batch_size": 4, **SHORT}),
@@ -75,6 +94,13 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "french",
         {"batch_size": 4, "task": "translate", "language": "fr", **SHORT},
     ),
+    (
+        "base-language-of-several-windows",
+        "base",
+        "bilingual",
+        {"language_detection_segments": 3, "language_detection_threshold": 1.0, "chunk_length": 7},
+    ),
+    ("base-language-of-silence", "base", "silence", {}),
     ("base-multilingual", "base", "bilingual", {"batch_size": 4, "multilingual": True, **SHORT}),
 ]
 
@@ -86,3 +112,52 @@ def test_batched(model: str, recording: str, options: dict[str, Any]) -> None:
     expected = check(model, recording, batched=True, **options)
     if recording != "silence":
         assert expected.segments
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vad_filter": False},
+        {"chunk": 30},
+        {"vad_parameters": {"threshhold": 0.5}},
+        {"language": "xx", "vad_filter": True},
+        {"clip_timestamps": [{"begin": 0, "end": 5}]},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_wrong_options(options: dict[str, Any]) -> None:
+    """The reference's types of errors."""
+    audio = load("two_minutes")
+    stock = faster_whisper.BatchedInferencePipeline(reference_model("base"))
+    with pytest.raises(Exception) as expected:  # noqa: PT011 - the reference says which
+        stock.transcribe(audio.copy(), **options)
+    with pytest.raises(expected.type):
+        our_class("base", batched=True).transcribe(audio, **options)
+
+
+def test_the_callers_options_stay() -> None:
+    """The reference removes an option from the dictionary that it was given."""
+    given = {"threshold": 0.5, "max_speech_duration_s": 5}
+    model = our_class("tiny.en", batched=True)
+    _, info = model.transcribe(load("jfk"), vad_parameters=given, chunk_length=20)
+    assert given == {"threshold": 0.5, "max_speech_duration_s": 5}
+    assert info.vad_options.max_speech_duration_s == 20
+
+
+def test_features_are_made_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an hour of them is never in memory."""
+    model = our_class("tiny.en", batched=True)
+    extractor = model.model.feature_extractor
+    made: list[int] = []
+
+    def extract(samples: np.ndarray) -> np.ndarray:
+        made.append(len(samples))
+        features: np.ndarray = extractor(samples)
+        return features
+
+    extract.sampling_rate, extract.chunk_length = 16000, 30  # type: ignore[attr-defined]
+    monkeypatch.setattr(model.model, "feature_extractor", extract)
+    segments, _ = model.transcribe(load("two_minutes"), batch_size=2)
+    assert made == []
+    next(iter(segments))
+    assert len(made) == 2

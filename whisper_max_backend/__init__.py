@@ -7,9 +7,10 @@ from typing import Any as _Any
 if TYPE_CHECKING:
     from faster_whisper import available_models, decode_audio, download_model, format_timestamp
 
+    from .batched import BatchedInferencePipeline
     from .hookspecs import hookimpl
     from .many import transcribe_many
-    from .model import BatchedInferencePipeline, WhisperModel
+    from .model import WhisperModel
     from .plugins import load_model
     from .swap import install, uninstall
     from .system.cancellation import Cancelled, CancelToken
@@ -36,7 +37,7 @@ __all__ = [
 # Imported when they are first asked for: a process that is swapped in (swap/) may never do so,
 # or may be in the middle of importing faster-whisper.
 _HOMES = {
-    "BatchedInferencePipeline": "whisper_max_backend.model",
+    "BatchedInferencePipeline": "whisper_max_backend.batched",
     "CancelToken": "whisper_max_backend.system.cancellation",
     "Cancelled": "whisper_max_backend.system.cancellation",
     "WhisperModel": "whisper_max_backend.model",

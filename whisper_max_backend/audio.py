@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 from faster_whisper import audio as decoding
-from faster_whisper import transcribe as reference
 
 _RATES = range(100, 12_000_001)  # Hz; the fastest are of one-bit recordings
 _GROUP = 500_000  # samples resampled in one go, as the reference does
@@ -50,9 +49,7 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     name = os.fspath(audio) if named else getattr(audio, "name", None)
     with _clear_errors(audio, name):
         _check_rate(audio, name)
-        with _old_objects_left_alone():
-            decoded: np.ndarray = reference.decode_audio(audio, sampling_rate=sampling_rate)
-    return decoded
+        return _samples_of(deque(_decoded(audio, sampling_rate)))
 
 
 def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) -> np.ndarray:
@@ -75,25 +72,42 @@ def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) 
     first = round(offset * sampling_rate)
     last = first + round(duration * sampling_rate)
     name = os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else None
-    parts = []
+    parts: deque[np.ndarray] = deque()
     position = 0
     with _clear_errors(audio, name):
         _check_rate(audio, name)
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=sampling_rate)
-        with av.open(audio, mode="r", metadata_errors="ignore") as container:
-            frames = decoding._ignore_invalid_frames(container.decode(audio=0))
-            grouped = decoding._group_frames(frames, _GROUP)
-            for frame in decoding._resample_frames(grouped, resampler):
-                samples = frame.to_ndarray().reshape(-1)
-                part = samples[max(first - position, 0) : max(last - position, 0)]
-                parts.append(part.copy())  # a slice would keep the whole frame
-                position += len(samples)
-                if position >= last:
-                    break
+        for samples in _decoded(audio, sampling_rate):
+            part = samples[max(first - position, 0) : max(last - position, 0)]
+            parts.append(part.copy())  # a slice would keep the whole frame
+            position += len(samples)
+            if position >= last:
+                break
     if position <= first:
         seconds = position / sampling_rate
         raise ValueError(f"the part begins at {offset:g} s, but the recording has {seconds:.2f} s")
-    return np.concatenate(parts).astype(np.float32) / 32768.0
+    return _samples_of(parts)
+
+
+def _decoded(audio: Any, sampling_rate: int) -> Iterator[np.ndarray]:
+    """The samples of a file, int16, a part after another: those of the reference's `decode_audio`,
+    which keeps the whole three times."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sampling_rate)
+    with av.open(audio, mode="r", metadata_errors="ignore") as container:
+        frames = decoding._ignore_invalid_frames(container.decode(audio=0))
+        grouped = decoding._group_frames(frames, _GROUP)
+        for frame in decoding._resample_frames(grouped, resampler):
+            yield frame.to_ndarray().reshape(-1)
+
+
+def _samples_of(parts: deque[np.ndarray]) -> np.ndarray:
+    """Parts of int16 samples as float32 [samples]; each is let go of once it is converted."""
+    samples = np.empty(sum(map(len, parts)), np.float32)
+    start = 0
+    while parts:
+        part = parts.popleft()
+        np.multiply(part, np.float32(1 / 32768), out=samples[start : start + len(part)])
+        start += len(part)
+    return samples
 
 
 @contextmanager
@@ -143,23 +157,6 @@ def _check_rate(audio: Any, name: Any) -> None:
             f"{name or audio!r} has a sampling rate of {rates[0]} Hz: it is damaged, or holds "
             f"no sound; {_RATES.start} to {_RATES.stop - 1} Hz can be resampled"
         )
-
-
-@contextmanager
-def _old_objects_left_alone() -> Iterator[None]:
-    """Within, a garbage collection looks at objects made since only.
-
-    The reference collects after every file, for the sake of its resampler; that takes longer the
-    more objects a program has: 20 ms after nothing but imports.
-    """
-    if gc.get_freeze_count() > 0:  # the program does so itself
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _as_array(audio: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`faster_whisper.WhisperModel` and `BatchedInferencePipeline` over the MAX engine.
+"""`faster_whisper.WhisperModel` over the MAX engine.
 
 The reference's own methods do all of the transcription: windows, fallback, prompts, timestamps.
 Here are only the objects that they work with, and a check of the audio that they are given.
@@ -120,7 +120,7 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
     ) -> Any:
         transcribe = partial(self._transcribe, audio, *args, **kwargs)
         if guards:
-            transcribe = partial(_transcribe_guarded, self, self, guards, audio, args, kwargs)
+            transcribe = partial(transcribe_guarded, self, self, guards, audio, args, kwargs)
         return transcribe_watched(transcribe, progress, cancel)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
@@ -163,37 +163,6 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         return super().detect_language(audio, *args, **kwargs)
 
 
-class BatchedInferencePipeline(reference.BatchedInferencePipeline):
-    """The reference's pipeline for batches of windows, with a check of the audio."""
-
-    def transcribe(
-        self,
-        audio: Any,
-        *args: Any,
-        progress: Progress | None = None,
-        cancel: CancelToken | None = None,
-        guards: bool | Iterable[str] = False,
-        **kwargs: Any,
-    ) -> Any:
-        transcribe = partial(self._transcribe, audio, *args, **kwargs)
-        if guards:
-            transcribe = partial(_transcribe_guarded, self, self.model, guards, audio, args, kwargs)
-        return transcribe_watched(transcribe, progress, cancel)
-
-    def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
-        samples = checked_audio(audio, self.model.feature_extractor.sampling_rate)
-        return super().transcribe(samples, *args, **kwargs)
-
-    def forward(
-        self, features: Any, tokenizer: Any, chunks_metadata: list[dict[str, float]], options: Any
-    ) -> Any:
-        outputs = super().forward(features, tokenizer, chunks_metadata, options)
-        watch = current_watch()
-        if watch is not None:
-            watch.chunks_done(sum(chunk["duration"] for chunk in chunks_metadata))
-        return outputs
-
-
 _OF_THE_WHOLE = frozenset(
     (
         *("audio", "language", "prefix", "log_progress"),
@@ -203,15 +172,22 @@ _OF_THE_WHOLE = frozenset(
 """Arguments of `transcribe` that say nothing of how a part of the recording is decoded."""
 
 
-def _transcribe_guarded(
-    transcriber: WhisperModel | BatchedInferencePipeline,
+def transcribe_guarded(
+    transcriber: Any,
     model: reference.WhisperModel,
     guards: bool | Iterable[str],
     audio: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """What `transcribe` returns, judged by guards. Parts are decoded again one after another."""
+    """What `transcribe` returns, judged by guards. Parts are decoded again one after another.
+
+    Args:
+        transcriber: A `WhisperModel` or `BatchedInferencePipeline` of this package.
+        model: Decodes the parts.
+        guards: Which, as `transcribe` takes them.
+        audio: See `transcribe`, whose further arguments are `args` and `kwargs`.
+    """
     from .guards.transcription import GuardedTranscription, Recording, chosen
 
     names = chosen(guards)
@@ -247,8 +223,6 @@ watched_like(WhisperModel.transcribe, reference.WhisperModel.transcribe)
 update_wrapper(WhisperModel.detect_language, reference.WhisperModel.detect_language)
 update_wrapper(WhisperModel.get_prompt, reference.WhisperModel.get_prompt)
 update_wrapper(WhisperModel.generate_segments, reference.WhisperModel.generate_segments)
-update_wrapper(BatchedInferencePipeline.forward, reference.BatchedInferencePipeline.forward)
-watched_like(BatchedInferencePipeline.transcribe, reference.BatchedInferencePipeline.transcribe)
 
 
 def _tokenizer(folder: str, content: bytes | None, model: Whisper) -> tokenizers.Tokenizer:

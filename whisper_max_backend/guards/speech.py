@@ -6,10 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from faster_whisper.vad import get_vad_model
 
-FRAME = 512
-"""Samples that the model judges at once."""
+from ..speech import FRAME, speech_probabilities
 
 
 class HeardSpeech:
@@ -29,11 +27,7 @@ class HeardSpeech:
     def _probabilities(self) -> npt.NDArray[np.float32]:
         if len(self._samples) == 0:
             return np.empty(0, np.float32)
-        samples = self._samples.astype(np.float32, copy=False)
-        probabilities: npt.NDArray[np.float32] = get_vad_model()(
-            np.pad(samples, (0, -len(samples) % FRAME))
-        ).ravel()
-        return probabilities
+        return speech_probabilities(self._samples.astype(np.float32, copy=False))
 
     def seconds(self, start: float, end: float, threshold: float) -> float:
         """How long there is speech, of at least a probability, from `start` to `end`."""
