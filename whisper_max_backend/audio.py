@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from faster_whisper import audio as decoding
 
 _RATES = range(100, 12_000_001)  # Hz; the fastest are of one-bit recordings
 _GROUP = 500_000  # samples resampled in one go, as the reference does
+_NOTHING = np.empty(0, np.int16)
 _BLOCK = 1 << 20  # samples looked at in one go, so that hours of audio need little memory
 
 
@@ -22,6 +22,38 @@ class NoAudioStreamError(IndexError, ValueError):
 
     The reference fails with an IndexError there; the ValueError is what other bad files raise.
     """
+
+
+class DecodedSamples:
+    """The samples of a file, int16 ``[samples]`` as decoded; slices are float32 from -1 to 1."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, integers: np.ndarray) -> None:
+        self._integers = integers
+
+    def __len__(self) -> int:
+        return len(self._integers)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        scaled: np.ndarray = self._integers[part] * np.float32(1 / 32768)
+        return scaled
+
+
+Samples = np.ndarray | DecodedSamples
+"""Of a recording."""
+
+
+def checked_samples(audio: Any, sampling_rate: int) -> Samples:
+    """What `checked_audio` gives, but of a file in half of the memory."""
+    if not (isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")):
+        return _checked_samples(_as_array(audio))
+    named = isinstance(audio, (str, os.PathLike))
+    name = os.fspath(audio) if named else getattr(audio, "name", None)
+    with _clear_errors(audio, name):
+        _check_rate(audio, name)
+        parts = list(_decoded(audio, sampling_rate))
+    return DecodedSamples(np.concatenate([_NOTHING, *parts]))
 
 
 def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
@@ -43,13 +75,8 @@ def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         av.error.FFmpegError: PyAV's subclass of it for a file of unknown format (also a
             ValueError or EOFError), or one that cannot be opened (also an OSError).
     """
-    if not (isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")):
-        return _checked_samples(_as_array(audio))
-    named = isinstance(audio, (str, os.PathLike))
-    name = os.fspath(audio) if named else getattr(audio, "name", None)
-    with _clear_errors(audio, name):
-        _check_rate(audio, name)
-        return _samples_of(deque(_decoded(audio, sampling_rate)))
+    samples = checked_samples(audio, sampling_rate)
+    return samples if isinstance(samples, np.ndarray) else samples[:]
 
 
 def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) -> np.ndarray:
@@ -72,7 +99,7 @@ def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) 
     first = round(offset * sampling_rate)
     last = first + round(duration * sampling_rate)
     name = os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else None
-    parts: deque[np.ndarray] = deque()
+    parts = []
     position = 0
     with _clear_errors(audio, name):
         _check_rate(audio, name)
@@ -85,7 +112,7 @@ def decode_part(audio: Any, sampling_rate: int, offset: float, duration: float) 
     if position <= first:
         seconds = position / sampling_rate
         raise ValueError(f"the part begins at {offset:g} s, but the recording has {seconds:.2f} s")
-    return _samples_of(parts)
+    return DecodedSamples(np.concatenate(parts))[:]
 
 
 def _decoded(audio: Any, sampling_rate: int) -> Iterator[np.ndarray]:
@@ -97,17 +124,6 @@ def _decoded(audio: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         grouped = decoding._group_frames(frames, _GROUP)
         for frame in decoding._resample_frames(grouped, resampler):
             yield frame.to_ndarray().reshape(-1)
-
-
-def _samples_of(parts: deque[np.ndarray]) -> np.ndarray:
-    """Parts of int16 samples as float32 [samples]; each is let go of once it is converted."""
-    samples = np.empty(sum(map(len, parts)), np.float32)
-    start = 0
-    while parts:
-        part = parts.popleft()
-        np.multiply(part, np.float32(1 / 32768), out=samples[start : start + len(part)])
-        start += len(part)
-    return samples
 
 
 @contextmanager

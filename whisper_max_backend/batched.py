@@ -20,7 +20,7 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.utils import format_timestamp
 from faster_whisper.vad import VadOptions
 
-from .audio import checked_audio
+from .audio import Samples, checked_samples
 from .model import transcribe_guarded
 from .speech import Speech, speech_timestamps
 from .system.cancellation import CancelToken
@@ -56,7 +56,7 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         multilingual = given["multilingual"] and model.model.is_multilingual
         if given["multilingual"] and not multilingual:
             log.warning("the model is English-only: multilingual=True is ignored")
-        samples = checked_audio(audio, rate)
+        samples = checked_samples(audio, rate)
         duration = len(samples) / rate
         log.info("Processing audio with duration %s", format_timestamp(duration))
 
@@ -157,7 +157,7 @@ class _Features:
     def __init__(
         self,
         model: reference.WhisperModel,
-        samples: np.ndarray,
+        samples: Samples,
         chunks: Sequence[Sequence[Speech]],
     ) -> None:
         self._model = model

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import VadOptions, get_vad_model
 
+from .audio import Samples
+
 FRAME = 512
 """Samples that the model judges at once."""
 _CONTEXT = 64
@@ -46,7 +48,7 @@ class SpeechModel:
         return probabilities
 
 
-def speech_probabilities(samples: np.ndarray) -> npt.NDArray[np.float32]:
+def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
     """Of speech in each frame of a recording, float32 ``[samples]``; its end is padded with zeros.
 
     They are those that `get_speech_timestamps` of the reference goes by.
@@ -54,7 +56,7 @@ def speech_probabilities(samples: np.ndarray) -> npt.NDArray[np.float32]:
     model = SpeechModel()
     whole = len(samples) // FRAME * FRAME
     last = np.zeros(FRAME, samples.dtype)
-    last[: len(samples) - whole] = samples[whole:]
+    last[: len(samples) - whole] = samples[whole : len(samples)]
     last[-_CONTEXT:] = 0  # the reference's model forgets these samples
     blocks = [
         model.probabilities(samples[start : min(start + _AT_ONCE * FRAME, whole)])
@@ -63,7 +65,7 @@ def speech_probabilities(samples: np.ndarray) -> npt.NDArray[np.float32]:
     return np.concatenate([*blocks, model.probabilities(last)])
 
 
-def speech_timestamps(samples: np.ndarray, options: VadOptions) -> list[Speech]:
+def speech_timestamps(samples: Samples, options: VadOptions) -> list[Speech]:
     """What the reference's `get_speech_timestamps` finds in a recording, float32 ``[samples]``."""
     found = _speeches(speech_probabilities(samples), len(samples), options)
     _pad(found, len(samples), _RATE * options.speech_pad_ms / 1000)

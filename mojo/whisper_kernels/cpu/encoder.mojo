@@ -71,137 +71,151 @@ def encode[
     stop: IntView,
     threads: Int,
 ):
-    """States [batch, states, width] of features [batch, mels, frames]; anything, where stopped."""
+    """States [batch, states, width] of features [batch, mels, frames]; anything, where stopped.
+
+    No more windows go through the layers together than keep all threads busy: what lies between two
+    layers stays in the cache, and a batch needs little more memory than a window.
+    """
     comptime kv_type = encoder_kv_type(storage)
     var width = sizes.width
     var count = sizes.states
     var batch = sizes.batch
     var head_size = width // sizes.heads
-    var convolved = FloatView.allocate(batch * sizes.frames * width)
-    var attended = convolved  # the convolution's output is no longer needed by then
-    var heads = EncoderHeads[storage](batch, count, sizes.heads, head_size)
     comptime block_bytes = TILED_BLOCK_BYTES if tiled[storage]() else BLOCK_BYTES
     var most = max(Strips[storage].block_rows, block_bytes // (16 * width))
+    var at_once = min(batch, ceildiv(threads * most, count))
+    var convolved = FloatView.allocate(at_once * sizes.frames * width)
+    var attended = convolved  # the convolution's output is no longer needed by then
+    var heads = EncoderHeads[storage](at_once, count, sizes.heads, head_size)
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
     var query_block = even_block[kv_type](count, AttentionScratch[kv_type].queries_each, 1)
     var query_blocks = ceildiv(count, query_block)
-    var phases = Phases(2 + 3 * sizes.layers)
+    var phases = Phases(ceildiv(batch, at_once) * (2 + 3 * sizes.layers))
 
     def body(_thread: Int) {imm}:
         var worker = Worker(phases.counters, stop)
-        var cursor = WeightReader(weights)
         var rows = EncoderChunk[storage](
             block, width, max(4 * width, 3 * sizes.mels), heads.groups.columns()
         )
         var attention = AttentionScratch[kv_type](count, head_size)
-        var conv1 = cursor.linear[storage](3 * sizes.mels, width)
-        var conv2 = cursor.linear[storage](3 * width, width)
-        var layer = EncoderLayer[storage](cursor, width)
         var times = FloatView.allocate((block + 2) * sizes.mels)
+        for first_window in range(0, batch, at_once):
+            var windows = min(at_once, batch - first_window)
+            var own_features = features.offset(first_window * sizes.mels * sizes.frames)
+            var own_states = states.offset(first_window * count * width)
+            var cursor = WeightReader(weights)
+            var conv1 = cursor.linear[storage](3 * sizes.mels, width)
+            var conv2 = cursor.linear[storage](3 * width, width)
+            var layer = EncoderLayer[storage](cursor, width)
 
-        def first_convolution(task: Int) {mut rows, imm}:
-            var item = task // frame_blocks
-            var start = task % frame_blocks * block
-            var height = min(block, sizes.frames - start)
-            transpose(
-                features.slice(item * sizes.mels * sizes.frames, sizes.mels * sizes.frames),
-                sizes.mels,
-                sizes.frames,
-                start - 1,
-                height + 2,
-                times,
-            )
-            rows.strips.prepare(
-                Rows(times, sizes.mels, 0, (height + 2) * sizes.mels),
-                0,
-                height,
-                3 * sizes.mels,
-            )
-            rows.apply(
-                conv1,
-                convolved.slice((item * sizes.frames + start) * width, height * width),
-                activate=True,
-            )
+            def first_convolution(task: Int) {mut rows, imm}:
+                var item = task // frame_blocks
+                var start = task % frame_blocks * block
+                var height = min(block, sizes.frames - start)
+                transpose(
+                    own_features.slice(item * sizes.mels * sizes.frames, sizes.mels * sizes.frames),
+                    sizes.mels,
+                    sizes.frames,
+                    start - 1,
+                    height + 2,
+                    times,
+                )
+                rows.strips.prepare(
+                    Rows(times, sizes.mels, 0, (height + 2) * sizes.mels),
+                    0,
+                    height,
+                    3 * sizes.mels,
+                )
+                rows.apply(
+                    conv1,
+                    convolved.slice((item * sizes.frames + start) * width, height * width),
+                    activate=True,
+                )
 
-        worker.run(batch * frame_blocks, first_convolution)
-        times.free()
+            worker.run(windows * frame_blocks, first_convolution)
 
-        def second_convolution(task: Int) {mut rows, imm}:
-            var item = task // blocks
-            var start = task % blocks * block
-            var height = min(block, count - start)
-            if height <= 0:
-                return
-            var place = item * count + start
-            var x = states.slice(place * width, height * width)
-            rows.strips.prepare(
-                Rows(
-                    convolved.offset(item * sizes.frames * width),
-                    2 * width,
-                    -width,
-                    sizes.frames * width,
-                ),
-                start,
-                start + height,
-                3 * width,
-            )
-            rows.apply(
-                conv2, x, residual=encodings.slice(start * width, height * width), activate=True
-            )
-            heads.project(rows, x, item, start, height, layer.attention_norm, layer.attention_in)
-
-        worker.run(batch * blocks, second_convolution)
-        for index in range(sizes.layers):
-
-            def pack(task: Int) {imm}:
-                heads.pack(task)
-
-            comptime if not EncoderHeads[storage].at_once:
-                worker.run(batch * sizes.heads, pack)
-
-            def attend(task: Int) {mut attention, imm}:
-                var first = task % query_blocks * query_block
-                var last = min(count, first + query_block)
-                if first >= last:
-                    return
-                var place = task // query_blocks
-                var item = place // sizes.heads
-                var head = place % sizes.heads
-                var output = attended.offset(item * count * width + head * head_size)
-                heads.attend(attention, place, first, last, output, width)
-
-            worker.run(batch * sizes.heads * query_blocks, attend)
-            var last_layer = index == sizes.layers - 1
-            var next = layer
-            if not last_layer:
-                next = EncoderLayer[storage](cursor, width)
-            var final_norm = layer.norm
-            if last_layer:
-                final_norm = cursor.norm(width)
-
-            def between(task: Int) {mut rows, imm}:
+            def second_convolution(task: Int) {mut rows, imm}:
+                var item = task // blocks
                 var start = task % blocks * block
                 var height = min(block, count - start)
                 if height <= 0:
                     return
-                var item = task // blocks
                 var place = item * count + start
-                var x = states.slice(place * width, height * width)
-                rows.add_attention(
-                    attended.slice(place * width, height * width), height, layer.attention_out, x
+                var x = own_states.slice(place * width, height * width)
+                rows.strips.prepare(
+                    Rows(
+                        convolved.offset(item * sizes.frames * width),
+                        2 * width,
+                        -width,
+                        sizes.frames * width,
+                    ),
+                    start,
+                    start + height,
+                    3 * width,
                 )
-                rows.feed_forward(x, height, layer.norm, layer.up, layer.down)
-                if last_layer:
-                    rows.normalize_rows(x, height, final_norm, width)
-                else:
-                    heads.project(
-                        rows, x, item, start, height, next.attention_norm, next.attention_in
-                    )
+                rows.apply(
+                    conv2, x, residual=encodings.slice(start * width, height * width), activate=True
+                )
+                heads.project(
+                    rows, x, item, start, height, layer.attention_norm, layer.attention_in
+                )
 
-            worker.run(batch * blocks, between)
-            layer = next
+            worker.run(windows * blocks, second_convolution)
+            for index in range(sizes.layers):
+
+                def pack(task: Int) {imm}:
+                    heads.pack(task)
+
+                comptime if not EncoderHeads[storage].at_once:
+                    worker.run(windows * sizes.heads, pack)
+
+                def attend(task: Int) {mut attention, imm}:
+                    var first = task % query_blocks * query_block
+                    var last = min(count, first + query_block)
+                    if first >= last:
+                        return
+                    var place = task // query_blocks
+                    var item = place // sizes.heads
+                    var head = place % sizes.heads
+                    var output = attended.offset(item * count * width + head * head_size)
+                    heads.attend(attention, place, first, last, output, width)
+
+                worker.run(windows * sizes.heads * query_blocks, attend)
+                var last_layer = index == sizes.layers - 1
+                var next = layer
+                if not last_layer:
+                    next = EncoderLayer[storage](cursor, width)
+                var final_norm = layer.norm
+                if last_layer:
+                    final_norm = cursor.norm(width)
+
+                def between(task: Int) {mut rows, imm}:
+                    var start = task % blocks * block
+                    var height = min(block, count - start)
+                    if height <= 0:
+                        return
+                    var item = task // blocks
+                    var place = item * count + start
+                    var x = own_states.slice(place * width, height * width)
+                    rows.add_attention(
+                        attended.slice(place * width, height * width),
+                        height,
+                        layer.attention_out,
+                        x,
+                    )
+                    rows.feed_forward(x, height, layer.norm, layer.up, layer.down)
+                    if last_layer:
+                        rows.normalize_rows(x, height, final_norm, width)
+                    else:
+                        heads.project(
+                            rows, x, item, start, height, next.attention_norm, next.attention_in
+                        )
+
+                worker.run(windows * blocks, between)
+                layer = next
+        times.free()
 
     together(threads, body)
     convolved.free()
