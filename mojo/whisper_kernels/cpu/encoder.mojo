@@ -83,16 +83,16 @@ def encode[
     var head_size = width // sizes.heads
     comptime block_bytes = TILED_BLOCK_BYTES if tiled[storage]() else BLOCK_BYTES
     var most = max(Strips[storage].block_rows, block_bytes // (16 * width))
-    var at_once = min(batch, ceildiv(threads * most, count))
-    var convolved = FloatView.allocate(at_once * sizes.frames * width)
+    var most_windows = min(batch, ceildiv(threads * most, count))
+    var convolved = FloatView.allocate(most_windows * sizes.frames * width)
     var attended = convolved  # the convolution's output is no longer needed by then
-    var heads = EncoderHeads[storage](at_once, count, sizes.heads, head_size)
+    var heads = EncoderHeads[storage](most_windows, count, sizes.heads, head_size)
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
     var query_block = even_block[kv_type](count, AttentionScratch[kv_type].queries_each, 1)
     var query_blocks = ceildiv(count, query_block)
-    var phases = Phases(ceildiv(batch, at_once) * (2 + 3 * sizes.layers))
+    var phases = Phases(ceildiv(batch, most_windows) * (2 + 3 * sizes.layers))
 
     def body(_thread: Int) {imm}:
         var worker = Worker(phases.counters, stop)
@@ -101,8 +101,8 @@ def encode[
         )
         var attention = AttentionScratch[kv_type](count, head_size)
         var times = FloatView.allocate((block + 2) * sizes.mels)
-        for first_window in range(0, batch, at_once):
-            var windows = min(at_once, batch - first_window)
+        for first_window in range(0, batch, most_windows):
+            var windows = min(most_windows, batch - first_window)
             var own_features = features.offset(first_window * sizes.mels * sizes.frames)
             var own_states = states.offset(first_window * count * width)
             var cursor = WeightReader(weights)
