@@ -37,10 +37,11 @@ def machines(folder: Path) -> tuple[dict[str, Any], list[str]]:
     broken = []
     with three_machines() as (cluster, environment):
         recordings, expected = _undisturbed(folder, cluster, environment)
+        shards = _shards(folder)
         moments = []
         for number in range(ROUNDS):
             out = folder / f"machine-{number}"
-            process, moment = _under_way(environment, recordings, out, cluster)
+            process, moment = _under_way(environment, recordings, out, cluster, shards)
             moments.append(moment)
             cluster.kill(random.randrange(2))
             told = process.communicate()[1]
@@ -56,10 +57,11 @@ def commands(folder: Path) -> tuple[dict[str, Any], list[str]]:
     broken = []
     with three_machines() as (cluster, environment):
         recordings, expected = _undisturbed(folder, cluster, environment)
+        shards = _shards(folder)
         moments = []
         for number in range(ROUNDS):
             out = folder / f"command-{number}"
-            process, moment = _under_way(environment, recordings, out, cluster)
+            process, moment = _under_way(environment, recordings, out, cluster, shards)
             moments.append(moment)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -136,17 +138,22 @@ def _undisturbed(
     return recordings, expected
 
 
+def _shards(folder: Path) -> int:
+    """Into how many the undisturbed run has put the recordings; all runs do the same."""
+    return len(list((folder / "undisturbed" / "shards").iterdir()))
+
+
 def _given(recordings: Path, out: Path, cluster: Cluster) -> tuple[str | Path, ...]:
     return (recordings, "--out", out, "--ray", cluster.address, *EXACT)
 
 
 def _under_way(
-    environment: dict[str, str], recordings: Path, out: Path, cluster: Cluster
+    environment: dict[str, str], recordings: Path, out: Path, cluster: Cluster, shards: int
 ) -> tuple[subprocess.Popen[str], float]:
-    """The command at a random moment, and which part of the recordings is done by then."""
+    """The command at a random moment, and which part of the shards is done by then."""
     process = begin(environment, *_given(recordings, out, cluster))
     moment = random.uniform(0.02, 0.9)
-    wait_for_shards(out, moment * (RECORDINGS // 2), process, seconds=3600)
+    wait_for_shards(out, moment * shards, process, seconds=3600)
     time.sleep(random.uniform(0, 0.5))
     return process, moment
 
