@@ -46,11 +46,9 @@ def hearing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HeardSpeech]:
         for start, end, probability in speech:
             probabilities[round(start * RATE / 512) : round(end * RATE / 512)] = probability
 
-        def vad(samples: np.ndarray) -> np.ndarray:
-            assert len(samples) == len(probabilities) * 512
-            return probabilities[:, None]
-
-        monkeypatch.setattr("whisper_max_backend.guards.speech.get_vad_model", lambda: vad)
+        monkeypatch.setattr(
+            "whisper_max_backend.guards.speech.speech_probabilities", lambda samples: probabilities
+        )
         return HeardSpeech(np.zeros(int(seconds * RATE), np.float32), RATE)
 
     return make
