@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterable, Sequence
-from functools import partial, update_wrapper
-from itertools import takewhile
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ from faster_whisper.utils import format_timestamp
 from faster_whisper.vad import VadOptions
 
 from .audio import Samples, checked_samples
-from .model import transcribe_guarded
+from .model import transcribe_as_asked
 from .speech import Speech, speech_timestamps
 from .system.cancellation import CancelToken
-from .watch import Progress, current_watch, transcribe_watched, watched_like
+from .watch import Progress, current_watch, watched_like
 
 _MOST_SECONDS = 30
 """Of a window: the model sees no more of a clip."""
@@ -42,10 +41,7 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         guards: bool | Iterable[str] = False,
         **kwargs: Any,
     ) -> Any:
-        transcribe = partial(self._transcribe, audio, *args, **kwargs)
-        if guards:
-            transcribe = partial(transcribe_guarded, self, self.model, guards, audio, args, kwargs)
-        return transcribe_watched(transcribe, progress, cancel)
+        return transcribe_as_asked(self, self.model, audio, args, kwargs, progress, cancel, guards)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         bound = _SIGNATURE.bind(self, audio, *args, **kwargs)
@@ -173,13 +169,11 @@ class _Features:
 
     def beginning(self, frames: int) -> np.ndarray:
         """Of the first chunks, ``[n_mels, frames]`` or more, or all; then one frame of silence."""
+        several: list[np.ndarray] = []
         count = 0
-
-        def too_few(_chunk: Sequence[Speech]) -> bool:
-            return count < frames
-
-        several = []
-        for chunk in takewhile(too_few, self._chunks):
+        for chunk in self._chunks:
+            if count >= frames:
+                break
             several.append(self._of(chunk))
             count += several[-1].shape[1]
         silence = np.full((self._model.model.n_mels, 1), -1.5, np.float32)

@@ -118,10 +118,7 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         guards: bool | Iterable[str] = False,
         **kwargs: Any,
     ) -> Any:
-        transcribe = partial(self._transcribe, audio, *args, **kwargs)
-        if guards:
-            transcribe = partial(transcribe_guarded, self, self, guards, audio, args, kwargs)
-        return transcribe_watched(transcribe, progress, cancel)
+        return transcribe_as_asked(self, self, audio, args, kwargs, progress, cancel, guards)
 
     def _transcribe(self, audio: Any, *args: Any, **kwargs: Any) -> Any:
         samples = checked_audio(audio, self.feature_extractor.sampling_rate)
@@ -172,7 +169,35 @@ _OF_THE_WHOLE = frozenset(
 """Arguments of `transcribe` that say nothing of how a part of the recording is decoded."""
 
 
-def transcribe_guarded(
+def transcribe_as_asked(
+    transcriber: Any,
+    model: reference.WhisperModel,
+    audio: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    progress: Progress | None,
+    cancel: CancelToken | None,
+    guards: bool | Iterable[str],
+) -> Any:
+    """What `transcribe` returns: watched and guarded, if the caller wants that.
+
+    Args:
+        transcriber: A `WhisperModel` or `BatchedInferencePipeline` of this package.
+        model: Decodes again what guards doubt.
+        audio: Of `transcribe`, as are the others.
+        args: Further arguments, by position.
+        kwargs: Further arguments, by name.
+        progress: See `transcribe`.
+        cancel: See `transcribe`.
+        guards: See `transcribe`.
+    """
+    transcribe = partial(transcriber._transcribe, audio, *args, **kwargs)
+    if guards:
+        transcribe = partial(_transcribe_guarded, transcriber, model, guards, audio, args, kwargs)
+    return transcribe_watched(transcribe, progress, cancel)
+
+
+def _transcribe_guarded(
     transcriber: Any,
     model: reference.WhisperModel,
     guards: bool | Iterable[str],
@@ -180,14 +205,7 @@ def transcribe_guarded(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """What `transcribe` returns, judged by guards. Parts are decoded again one after another.
-
-    Args:
-        transcriber: A `WhisperModel` or `BatchedInferencePipeline` of this package.
-        model: Decodes the parts.
-        guards: Which, as `transcribe` takes them.
-        audio: See `transcribe`, whose further arguments are `args` and `kwargs`.
-    """
+    """What `transcribe` returns, judged by guards. Parts are decoded again one after another."""
     from .guards.transcription import GuardedTranscription, Recording, chosen
 
     names = chosen(guards)

@@ -37,7 +37,7 @@ class SpeechModel:
 
     def probabilities(self, samples: np.ndarray) -> npt.NDArray[np.float32]:
         """Of speech in each of the next frames, ``[frames * FRAME]`` samples, float32."""
-        if self._context is None:
+        if self._context is None:  # of the samples' type: the model refuses any but float32
             self._context = np.zeros(_CONTEXT, samples.dtype)
         audio = np.concatenate([self._context, samples])
         self._context = audio[-_CONTEXT:]

@@ -6,6 +6,8 @@ import json
 import statistics
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from compat_tests.support.corpus import corpus, surroundings
 from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import SAMPLING_RATE, load, write_wav
 from whisper_max_backend import WhisperModel
+from whisper_max_backend.comparison.meters import Meter, Sample
 from whisper_max_backend.corpus.transcribe import Transcriber
 
 LEAST = 0.9
@@ -24,7 +27,7 @@ GROWN = 0.05
 _ROUNDS = 3
 _NAMES = ("two_minutes", "dialogue", "austen", "moby", "jfk")
 _EVERY = 0.5
-"""Seconds between two readings of an actor's memory."""
+"""Seconds between two looks for an actor."""
 _OPTIONS = ("--compute-type", "int8", "--language", "en", "--threads", "2")
 
 
@@ -59,49 +62,44 @@ def growth(folder: Path) -> tuple[dict[str, Any], list[str]]:
     with surroundings() as environment:
         for minutes in (100, 1000):
             recordings, out = _repeated(folder / str(minutes), minutes), folder / f"out-{minutes}"
-            with _ActorMemory() as readings:
+            with _actor_metered() as samples:
                 run = _run(environment, recordings, out, "tiny.en")
-            runs.append({**run, "later_actor_memory": readings.later()})
+            later = samples[len(samples) // 2 :]
+            memory = statistics.median(sample.memory for sample in later)
+            runs.append({**run, "later_actor_memory": memory})
     small, large = runs
     speed = large["speed"] / small["speed"]
     figures = ("later_actor_memory", "driver_memory")
-    memory = {name: large[name] / small[name] for name in figures}
+    grown = {name: large[name] / small[name] for name in figures}
     broken = [] if abs(speed - 1) <= TOLERATED else [f"{speed:.3f} of the speed at 100 minutes"]
     broken += [
-        f"{name} grows to {ratio:.3f} of it" for name, ratio in memory.items() if ratio > 1 + GROWN
+        f"{name} grows to {ratio:.3f} of it" for name, ratio in grown.items() if ratio > 1 + GROWN
     ]
-    return {"100_minutes": small, "1000_minutes": large, "speed": speed, "memory": memory}, broken
+    return {"100_minutes": small, "1000_minutes": large, "speed": speed, "memory": grown}, broken
 
 
-class _ActorMemory:
-    """Reads what the actor of a run has in memory, within a `with` statement."""
+@contextmanager
+def _actor_metered() -> Iterator[list[Sample]]:
+    """What the only actor of a run uses while the block lasts; the list is filled at its end."""
+    samples: list[Sample] = []
+    over = threading.Event()
 
-    def __init__(self) -> None:
-        self._readings: list[int] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._read)
-
-    def __enter__(self) -> _ActorMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def later(self) -> float:
-        """The median of the later half, in bytes."""
-        return statistics.median(self._readings[len(self._readings) // 2 :])
-
-    def _read(self) -> None:
+    def watch() -> None:
         actor = None
-        while not self._over.wait(_EVERY):
-            try:
-                actor = actor or _actor()
-                if actor is not None:
-                    self._readings.append(actor.memory_info().rss)
-            except psutil.NoSuchProcess:
-                actor = None
+        while actor is None and not over.wait(_EVERY):
+            actor = _actor()
+        if actor is not None:
+            with Meter(actor.pid) as meter:
+                over.wait()
+            samples.extend(meter.samples)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
 
 
 def _actor() -> psutil.Process | None:

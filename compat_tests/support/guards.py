@@ -46,9 +46,11 @@ def hearing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HeardSpeech]:
         for start, end, probability in speech:
             probabilities[round(start * RATE / 512) : round(end * RATE / 512)] = probability
 
-        monkeypatch.setattr(
-            "whisper_max_backend.guards.speech.speech_probabilities", lambda samples: probabilities
-        )
+        def heard(samples: np.ndarray) -> np.ndarray:
+            assert int(np.ceil(len(samples) / 512)) == len(probabilities)
+            return probabilities
+
+        monkeypatch.setattr("whisper_max_backend.guards.speech.speech_probabilities", heard)
         return HeardSpeech(np.zeros(int(seconds * RATE), np.float32), RATE)
 
     return make

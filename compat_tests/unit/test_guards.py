@@ -171,6 +171,7 @@ def test_speech_is_looked_for_once_and_only_when_it_is_asked_for(
     assert speech.seconds(2, 1, 0.5) == speech.seconds(3, 4, 0.5) == 0
     (samples,) = asked
     assert samples.dtype == np.float32
+    assert len(samples) == RATE
 
 
 def test_a_recording_of_no_samples() -> None:
