@@ -15,6 +15,7 @@ from compat_tests.support.commands import find_command
 from compat_tests.support.recordings import SAMPLING_RATE, load, write_wav
 
 SECONDS = 1000  # in playwright's milliseconds
+expect.set_options(timeout=60 * SECONDS)  # a busy machine shows what is computed late
 END = "what you can do for your country"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -82,7 +83,7 @@ def load_model(page: Page) -> None:
         re.compile(r"\w+"), timeout=240 * SECONDS
     )
     press(page, "Stop")
-    expect(page.locator("#live-status")).to_contain_text("Done.", timeout=30 * SECONDS)
+    expect(page.locator("#live-status")).to_contain_text("Done.")
 
 
 def test_words_come_while_a_visitor_speaks(visit: Visit, server: str, temporary: Path) -> None:
@@ -92,7 +93,7 @@ def test_words_come_while_a_visitor_speaks(visit: Visit, server: str, temporary:
     page.on("request", lambda request: asked.append(request.url))
     committed, tentative = page.locator("#words .committed"), page.locator("#words .tentative")
     press(page, "Start")
-    expect(committed).to_contain_text(re.compile(r"\w+"), timeout=60 * SECONDS)
+    expect(committed).to_contain_text(re.compile(r"\w+"))
     text = committed.inner_text()
     dimmed = ""
     while END not in text:
@@ -111,7 +112,7 @@ def test_words_come_while_a_visitor_speaks(visit: Visit, server: str, temporary:
     )
     expect(page.locator("#delays svg")).to_have_count(1)
     press(page, "Stop")
-    expect(page.locator("#live-status")).to_contain_text("Done.", timeout=30 * SECONDS)
+    expect(page.locator("#live-status")).to_contain_text("Done.")
     expect(committed).to_contain_text(text)
     expect(page.locator("#microphone .start")).to_be_enabled()
     assert not [url for url in asked if not url.startswith((server, "data:", "blob:"))]
@@ -127,15 +128,15 @@ def test_words_come_while_a_visitor_speaks(visit: Visit, server: str, temporary:
 def test_one_speaks_and_another_waits_for_room(visit: Visit) -> None:
     page, other = visit(), visit()
     press(page, "Start")
-    expect(page.locator("#live-status")).to_contain_text("heard", timeout=60 * SECONDS)
+    expect(page.locator("#live-status")).to_contain_text("heard")
     press(other, "Start")
     status = other.locator("#live-status")
-    expect(status).to_contain_text("No more than 1 may speak", timeout=20 * SECONDS)
+    expect(status).to_contain_text("No more than 1 may speak")
     expect(other.locator("#microphone .start")).to_be_enabled()
     page.goto("about:blank")
     other.wait_for_timeout(2 * SECONDS)
     press(other, "Start")
-    expect(status).to_contain_text("heard", timeout=20 * SECONDS)
+    expect(status).to_contain_text("heard")
 
 
 def test_no_microphone_is_told(visit: Visit) -> None:

@@ -18,6 +18,7 @@ from compat_tests.support.commands import find_command
 from compat_tests.support.recordings import audio_file
 
 SECONDS = 1000  # in playwright's milliseconds
+expect.set_options(timeout=60 * SECONDS)  # a busy machine shows what is computed late
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -58,7 +59,7 @@ def contexts(chromium: str, tmp_path: Path) -> Iterator[list[BrowserContext]]:
 def _open(context: BrowserContext, server: str) -> Page:
     page = context.pages[0]
     page.goto(server)
-    expect(page.locator("#compare")).to_be_visible(timeout=30 * SECONDS)
+    expect(page.locator("#compare")).to_be_visible()
     return page
 
 
@@ -68,7 +69,7 @@ def _upload(page: Page, file: Path, says: str | re.Pattern[str]) -> None:
     if clear.count():
         clear.first.click()
     page.locator("#recording input[type=file]").set_input_files(file)
-    expect(page.locator("#status")).to_contain_text(says, timeout=30 * SECONDS)
+    expect(page.locator("#status")).to_contain_text(says)
 
 
 def _compare_in_vain(page: Page, says: str) -> None:
@@ -81,7 +82,7 @@ def _compare_in_vain(page: Page, says: str) -> None:
         page.locator("#compare").click()
     expect(page.locator("#status")).to_contain_text(says)
     page.reload()
-    expect(page.locator("#compare")).to_be_visible(timeout=30 * SECONDS)
+    expect(page.locator("#compare")).to_be_visible()
 
 
 def _figure(page: Page, side: str, name: str) -> str:
@@ -127,7 +128,7 @@ def test_two_backends_agree_and_visitors_are_apart(
         assert _number(_figure(page, side, "CPU")) > 0
     assert _figure(page, sides[0], "speed-up") == "1.00 ×"
     assert _number(_figure(page, sides[1], "differing")) == 0
-    expect(page.locator("#plots svg")).to_have_count(5, timeout=20 * SECONDS)
+    expect(page.locator("#plots svg")).to_have_count(5)
 
     rows = page.locator("#history tbody tr")
     expect(rows).to_have_count(2)
@@ -181,16 +182,16 @@ def test_bad_files_and_stopping(
     expect(page.locator("body")).to_contain_text(re.compile("maximum", re.I))
 
     page.reload()
-    expect(page.locator("#compare")).to_be_visible(timeout=30 * SECONDS)
+    expect(page.locator("#compare")).to_be_visible()
     _upload(page, audio_file("alice.opus"), "alice.opus")
     other = _open(contexts[1], server)
     other.locator("#sample").click()
-    expect(other.locator("#status")).to_contain_text("jfk.flac", timeout=20 * SECONDS)
+    expect(other.locator("#status")).to_contain_text("jfk.flac")
     page.locator("#compare").click()
-    expect(page.locator("#stop")).to_be_enabled(timeout=20 * SECONDS)
+    expect(page.locator("#stop")).to_be_enabled()
     other.locator("#compare").click()
-    expect(other.locator("#status")).to_contain_text("before yours", timeout=10 * SECONDS)
+    expect(other.locator("#status")).to_contain_text("before yours")
     page.locator("#stop").click()
-    expect(page.locator("#status")).to_contain_text("Stopped", timeout=10 * SECONDS)
+    expect(page.locator("#status")).to_contain_text("Stopped")
     expect(page.locator("#compare")).to_be_enabled()
-    expect(other.locator("#status")).to_contain_text("Done", timeout=60 * SECONDS)
+    expect(other.locator("#status")).to_contain_text("Done")

@@ -19,6 +19,7 @@ from max.dtype import DType
 from compat_tests.support import kernel_graph
 from compat_tests.support.emulated.program import command_of, make_program
 from compat_tests.support.emulated.tracing import Call, Kernel, Shape, TracedGraph, trace
+from whisper_max_backend import feature_extractor
 from whisper_max_backend.engine.compile import artifacts, cpu_target, session
 from whisper_max_backend.engine.cpu import model_independent_graphs
 
@@ -152,7 +153,11 @@ def emulated(target: str, runtime: Path, folder: Path) -> Iterator[list[Emulator
     ) -> dict[str, EmulatedGraph]:
         return artifact
 
-    caches = model_independent_graphs.common_graphs, kernel_graph._compiled_models
+    caches = (
+        model_independent_graphs.common_graphs,
+        feature_extractor._kernel,
+        kernel_graph._compiled_models,
+    )
     with ExitStack() as patches:
         for place, name, value in (
             (artifacts, "_prebuilt", lambda file: None),

@@ -51,13 +51,13 @@ struct DecoderSizes(ImplicitlyCopyable):
     """See `Strips`."""
 
 
-struct DecoderPass[storage: DType, kv_type: DType](Movable):
+struct DecoderPass[storage: DType, kv_type: DType, cache_type: DType](Movable):
     """New tokens [items, queries] on their way to final states [items, queries, width]."""
 
     var positions: IntView
     var windows: IntView
     var cross_kv: ByteView
-    var kv_cache: FloatView
+    var kv_cache: View[Self.cache_type]
     var embeddings: Embeddings[Self.storage]
     var weights: ByteView
     var sizes: DecoderSizes
@@ -75,7 +75,7 @@ struct DecoderPass[storage: DType, kv_type: DType](Movable):
         positions: IntView,
         windows: IntView,
         cross_kv: ByteView,
-        kv_cache: FloatView,
+        kv_cache: View[Self.cache_type],
         embeddings: Embeddings[Self.storage],
         weights: ByteView,
         sizes: DecoderSizes,
@@ -294,7 +294,7 @@ struct Decoder:
     slot_table [rows, context] int32, the cache row of every position of a row's history;
     windows [items] int32, the window that each item transcribes;
     frames [1] int32, encoder states of a window; cross_kv [layers, windows, heads, bytes];
-    kv_cache [slots, layers, 2, context, width]; embeddings [bytes], in panels;
+    kv_cache [slots, layers, 2, context, width, bytes of a number]; embeddings [bytes], in panels;
     weights [bytes]: position embeddings, layers, the last normalisation;
     states [items, queries, width]; queries [layers or 0, items, queries, width], those of
     the cross-attention, where they are wanted.
@@ -302,7 +302,7 @@ struct Decoder:
 
     @staticmethod
     def execute[
-        target: StaticString, storage: DType, kv_type: DType
+        target: StaticString, storage: DType, kv_type: DType, cache_type: DType
     ](
         states: OutputTensor[dtype=DType.float32, rank=3, ...],
         cross_queries: OutputTensor[dtype=DType.float32, rank=4, ...],
@@ -312,18 +312,18 @@ struct Decoder:
         windows: InputTensor[dtype=DType.int32, rank=1, ...],
         frames: InputTensor[dtype=DType.int32, rank=1, ...],
         cross_kv: InputTensor[dtype=DType.uint8, rank=4, ...],
-        kv_cache: MutableInputTensor[dtype=DType.float32, rank=5, ...],
+        kv_cache: MutableInputTensor[dtype=DType.uint8, rank=6, ...],
         embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
         weights: InputTensor[dtype=DType.uint8, rank=1, ...],
         threads: InputTensor[dtype=DType.int32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
         var width = states.dim_size(2)
-        var layers = DecoderPass[storage, kv_type](
+        var layers = DecoderPass[storage, kv_type, cache_type](
             View(positions),
             View(windows),
             View(cross_kv),
-            View(kv_cache),
+            View(kv_cache).bitcast[cache_type](),
             Embeddings[storage](View(embeddings), width, 0),
             View(weights),
             DecoderSizes(

@@ -9,9 +9,10 @@ share are read once.
 
 from std.collections import Array
 from std.math import align_up, sqrt
+from std.sys import size_of
 
 from ..common.simd import F32, LANES
-from ..common.views import FloatView, IntView
+from ..common.views import FloatView, IntView, View
 from .attention import exponentiate
 from .prefetch import NEAR, prefetch
 
@@ -22,12 +23,12 @@ comptime USUAL_HEAD_SIZE = 64
 
 
 @fieldwise_init
-struct Histories(ImplicitlyCopyable):
+struct Histories[dtype: DType](ImplicitlyCopyable):
     """What the rows of an item have said before, as one head of a layer keeps it."""
 
-    var keys: FloatView
+    var keys: View[Self.dtype]
     """Of the cache's first row; those of the others lie `slot_size` elements further each."""
-    var values: FloatView
+    var values: View[Self.dtype]
     var slot_size: Int
     var slot_table: IntView
     """[rows, context]."""
@@ -63,10 +64,12 @@ struct Histories(ImplicitlyCopyable):
         return count
 
 
-def attend_rows(
+def attend_rows[
+    dtype: DType, //
+](
     qkv: FloatView,
     tokens: Int,
-    histories: Histories,
+    histories: Histories[dtype],
     head_size: Int,
     scores: FloatView,
     output: FloatView,
@@ -83,11 +86,11 @@ def attend_rows(
 
 
 def _attend_rows[
-    known: Int
+    dtype: DType, //, known: Int
 ](
     qkv: FloatView,
     tokens: Int,
-    histories: Histories,
+    histories: Histories[dtype],
     head_size: Int,
     scores: FloatView,
     output: FloatView,
@@ -102,8 +105,8 @@ def _attend_rows[
         for t in range(tokens):
             var new = qkv.offset((row * tokens + t) * 3 * state)
             var at = place + t * state
-            copy(new.offset(state), histories.keys.offset(at), head_size)
-            copy(new.offset(2 * state), histories.values.offset(at), head_size)
+            keep(new.offset(state), histories.keys.offset(at), head_size)
+            keep(new.offset(2 * state), histories.values.offset(at), head_size)
     var shared = histories.shared()
     for t in range(tokens):
         var first = Queries(qkv.offset(t * 3 * state), 3 * tokens * state, rows)
@@ -145,10 +148,10 @@ struct Queries(ImplicitlyCopyable):
 
 @always_inline
 def _score[
-    known: Int
+    dtype: DType, //, known: Int
 ](
     queries: Queries,
-    histories: Histories,
+    histories: Histories[dtype],
     row: Int,
     at: Int,
     last: Int,
@@ -169,12 +172,12 @@ def _score[
 
 @always_inline
 def _add_values[
-    known: Int
+    dtype: DType, //, known: Int
 ](
     weights: FloatView,
     count: Int,
     factor: Float32,
-    histories: Histories,
+    histories: Histories[dtype],
     row: Int,
     head_size: Int,
     y: FloatView,
@@ -187,7 +190,7 @@ def _add_values[
             var value = histories.values.offset(histories.cell(row, j))
             var weight = SIMD[F32, LANES](weights[j])
             comptime for k in range(vectors):
-                sums[k] = value.load[LANES](k * LANES).fma(weight, sums[k])
+                sums[k] = value.load[LANES](k * LANES).cast[F32]().fma(weight, sums[k])
         comptime for k in range(vectors):
             y.store(k * LANES, factor * sums[k])
     else:
@@ -196,43 +199,44 @@ def _add_values[
         for j in range(count):
             var value = histories.values.offset(histories.cell(row, j))
             for k in range(head_size):
-                y[k] += factor * weights[j] * value[k]
+                y[k] += factor * weights[j] * value[k].cast[F32]()
 
 
 @always_inline
-def dot[known: Int](a: FloatView, b: FloatView, count: Int) -> Float32:
+def dot[dtype: DType, //, known: Int](a: FloatView, b: View[dtype], count: Int) -> Float32:
     """The inner product of two rows."""
     var sums = SIMD[F32, LANES](0)
     comptime if known > 0:
         comptime for k in range(0, known, LANES):
             var x = a.load[LANES](k)
-            sums = x.fma(b.load[LANES](k), sums)
+            sums = x.fma(b.load[LANES](k).cast[F32](), sums)
         return sums.reduce_add()
     var whole = count // LANES * LANES
     for k in range(0, whole, LANES):
-        sums = a.load[LANES](k).fma(b.load[LANES](k), sums)
+        sums = a.load[LANES](k).fma(b.load[LANES](k).cast[F32](), sums)
     var total = sums.reduce_add()
     for k in range(whole, count):
-        total += a[k] * b[k]
+        total += a[k] * b[k].cast[F32]()
     return total
 
 
 @always_inline
-def copy(x: FloatView, y: FloatView, count: Int):
-    """`y = x`."""
+def keep[dtype: DType, //](x: FloatView, y: View[dtype], count: Int):
+    """`y = x`, in the type of the cache."""
     var whole = count // LANES * LANES
     for k in range(0, whole, LANES):
-        y.store(k, x.load[LANES](k))
+        y.store(k, x.load[LANES](k).cast[dtype]())
     for k in range(whole, count):
-        y[k] = x[k]
+        y[k] = x[k].cast[dtype]()
 
 
 @always_inline
-def ask_for[known: Int](x: FloatView, count: Int):
+def ask_for[dtype: DType, //, known: Int](x: View[dtype], count: Int):
     """Has a row brought near."""
+    comptime line = 64 // size_of[Scalar[dtype]]()
     comptime if known > 0:
-        comptime for k in range(0, known, 16):
+        comptime for k in range(0, known, line):
             prefetch[NEAR](x.offset(k))
     else:
-        for k in range(0, count, 16):
+        for k in range(0, count, line):
             prefetch[NEAR](x.offset(k))

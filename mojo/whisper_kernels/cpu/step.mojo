@@ -42,7 +42,7 @@ struct Step:
 
     @staticmethod
     def execute[
-        target: StaticString, storage: DType, kv_type: DType
+        target: StaticString, storage: DType, kv_type: DType, cache_type: DType
     ](
         ids: OutputTensor[dtype=DType.int32, rank=3, ...],
         origins: OutputTensor[dtype=DType.int32, rank=3, ...],
@@ -58,7 +58,7 @@ struct Step:
         windows: InputTensor[dtype=DType.int32, rank=1, ...],
         frames: InputTensor[dtype=DType.int32, rank=1, ...],
         cross_kv: InputTensor[dtype=DType.uint8, rank=4, ...],
-        kv_cache: MutableInputTensor[dtype=DType.float32, rank=5, ...],
+        kv_cache: MutableInputTensor[dtype=DType.uint8, rank=6, ...],
         embeddings: InputTensor[dtype=DType.uint8, rank=1, ...],
         weights: InputTensor[dtype=DType.uint8, rank=1, ...],
         scores: InputTensor[dtype=DType.float32, rank=1, ...],
@@ -115,11 +115,11 @@ struct Step:
             first(request_rows),
         )
         var queries = FloatView.allocate(sizes.layers * rows * width if watches else 1)
-        var layers = DecoderPass[storage, kv_type](
+        var layers = DecoderPass[storage, kv_type, cache_type](
             View(positions),
             View(windows),
             View(cross_kv),
-            View(kv_cache),
+            View(kv_cache).bitcast[cache_type](),
             matrix,
             View(weights),
             sizes,

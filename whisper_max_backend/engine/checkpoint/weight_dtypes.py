@@ -36,6 +36,11 @@ class Storage:
     cross_kv: DType
 
     @property
+    def kv_cache(self) -> DType:
+        """The keys and values of the tokens that were said: a batch of beams has most of them."""
+        return DType.float16 if self.decoder == DType.int8 else DType.float32
+
+    @property
     def name(self) -> str:
         """Names the three, as part of a key."""
         return f"{self.encoder.name}-{self.decoder.name}-{self.cross_kv.name}"

@@ -48,7 +48,10 @@ class CPUDecoder(Decoder):
                 DType.uint8,
                 cross_kv_shape(dimensions, storage.cross_kv, frames, windows),
             ),
-            kv_cache=lambda slots: (DType.float32, kv_cache_shape(dimensions, slots)),
+            kv_cache=lambda slots: (
+                DType.uint8,
+                kv_cache_shape(dimensions, storage.kv_cache, slots),
+            ),
             slot_axis=0,
         )
         super().__init__(graphs, dimensions, device, layout)

@@ -65,13 +65,14 @@ def cross_kv_shape(
     return (dimensions.n_text_layer, windows, heads, size)
 
 
-def kv_cache_shape(dimensions: Dimensions, slots: int) -> tuple[int, ...]:
-    """Self-attention keys and values: ``[slots, layers, 2, n_text_ctx, n_text_state]``.
+def kv_cache_shape(dimensions: Dimensions, storage: DType, slots: int) -> tuple[int, ...]:
+    """Self-attention keys and values: ``[slots, layers, 2, n_text_ctx, n_text_state, bytes]``.
 
     What few slots use is the beginning of what many use, so that memory which a batch has left
     serves a smaller one without new pages.
     """
-    return (slots, dimensions.n_text_layer, 2, dimensions.n_text_ctx, dimensions.n_text_state)
+    size = int(storage.size_in_bytes)
+    return (slots, dimensions.n_text_layer, 2, dimensions.n_text_ctx, dimensions.n_text_state, size)
 
 
 def packed_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> PackedWeights:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from max.dtype import DType
 from max.graph import BufferValue, DeviceRef, Dim, Module, TensorValue
 from max.graph.dim import DimLike
 
+from ...checkpoint.weight_dtypes import Storage
 from ...graphs.ops import Values, new_graph
 from .kernels import CPUKernels
 from .signatures import ALIGN, PREFILL, PROBABILITIES, STEP, TOKENS
@@ -17,15 +17,19 @@ class DecoderGraphs:
     Args:
         module: Receives them.
         device: Where they run.
-        storage: Type of the matrices that every step reads: a step's time is their bytes.
-        kv_type: Type of the cross-attention keys and values.
+        storage: Types of the matrices and of keys and values: a step's time is their bytes.
     """
 
-    def __init__(self, module: Module, device: DeviceRef, storage: DType, kv_type: DType) -> None:
+    def __init__(self, module: Module, device: DeviceRef, storage: Storage) -> None:
         self.module = module
         self.device = device
-        self.storage = storage
-        self.kv_type = kv_type
+        self.storage = storage.decoder
+        self.kv_type = storage.cross_kv
+        self.types = {
+            "storage": storage.decoder,
+            "kv_type": storage.cross_kv,
+            "cache_type": storage.kv_cache,
+        }
 
     def add_all(self) -> None:
         """Every graph of the decoder."""
@@ -66,7 +70,7 @@ class DecoderGraphs:
                         kernels.floats("items", "queries", "vocabulary"),
                         kernels.integers("steps", "rows"),
                     ],
-                    {"storage": self.storage, "kv_type": self.kv_type},
+                    self.types,
                 )
             )
 
@@ -126,7 +130,7 @@ class DecoderGraphs:
                 kernels.floats("items", "queries", "width"),
                 kernels.floats("layers" if keep_queries else 0, "items", "queries", "width"),
             ],
-            {"storage": self.storage, "kv_type": self.kv_type},
+            self.types,
         )
 
     def _logits(

@@ -14,5 +14,5 @@ def build_module(device: DeviceRef, storage: Storage) -> Module:
     module = Module()
     add_encoder(module, device, storage.encoder)
     add_cross_kv(module, device, storage.encoder, storage.cross_kv)
-    DecoderGraphs(module, device, storage.decoder, storage.cross_kv).add_all()
+    DecoderGraphs(module, device, storage).add_all()
     return module

@@ -43,7 +43,9 @@ TOKENS = (
     integers("windows", "items"),
     integers("frames", 1),  # encoder states of a window
     Input("cross_kv", DType.uint8, ("layers", "windows", "heads", "head_bytes")),
-    Input("kv_cache", DType.float32, ("slots", "layers", 2, "context", "width"), in_place=True),
+    Input(
+        "kv_cache", DType.uint8, ("slots", "layers", 2, "context", "width", "bytes"), in_place=True
+    ),
     packed("embeddings"),
     packed("weights"),
 )
