@@ -13,7 +13,6 @@ from faster_whisper import audio as decoding
 
 _RATES = range(100, 12_000_001)  # Hz; the fastest are of one-bit recordings
 _GROUP = 500_000  # samples resampled in one go, as the reference does
-_NOTHING = np.empty(0, np.int16)
 _BLOCK = 1 << 20  # samples looked at in one go, so that hours of audio need little memory
 
 
@@ -52,8 +51,10 @@ def checked_samples(audio: Any, sampling_rate: int) -> Samples:
     name = os.fspath(audio) if named else getattr(audio, "name", None)
     with _clear_errors(audio, name):
         _check_rate(audio, name)
-        parts = list(_decoded(audio, sampling_rate))
-    return DecodedSamples(np.concatenate([_NOTHING, *parts]))
+        whole = bytearray()  # it grows where it is; parts in a list would be in memory twice
+        for part in _decoded(audio, sampling_rate):
+            whole += part.data
+    return DecodedSamples(np.frombuffer(whole, np.int16))
 
 
 def checked_audio(audio: Any, sampling_rate: int) -> np.ndarray:
