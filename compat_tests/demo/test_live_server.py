@@ -18,7 +18,7 @@ import pytest
 from compat_tests.demo.serving import kept, running
 from compat_tests.support.recordings import SAMPLING_RATE, load
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("gradio", reason="the page needs Gradio: the extra `web`")
 

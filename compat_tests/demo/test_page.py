@@ -13,19 +13,10 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from compat_tests.demo.serving import FLAGS, REQUIRED, SCREENSHOT, running
-from compat_tests.support.commands import find_command
+from compat_tests.demo.serving import SCREENSHOT, SECONDS, browser, running
 from compat_tests.support.recordings import audio_file
 
-SECONDS = 1000  # in playwright's milliseconds
-expect.set_options(timeout=60 * SECONDS)  # a busy machine shows what is computed late
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    return find_command("chromium", "chromium-browser", package="chromium", required=REQUIRED)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +32,7 @@ def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def contexts(chromium: str, tmp_path: Path) -> Iterator[list[BrowserContext]]:
     """Two visitors: browsers with nothing in common."""
     with sync_playwright() as playwright:
-        opened = [
-            playwright.chromium.launch_persistent_context(
-                tmp_path / name,
-                executable_path=chromium,
-                headless=True,
-                args=FLAGS,
-                viewport={"width": 1180, "height": 1200},
-            )
-            for name in ("one", "other")
-        ]
+        opened = [browser(playwright, chromium, tmp_path / name, 1200) for name in ("one", "other")]
         yield opened
         for context in opened:
             context.close()
@@ -64,7 +46,7 @@ def _open(context: BrowserContext, server: str) -> Page:
 
 
 def _upload(page: Page, file: Path, says: str | re.Pattern[str]) -> None:
-    """Choose a file, in the place of another if there is one, and wait for the page's word."""
+    """Choose a file, in the place of another if there is one, and wait for what the page says."""
     clear = page.locator("#recording button[aria-label='Clear']")
     if clear.count():
         clear.first.click()
@@ -115,7 +97,7 @@ def test_two_backends_agree_and_visitors_are_apart(
     page.on("request", lambda asked: foreign.append(asked.url))
     _upload(page, audio_file("jfk.flac"), "jfk.flac, 11.0 s")
     page.locator("#compare").click()
-    expect(page.locator("#status")).to_contain_text("Done", timeout=150 * SECONDS)
+    expect(page.locator("#status")).to_contain_text("Done")
     sides = ("ctranslate2 · float32", "max · float32")
     shown = [page.locator(f'[data-side="{side}"] .text') for side in sides]
     for one in shown:  # a part of the page of its own, which may come after the status

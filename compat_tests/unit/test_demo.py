@@ -11,16 +11,16 @@ import threading
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from whisper_max_backend.comparison.choices import Choice
 from whisper_max_backend.comparison.meters import Meter, Sample
 from whisper_max_backend.comparison.worker import Heard
-from whisper_max_backend.demo import rendering
+from whisper_max_backend.demo import rendering, runs
 from whisper_max_backend.demo.history import Record, records_of, to_csv, to_json
-from whisper_max_backend.demo.recording import Limits
+from whisper_max_backend.demo.recording import Limits, RefusedRecording
 from whisper_max_backend.demo.runs import Run, Side, Workshop
 from whisper_max_backend.demo.turns import LineFullError, Turns
 
@@ -95,6 +95,23 @@ def test_a_run_that_waits_can_be_stopped(workshop: Workshop, wav: Path) -> None:
     workshop.turns.leave(ticket)
 
 
+def test_a_run_is_not_done_before_its_recording_is_read(
+    workshop: Workshop, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = threading.Event()
+
+    def read_late(file: BinaryIO, limits: Limits) -> Any:
+        assert read.wait(30)
+        raise RefusedRecording("nothing in it")
+
+    monkeypatch.setattr(runs, "read_samples", read_late)
+    run = Run(workshop, "speech.wav", wav.open("rb"), "tiny.en", [STOCK, OURS], {})
+    assert "Reading speech.wav" in rendering.run_status(run)
+    read.set()
+    assert run.wait(30)
+    assert "nothing in it" in rendering.run_status(run)
+
+
 # What is shown and kept
 
 
@@ -165,6 +182,22 @@ def hostile_run() -> Any:
     run.model = HOSTILE
     run.sides[1].problem = HOSTILE
     return run
+
+
+def test_a_run_says_how_it_stands(ended: Any) -> None:
+    ended.problem, ended.before, ended.stopped = "", 0, False
+    second = ended.sides[1]
+    assert "Done: speech.wav" in rendering.run_status(ended)
+    for state, message in {
+        "waiting": f"{OURS.label} is next",
+        "loading": f"Loading tiny.en with {OURS.label}",
+        "transcribing": f"{OURS.label} transcribes",
+        "failed": "A backend failed",
+    }.items():
+        second.state = state
+        assert message in rendering.run_status(ended)
+    ended.before = 1
+    assert "One other comparison is before yours" in rendering.run_status(ended)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from .uploads import Uploads
 MOST_SIDES = len(plots.COLOURS)
 _LONGEST_HISTORY = 100  # records
 _REFRESH_SECONDS = 0.4
+_REDRAW_SECONDS = 2.0  # plots keep a browser busy, perhaps on the processor that is measured
 _STOP_SECONDS = 5
 
 _LEAD = """# Whisper, side by side
@@ -96,11 +97,16 @@ class _Handlers:
         except (RefusedRecording, LineFullError) as error:
             yield _view(rendering.status(str(error), "bad"))
             return
+        redraw = began
         while not run.wait(_REFRESH_SECONDS):
-            yield _view(_status(run), run)
+            drawn = None
+            if time.monotonic() >= redraw:
+                drawn, redraw = plots.draw(run), time.monotonic() + _REDRAW_SECONDS
+            yield _view(rendering.run_status(run), run, drawn)
         disturbed = self._speakers is not None and self._speakers.last_heard > began
-        status = _status(run, disturbed)
-        yield _view(status, run, [*records, *records_of(run)][-_LONGEST_HISTORY:])
+        status = rendering.run_status(run, disturbed)
+        kept = [*records, *records_of(run)][-_LONGEST_HISTORY:]
+        yield _view(status, run, plots.draw(run), kept)
 
     def stop(self, request: gr.Request) -> None:
         """End the comparison of this page."""
@@ -217,41 +223,20 @@ def theme() -> gr.Theme:
     )
 
 
-def _view(status: str, run: Run | None = None, records: list[Record] | None = None) -> list[Any]:
-    """What the event `compare` shows: the run, and at its end the history with it."""
+def _view(
+    status: str,
+    run: Run | None = None,
+    drawn: list[Any] | None = None,
+    records: list[Record] | None = None,
+) -> list[Any]:
+    """What the event `compare` shows: the run, its plots if drawn, and at its end the history."""
     busy = run is not None and records is None
     return [
         status,
-        *([rendering.sides(run), *plots.draw(run)] if run else [gr.skip()] * (1 + plots.COUNT)),
+        rendering.sides(run) if run else gr.skip(),
+        *(drawn or [gr.skip()] * plots.COUNT),
         gr.Button(interactive=not busy),
         gr.Button(interactive=busy),
         gr.skip() if records is None else records,
         gr.skip() if records is None else rendering.history(records),
     ]
-
-
-def _status(run: Run, disturbed: bool = False) -> str:
-    if run.problem:
-        return rendering.status(run.problem, "bad")
-    if run.before:
-        others = "One other comparison is" if run.before == 1 else f"{run.before} others are"
-        return rendering.status(f"{others} before yours, so that figures are fair: wait.", "busy")
-    if run.stopped:
-        return rendering.status("Stopped.")
-    for side in run.sides:
-        if side.state == "loading":
-            return rendering.status(
-                f"Loading {run.model} with {side.choice.label} (a first time may compile for a "
-                "minute) …",
-                "busy",
-            )
-        if side.state == "transcribing":
-            return rendering.status(f"{side.choice.label} transcribes …", "busy")
-    if any(side.state == "failed" for side in run.sides):
-        return rendering.status("A backend failed; its column says why.", "bad")
-    if disturbed:
-        return rendering.status(
-            f"Done: {run.name}. Somebody spoke on the tab Live meanwhile, so figures may be worse "
-            "than they should be.",
-        )
-    return rendering.status(f"Done: {run.name}.", "good")

@@ -62,6 +62,41 @@ def status(message: str, mood: Literal["", "busy", "good", "bad"] = "") -> str:
     return _templates.get_template("status.html").render(message=message, mood=mood, role=role)
 
 
+def run_status(run: Run, disturbed: bool = False) -> str:
+    """How a comparison stands.
+
+    Args:
+        disturbed: Whether somebody spoke on the tab Live while it ran.
+    """
+    if run.problem:
+        return status(run.problem, "bad")
+    if run.before:
+        others = "One other comparison is" if run.before == 1 else f"{run.before} others are"
+        return status(f"{others} before yours, so that figures are fair: wait.", "busy")
+    if run.stopped:
+        return status("Stopped.")
+    for side in run.sides:
+        if side.state == "waiting":
+            message = f"{side.choice.label} is next …" if run.duration else f"Reading {run.name} …"
+            return status(message, "busy")
+        if side.state == "loading":
+            return status(
+                f"Loading {run.model} with {side.choice.label} (a first time may compile for a "
+                "minute) …",
+                "busy",
+            )
+        if side.state == "transcribing":
+            return status(f"{side.choice.label} transcribes …", "busy")
+    if any(side.state == "failed" for side in run.sides):
+        return status("A backend failed; its column says why.", "bad")
+    if disturbed:
+        return status(
+            f"Done: {run.name}. Somebody spoke on the tab Live meanwhile, so figures may be worse "
+            "than they should be.",
+        )
+    return status(f"Done: {run.name}.", "good")
+
+
 def sides(run: Run) -> str:
     """The transcripts side by side, with figures and differences, as far as they are."""
     first = run.sides[0]
