@@ -37,7 +37,7 @@ class Storage:
 
     @property
     def kv_cache(self) -> DType:
-        """The keys and values of the tokens that were said: a batch of beams has most of them."""
+        """The self-attention keys and values, which take much memory in a batch of beams."""
         return DType.float16 if self.decoder == DType.int8 else DType.float32
 
     @property

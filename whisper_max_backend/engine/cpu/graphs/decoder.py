@@ -23,8 +23,7 @@ class DecoderGraphs:
     def __init__(self, module: Module, device: DeviceRef, storage: Storage) -> None:
         self.module = module
         self.device = device
-        self.storage = storage.decoder
-        self.kv_type = storage.cross_kv
+        self.storage = storage
         self.types = {
             "storage": storage.decoder,
             "kv_type": storage.cross_kv,
@@ -104,7 +103,7 @@ class DecoderGraphs:
                 "alignment_weights",
                 {"queries": queries} | {name: values[name] for name in taken},
                 [kernels.floats("items", "queries", "aligned")],
-                {"kv_type": self.kv_type},
+                {"kv_type": self.storage.cross_kv},
             )
             warped = kernels.call(
                 "dtw",
@@ -141,7 +140,7 @@ class DecoderGraphs:
             "logits",
             {"states": states, "embeddings": values["embeddings"]},
             [kernels.floats("items", rows, "vocabulary")],
-            {"storage": self.storage},
+            {"storage": self.storage.decoder},
         )
         return logits
 

@@ -44,7 +44,10 @@ TOKENS = (
     integers("frames", 1),  # encoder states of a window
     Input("cross_kv", DType.uint8, ("layers", "windows", "heads", "head_bytes")),
     Input(
-        "kv_cache", DType.uint8, ("slots", "layers", 2, "context", "width", "bytes"), in_place=True
+        "kv_cache",
+        DType.uint8,
+        ("slots", "layers", 2, "context", "width", "number_bytes"),
+        in_place=True,
     ),
     packed("embeddings"),
     packed("weights"),
