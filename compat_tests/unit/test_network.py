@@ -192,7 +192,11 @@ def test_long_prompts_of_many_items(storage: str) -> None:
     assert error(logits, expected) < TOLERANCES[storage]
 
 
-@pytest.mark.parametrize("frame", [0, 80, 99])
+@pytest.mark.parametrize(
+    "frame",
+    # An emulated processor, where they are slow, has enough of one.
+    [pytest.param(0, marks=pytest.mark.slow), 80, pytest.param(99, marks=pytest.mark.slow)],
+)
 def test_a_frame_outweighs_all_others(storage: str, frame: int) -> None:
     """By more than float32 can hold, wherever it is; or has no weight, for other queries.
 
