@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,13 @@ STATES_PER_SECOND = 50
 """Of the encoder."""
 CALLERS = 8
 BATCH = 32
+_POOL = "MODULAR_DEVICE_CONTEXT_MEMORY_MANAGER_"
+POOLS: Mapping[str, Mapping[str, str]] = {
+    "slowly growing": {f"{_POOL}CHUNK_PERCENT": "1"},
+    "no": {f"{_POOL}SIZE": "0"},
+}
+"""How MAX is told to keep the device's memory: in smaller chunks than usual, and not at all."""
+
 Row = dict[str, Any]
 Peers = Mapping[str, Mapping[str, Any]]
 """What peers took: seconds by case, or an error."""
@@ -173,16 +181,31 @@ def step(
     return row
 
 
-def memory(name: str, compute_type: str, on_cpu: bool, tokens: int) -> Row:
-    """What a model takes on the device that nobody else is on, measured in its own process."""
+def memory(name: str, compute_type: str, on_cpu: bool, tokens: int, pool: str | None = None) -> Row:
+    """What a model takes on the device that nobody else is on, measured in its own process.
+
+    Args:
+        name: Size of the model.
+        compute_type: Of the model.
+        on_cpu: Whether the CPU stands in for the device.
+        tokens: Of a window.
+        pool: One of `POOLS`, by name.
+    """
     device = "cpu" if on_cpu else "gpu"
     command = [sys.executable, "-m", "benchmarks.gpu.memory", name, "--device", device]
     command += ["--compute-type", compute_type, "--tokens", str(tokens)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **(POOLS[pool] if pool else {})},
+    )
     if result.returncode != 0:
         raise RuntimeError(result.stderr.strip()[-500:])
     label = f"{name}{_weights(compute_type)}, device memory of a window, beam 5"
-    row = _row(label, None, None)
+    row = _row(f"{label}, {pool} pool" if pool else label, None, None)
     return {**row, **json.loads(result.stdout.strip().splitlines()[-1])}
 
 

@@ -32,7 +32,7 @@ SIDE = 8192
 
 FIRST_CALL = ("products", "kernels", "limits", "encoder", "steps", "old")
 SECOND_CALL = (
-    *("window", "callers", "memory", "batched", "tokens", "transcription", "long"),
+    *("window", "callers", "memory", "batched", "tokens", "transcription", "long", "pools"),
     *("int8_steps", "int8_window", "int8_batched"),
 )
 STAGES = (*FIRST_CALL, *SECOND_CALL)
@@ -193,6 +193,13 @@ class Run:
                 with self._told(f"memory of {name}, {compute_type}"):
                     row = cases.memory(name, compute_type, self._small, self._count)
                     self._keep("cases", row)
+
+    def _pools(self) -> None:
+        for pool in cases.POOLS:
+            with self._told(f"memory with {pool} pool"):
+                name, floats = self.names[-1], self.dtype.name
+                row = cases.memory(name, floats, self._small, self._count, pool)
+                self._keep("cases", row)
 
     def _batched(self, kept: str = "") -> None:
         minutes = 1 if self._small else 10
