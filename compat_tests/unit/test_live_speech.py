@@ -10,7 +10,7 @@ from compat_tests.support.randomness import rng
 from compat_tests.support.recordings import SAMPLING_RATE, load
 from whisper_max_backend.live import LiveWord
 from whisper_max_backend.live.speech import SpeechDetector
-from whisper_max_backend.live.words import within
+from whisper_max_backend.live.words import said, within
 
 FRAME_SECONDS = 512 / SAMPLING_RATE
 
@@ -39,3 +39,23 @@ def test_words_within_a_number_of_letters(most: int, expected: int) -> None:
     """Punctuation is no letter; what follows a word that is too long is left out as well."""
     words = [LiveWord(text, 0, 0, 1) for text in (" Every", "...", " country")]
     assert within(words, most) == expected
+
+
+@pytest.mark.parametrize("before", [" better.", ' better."', "一。"])
+def test_thanks_into_the_silence_are_not_said(before: str) -> None:
+    """Nor what follows them; the words of the sentence before are."""
+    words = [LiveWord(before, 8, 9, 0.02), LiveWord(" Thank", 9.1, 9.2, 0.01)]
+    words.append(LiveWord(" you.", 9.2, 9.2, 0.98))
+    assert said(words, None, heard=9.4) == 1
+    assert said(words[1:], words[0], heard=9.4) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "confidence", "heard"),
+    [(" better,", 0.01, 9.4), (" better.", 0.2, 9.4), (" better.", 0.01, 9.8)],
+    ids=["no new sentence", "sure", "speech"],
+)
+def test_other_last_words_are_said(before: str, confidence: float, heard: float) -> None:
+    words = [LiveWord(" Thank", 9.1, 9.2, confidence), LiveWord(" you.", 9.2, 9.2, 0.98)]
+    assert said(words, LiveWord(before, 8, 9, 0.9), heard) == 2
+    assert said(words, None, heard) == 2

@@ -15,7 +15,7 @@ from .local_agreement import LocalAgreement
 from .samples import RATE, Resampler, Samples
 from .speech import SpeechDetector
 from .window import WINDOW_SECONDS
-from .words import LiveWord, Update, joined
+from .words import LiveWord, Update, joined, said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,6 +203,11 @@ class LiveTranscriber:
             int(self._spoken * LETTERS_A_SECOND) - self._letters,
             final,
         )
+        if final:
+            before = self._words[-1][0] if self._words else None
+            count = said([word for word, _ in words], before, self._speech.heard)
+            self._tentative = [*(word for word, _ in words[count:]), *self._tentative]
+            words = words[:count]
         committed = []
         for word, _ in words:  # what times are, a decoding sees better than the one before
             start = max(word.start, self._last_end)
