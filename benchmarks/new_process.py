@@ -1,4 +1,4 @@
-"""A new process: seconds to its first text, and the most memory that it takes."""
+"""A new process: what it prints, seconds to its first text, and the most memory that it takes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,30 @@ from benchmarks.record import ROOT
 SCRIPTS = Path(__file__).parent / "scripts"
 # Else modules of an editable installation would be translated anew at every start.
 _TRANSLATED_ANEW = "PYTHONDONTWRITEBYTECODE"
+
+
+def output_of(module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+    """What a module prints that is run as a program.
+
+    Args:
+        module: Its name.
+        arguments: On its command line.
+        variables: Of the environment, besides those that there are.
+
+    Raises:
+        RuntimeError: It fails; the message is the end of its standard error.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **(variables or {})},
+    )
+    if result.returncode != 0:
+        raise RuntimeError(result.stderr.strip()[-2000:])
+    return result.stdout
 
 
 def first_text(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +17,8 @@ from benchmarks import timing
 from benchmarks.gpu.device import Watch, median_seconds
 from benchmarks.gpu.models import device_step_bytes, prompt_of, random_features, random_model
 from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
+from benchmarks.new_process import output_of
 from benchmarks.operations import encoder_operations
-from benchmarks.record import ROOT
 from benchmarks.speech import RATE
 from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
@@ -192,21 +189,14 @@ def memory(name: str, compute_type: str, on_cpu: bool, tokens: int, pool: str | 
         pool: One of `POOLS`, by name.
     """
     device = "cpu" if on_cpu else "gpu"
-    command = [sys.executable, "-m", "benchmarks.gpu.memory", name, "--device", device]
-    command += ["--compute-type", compute_type, "--tokens", str(tokens)]
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **(POOLS[pool] if pool else {})},
+    printed = output_of(
+        "benchmarks.gpu.memory",
+        *(name, "--device", device, "--compute-type", compute_type, "--tokens", str(tokens)),
+        variables=POOLS[pool] if pool else None,
     )
-    if result.returncode != 0:
-        raise RuntimeError(result.stderr.strip()[-500:])
     label = f"{name}{_weights(compute_type)}, device memory of a window, beam 5"
     row = _row(f"{label}, {pool} pool" if pool else label, None, None)
-    return {**row, **json.loads(result.stdout.strip().splitlines()[-1])}
+    return {**row, **json.loads(printed.strip().splitlines()[-1])}
 
 
 def callers(model: RandomModel, name: str, tokens: int = 100) -> Row:

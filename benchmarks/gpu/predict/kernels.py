@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.gpu.predict.sass import Program, parse
-from benchmarks.record import ROOT
+from benchmarks.new_process import output_of
 
 _ELF = b"\x7fELF"
 _CUDA = 190
@@ -79,17 +77,11 @@ def compiled_kernels(size: str, target: str = "sm_90") -> list[Kernel]:
     for name in ("nvdisasm", "cuobjdump"):
         tool(name)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.gpu.predict.compile", target, size]
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "MODULAR_CACHE_DIR": folder},
-        )
-        if result.returncode != 0:
-            raise RuntimeError(f"{size} does not compile: {result.stderr.strip()[-2000:]}")
+        module, variables = "benchmarks.gpu.predict.compile", {"MODULAR_CACHE_DIR": folder}
+        try:
+            output_of(module, target, size, variables=variables)
+        except RuntimeError as error:
+            raise RuntimeError(f"{size} does not compile: {error}") from error
         return list({kernel.name: kernel for kernel in _read(Path(folder))}.values())
 
 
