@@ -338,7 +338,7 @@ def test_a_comparison_says_that_somebody_spoke(
     make: Make, sessions: Any, monkeypatch: pytest.MonkeyPatch, speaks: bool
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs Gradio: the extra `web`")
-    from whisper_max_backend.demo import app
+    from whisper_max_backend.demo import app, plots
 
     speakers = make()
 
@@ -355,6 +355,7 @@ def test_a_comparison_says_that_somebody_spoke(
 
     monkeypatch.setattr(app, "Run", Run)
     monkeypatch.setattr(app, "records_of", lambda run: [])
+    monkeypatch.setattr(plots, "draw", lambda run: [])
     monkeypatch.setattr(app, "_view", lambda status, *_: status)
     nothing: Any = None
     sides = {"ours": nothing, "theirs": nothing}
