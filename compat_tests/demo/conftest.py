@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compat_tests.demo.serving import REQUIRED
+from compat_tests.demo.browser import REQUIRED
 from compat_tests.support.commands import find_command
 from compat_tests.support.models import model_directory, subject
 

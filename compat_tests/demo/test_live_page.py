@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from compat_tests.demo.serving import SCREENSHOT, SECONDS, browser, kept, running
+from compat_tests.demo.browser import SCREENSHOT, SECONDS, browser
+from compat_tests.demo.serving import kept, running
 from compat_tests.support.recordings import SAMPLING_RATE, load, write_wav
 
 END = "what you can do for your country"

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from compat_tests.demo.serving import SCREENSHOT, SECONDS, browser, running
+from compat_tests.demo.browser import SCREENSHOT, SECONDS, browser
+from compat_tests.demo.serving import running
 from compat_tests.support.recordings import audio_file
 
 pytestmark = pytest.mark.slow
