@@ -59,6 +59,7 @@ class Case:
     """Inputs of a product in a memory, its output poisoned, and what it should be."""
 
     ptx: str
+    dynamic = 0
     fields: bytes
     grid: tuple[int, int]
     threads: int
@@ -92,7 +93,7 @@ class Case:
 
     def error(self, ptx: str) -> float:
         """Of all blocks' output, relative; nothing else in the memory has changed."""
-        program, before = Program(ptx), self.memory.bytes.copy()
+        program, before = Program(ptx, self.dynamic), self.memory.bytes.copy()
         for x, y in product(range(self.grid[0]), range(self.grid[1])):
             Block(program, self.memory, self.fields, (x, y), self.threads).run()
         start = self.address - Memory.BASE
@@ -124,6 +125,24 @@ def many_rows(kernels: Mapping[str, str], kind: str, rows: int, depth: int, colu
         kernels, f"ManyRowsKernel_DType_bfloat16_DType_{result}_{activate}_True_{added}_"
     )
     case.grid, case.threads = (-(-columns // 128), -(-rows // 128)), 128
+    return case
+
+
+def warpgroups(
+    kernels: Mapping[str, str], kind: str, wide: int, rows: int, depth: int, columns: int
+) -> Case:
+    """A product of `WarpgroupsKernel`, ready to run, of tiles that are `wide`."""
+    added, activate = kind == "added", kind == "gelu"
+    case = Case(rows, depth, columns, added)
+    case.set_expected(from_bfloat16(case.x), activate)
+    case.fields = case.view(case.x) + case.view(case.weight) + case.epilogue()
+    case.fields += struct.pack("<qq", rows, depth)
+    result = "float32" if added else "bfloat16"
+    case.ptx = named(
+        kernels, f"WarpgroupsKernel_DType_bfloat16_DType_{result}_{activate}_True_{added}_{wide}_"
+    )
+    case.grid, case.threads = (-(-columns // wide), -(-rows // 128)), 256
+    case.dynamic = 4 * (128 + wide) * 128
     return case
 
 
@@ -160,6 +179,18 @@ def test_many_rows(
     assert case.error(case.ptx) < (1e-6 if case.added else HALF)
 
 
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(128, 64, 256), (150, 328, 270), (65, 32, 130)]
+)
+@pytest.mark.parametrize("wide", [128, 256])
+@pytest.mark.parametrize("kind", ["linear", "gelu", "added"])
+def test_warpgroups(
+    kernels: Mapping[str, str], kind: str, wide: int, rows: int, depth: int, columns: int
+) -> None:
+    case = warpgroups(kernels, kind, wide, rows, depth, columns)
+    assert case.error(case.ptx) < (1e-6 if case.added else HALF)
+
+
 @pytest.mark.parametrize("rows", [1, 5, 13])
 @pytest.mark.parametrize("kind", ["linear", "gelu", "added", "normed"])
 def test_few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> None:
@@ -170,7 +201,20 @@ def test_few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> None:
 def test_a_missing_wait_shows(kernels: Mapping[str, str]) -> None:
     """What is read before it has been waited for is NaN, and so is the output."""
     many, few = many_rows(kernels, "linear", 9, 96, 16), few_rows(kernels, "normed", 1)
-    for case, wait in ((many, "cp.async.wait_group"), (few, "cp.async.wait_all")):
-        without = re.sub(rf"{wait}[^;]*;", "", case.ptx)
-        assert without != case.ptx
-        assert case.error(without) == math.inf
+    hopper = warpgroups(kernels, "linear", 128, 9, 96, 16)
+    for case, wait in (
+        (many, "cp.async.wait_group"),
+        (few, "cp.async.wait_all"),
+        (hopper, "cp.async.wait_group"),
+        (hopper, "fence.proxy"),
+    ):
+        assert case.error(without(wait, case.ptx)) == math.inf
+    with pytest.raises(AssertionError, match="nobody waited for"):
+        hopper.error(without("wgmma.wait_group", hopper.ptx))
+
+
+def without(instruction: str, ptx: str) -> str:
+    """A kernel that lacks an instruction."""
+    found = re.sub(rf"{re.escape(instruction)}[^;]*;", "", ptx)
+    assert found != ptx
+    return found

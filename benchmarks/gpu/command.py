@@ -144,17 +144,22 @@ def _compile(place: Any, names: list[str]) -> None:
     from whisper_max_backend.engine.compile.session import Session
     from whisper_max_backend.engine.cpu.model import cpu_artifact
     from whisper_max_backend.engine.cpu.model_independent_graphs import common_artifact
+    from whisper_max_backend.engine.gpu.hopper import is_hopper
+    from whisper_max_backend.engine.gpu.hopper import products_artifact as hopper_artifact
     from whisper_max_backend.engine.gpu.model import gpu_artifact
 
     session = Session([place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in types_of(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     wanted.append(products_artifact(place, DType.bfloat16, session))
-    miniature = DIMENSIONS["miniature"]
-    wanted += [gpu_artifact(miniature, t, place, session) for t in ("float32", "int8_float32")]
-    for name in names:
-        for compute_type in ("bfloat16", "int8_bfloat16"):
-            wanted.append(gpu_artifact(DIMENSIONS[name], compute_type, place, session))
+    hopper = is_hopper(place)
+    if hopper:
+        wanted.append(hopper_artifact(place, DType.bfloat16, session))
+    models = [("miniature", "float32"), ("miniature", "int8_float32")]
+    models += [(name, kind) for name in names for kind in ("bfloat16", "int8_bfloat16")]
+    for name, kind in models:
+        own = hopper and name != "miniature"
+        wanted.append(gpu_artifact(DIMENSIONS[name], kind, place, session, own))
     host = CPU()
     on_host = Session([host])
     wanted.append(common_artifact(on_host))

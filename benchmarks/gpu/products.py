@@ -21,6 +21,7 @@ from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.hopper import is_hopper
 from whisper_max_backend.engine.gpu.weights import on_device
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -56,11 +57,11 @@ def shapes_for(device: Device) -> tuple[tuple[int, int], ...]:
 
 def products_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile: each product alone, and between norm, GELU and residual."""
-    shapes = shapes_for(device)
+    shapes, hopper = shapes_for(device), is_hopper(device)
 
     def build() -> Module:
         module = Module()
-        layers = Layers(DeviceRef.from_device(device), device.api, dtype)
+        layers = Layers(DeviceRef.from_device(device), device.api, dtype, hopper=hopper)
         for depth, columns in shapes:
             x, weight = layers.tensor("items", "rows", depth), layers.tensor(columns, depth)
             bias = layers.floats(columns)
@@ -78,7 +79,7 @@ def products_artifact(device: Device, dtype: DType, session: Session) -> Artifac
     return {
         "name": f"products-{device.api}-{dtype.name}",
         "build": build,
-        "key": {"dtype": dtype.name, "shapes": shapes},
+        "key": {"dtype": dtype.name, "shapes": shapes, "hopper": hopper},
         "session": session,
         "about_seconds": 60,
     }

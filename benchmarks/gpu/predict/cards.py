@@ -57,8 +57,9 @@ BARRIER_CYCLES = 20
 
 MMA_SHARE = 0.629
 """Of the tensor units' peak that mma.sync reaches on Hopper, wgmma alone more (Luo et al.)."""
-MMA_16816_CYCLES = 16 * 8 * 16 / 512 / MMA_SHARE
-"""A scheduler's tensor unit does 512 multiplications and additions of half types a cycle."""
+MULTIPLICATIONS = 512
+"""Of half types, each with an addition, that a scheduler's tensor unit does in a cycle."""
+MMA_16816_CYCLES = 16 * 8 * 16 / MULTIPLICATIONS / MMA_SHARE
 SHARED_BYTES_PER_CYCLE = 128
 """Of a multiprocessor's shared memory."""
 L1_BYTES_PER_CYCLE = 64

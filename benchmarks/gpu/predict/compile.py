@@ -23,6 +23,7 @@ from whisper_max_backend.engine.gpu.graphs.decoder import DecoderGraphs
 from whisper_max_backend.engine.gpu.graphs.encoder import add_encoder
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
+from whisper_max_backend.engine.gpu.hopper import is_hopper
 
 
 def main(target: str, size: str) -> None:
@@ -34,8 +35,9 @@ def main(target: str, size: str) -> None:
     d = dataclasses.replace(SIZES[size], n_audio_layer=1, n_text_layer=1)
     module = Module()
     encode = Signatures(d, dtype, dtype).encode
-    add_encoder(module, Layers(device, gpu.api, dtype), d, encode)
-    decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d)
+    hopper = is_hopper(gpu)
+    add_encoder(module, Layers(device, gpu.api, dtype, hopper=hopper), d, encode)
+    decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d, hopper)
     decoder.add_step("step_few", decoder.few)
     Session([gpu]).compile(module, custom_extensions=[kernels_path()])
     os._exit(0)  # MAX's compiler threads now and then abort a process that ends the usual way

@@ -36,6 +36,7 @@ class Launch:
         bytes: That it must move through the card's memory: what no cache has.
         requested: Bytes that its blocks ask the L2 cache for.
         count: How often the stage makes it.
+        dynamic: Bytes of shared memory of a block that the launch adds.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Launch:
     bytes: float = 0
     requested: float = 0
     count: int = 1
+    dynamic: int = 0
 
 
 def encoder_launches(d: Dimensions, windows: int) -> list[Launch]:
@@ -179,19 +181,22 @@ def _few(
 def _many(
     label: str, rows: int, depth: int, columns: int, activate: bool = False, added: bool = False
 ) -> Launch:
-    """A product of many rows: `ManyRowsKernel`."""
+    """A product of many rows: `WarpgroupsKernel`, chosen as in gpu/linear/layer.mojo."""
     result = _FLOAT32 if added else _BFLOAT16
-    blocks = ceil(rows / 128) * ceil(columns / 128)
+    high = ceil(rows / 128)
+    wide = 256 if high * ceil(columns / 256) >= 132 else 128
+    blocks = high * ceil(columns / wide)
     written = rows * columns * (2 * FLOAT if added else HALF)
     return Launch(
         label,
-        f"ManyRowsKernel_{_BFLOAT16}_{result}_{activate}_True_{added}_",
+        f"WarpgroupsKernel_{_BFLOAT16}_{result}_{activate}_True_{added}_{wide}_",
         blocks,
-        128,
-        (Loop(ceil(depth / 32)),),
+        256,
+        (Loop(ceil(depth / 64)),),
         operations=2.0 * rows * depth * columns,
         bytes=(rows + columns) * depth * HALF + written,
-        requested=blocks * 2 * 128 * depth * HALF + written,
+        requested=blocks * (128 + wide) * depth * HALF + written,
+        dynamic=4 * (128 + wide) * 64 * HALF,
     )
 
 

@@ -23,7 +23,8 @@ class Prediction:
         seconds: Least time of the launch, with the gap before it.
         limit: Seconds of its operations at the card's measured rate or of its bytes, if that is
             more.
-        bound: What takes the time: ``"instructions"``, ``"l2"``, ``"memory"`` or ``"counted"``.
+        bound: What takes the time: ``"instructions"``, ``"l2"``, ``"memory"``, ``"operations"`` or
+            ``"counted"``.
         resident: Blocks that a multiprocessor has room for.
         rounds: How often the busiest multiprocessor is filled with blocks.
         busy: Share of its time in which the busiest unit of a scheduler works, and its name.
@@ -83,11 +84,15 @@ def _kernel_of(launch: Launch, kernels: Sequence[Kernel]) -> Kernel | None:
 
 
 def _predict(launch: Launch, kernel: Kernel | None, card: Card) -> Prediction:
-    times = {"memory": launch.bytes / card.dram_bytes, "l2": launch.requested / card.l2_bytes}
-    limit = max(times["memory"], launch.operations / card.operations)
+    times = {
+        "memory": launch.bytes / card.dram_bytes,
+        "l2": launch.requested / card.l2_bytes,
+        "operations": launch.operations / card.operations,
+    }
+    limit = max(times["memory"], times["operations"])
     if kernel is None:
         return Prediction(launch, None, cards.LAUNCH_SECONDS + limit, limit, "counted")
-    resident = resident_blocks(kernel.registers, kernel.shared, launch.threads)
+    resident = resident_blocks(kernel.registers, kernel.shared + launch.dynamic, launch.threads)
     blocks = ceil(launch.blocks / card.multiprocessors)
     warps = ceil(launch.threads / cards.WARP / cards.SCHEDULERS)
 

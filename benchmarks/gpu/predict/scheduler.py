@@ -10,6 +10,7 @@ warp does all that a block's busiest warp does.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class _Warp:
     versions: dict[int, int] = field(default_factory=dict)
     sectors: dict[tuple[int, int], int] = field(default_factory=dict)
     copies: list[float] = field(default_factory=list)
+    products: list[float] = field(default_factory=list)
     copying: float = 0
 
 
@@ -111,14 +113,17 @@ class _Scheduler:
                 self.free.get("issue", 0),
                 self.free.get(unit, 0),
                 *(warp.boards[number] for number in instruction.waits),
-                self._copied(warp, instruction),
+                self._arrived(warp, instruction),
             )
             if ready > warp.time:  # others may go first
                 warp.time = ready
                 self._push(warp)
                 continue
             self._occupy("issue", ready, 1)
-            self._occupy(unit, ready, cycles)
+            if instruction.kind == "HGMMA":
+                self._multiply(warp, instruction, ready)
+            else:
+                self._occupy(unit, ready, cycles)
             self.issued[instruction.kind] = self.issued.get(instruction.kind, 0) + 1
             if not self._issue(warp, instruction, ready):
                 last = max(last, ready)
@@ -173,13 +178,25 @@ class _Scheduler:
                 self._push(each)
             here.clear()
 
-    def _copied(self, warp: _Warp, instruction: Instruction) -> float:
-        """When the groups of copies to shared memory are there that an instruction waits for."""
-        if instruction.kind != "DEPBAR":
+    def _multiply(self, warp: _Warp, instruction: Instruction, now: float) -> None:
+        """A product of a warpgroup waits for the tensor unit; its warps do not."""
+        cycles = _product_cycles(instruction)
+        start = max(now, self.free.get("tensor", 0))
+        self._occupy("tensor", start, cycles)
+        if "gsb0" in instruction.text:
+            warp.products.append(start + cycles)
+
+    def _arrived(self, warp: _Warp, instruction: Instruction) -> float:
+        """When the groups of copies or products are done that an instruction waits for."""
+        if instruction.name.startswith("WARPGROUP.DEPBAR"):
+            groups = warp.products
+        elif instruction.kind == "DEPBAR":
+            groups = warp.copies
+        else:
             return 0
         found = re.search(r",\s*(0x[0-9a-f]+)", instruction.text)
         later = int(found[1], 16) if found else 0
-        return max(warp.copies[: len(warp.copies) - later], default=0)
+        return max(groups[: len(groups) - later], default=0)
 
     def _latency(self, warp: _Warp, instruction: Instruction) -> float:
         kind = instruction.kind
@@ -218,6 +235,8 @@ def _unit(instruction: Instruction) -> tuple[str, float]:
         return "uniform", 1
     if kind == "HMMA":
         return "tensor", cards.MMA_16816_CYCLES
+    if kind == "HGMMA":
+        return "", 0  # see _multiply
     if kind in _FLOATS:
         return "float", 1
     if kind in _SPECIAL:
@@ -230,3 +249,10 @@ def _unit(instruction: Instruction) -> tuple[str, float]:
     if kind.startswith("U") or kind in {"BAR", "BRA", "EXIT", "DEPBAR", "LDGDEPBAR", "BSSY"}:
         return "uniform", 1
     return ("multiply" if kind.startswith("IMAD") else "integer"), cards.HALF_RATE
+
+
+def _product_cycles(instruction: Instruction) -> float:
+    """That a scheduler's tensor unit takes for its quarter of a warpgroup's product."""
+    found = re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)", instruction.text)
+    assert found is not None, instruction.text
+    return math.prod(map(int, found.groups())) / cards.SCHEDULERS / cards.MULTIPLICATIONS

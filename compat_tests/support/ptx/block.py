@@ -3,6 +3,9 @@
 Threads that are at different places are taken one place after another, the earliest first, as far
 as a barrier. Shared memory holds NaN at first, and what is copied to it asynchronously is there
 when it has been waited for, so that a missing wait shows. Races between threads do not.
+
+Products of warpgroups see shared memory as it was at the last proxy fence. What they read must not
+be copied over, nor anything be stored, before they have been waited for.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 
 from compat_tests.support.ptx.arithmetic import ARITHMETIC, from_bfloat16, operand_kinds
 from compat_tests.support.ptx.program import TYPES, Memory, Program
+from compat_tests.support.ptx.warpgroup import WARPGROUP, multiplied
 
 WARP = 32
 
@@ -44,6 +48,8 @@ class Block:
         self._place = np.zeros(threads, np.int64)
         self._waiting = np.zeros(threads, bool)
         self._copies: list[list[tuple[np.ndarray, np.ndarray]]] = [[]]
+        self._fenced = self._shared.copy()
+        self._multiplied: list[list[np.ndarray]] = [[]]
         zero = np.zeros(threads, np.uint32)
         self._registers: dict[str, np.ndarray] = {
             "%tid.x": np.arange(threads, dtype=np.uint32),
@@ -154,6 +160,36 @@ class Block:
         for (row, column), name in zip(places, _names(x[0]), strict=True):
             self._set(name, result[:, row, column].reshape(-1), active)
 
+    def _fence(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
+        assert o[1:] == ("proxy", "async", "shared"), o
+        assert active.all(), "a part of the threads"
+        self._fenced = self._shared.copy()
+
+    def _wgmma(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
+        assert active.all(), "a part of the warpgroups"
+        if o[1] == "commit_group":
+            self._multiplied.append([])
+        elif o[1] == "wait_group":
+            pending = int(x[0]) + 1  # the last is not committed
+            self._multiplied = self._multiplied[-pending:]
+        elif o[1] == "mma_async":
+            assert x[3:] == ("p", "1", "1", "0", "0"), x
+            names = _names(x[0])
+            sums = np.stack([self._value(name, "f32") for name in names], 1)
+            descriptors = [self._value(name, "u64").reshape(-1, WARPGROUP) for name in x[1:3]]
+            for number in range(self._count // WARPGROUP):
+                own = slice(number * WARPGROUP, (number + 1) * WARPGROUP)
+                left, right = (each[number] for each in descriptors)
+                assert (left == left[0]).all(), "a warpgroup has one descriptor"
+                assert (right == right[0]).all(), "a warpgroup has one descriptor"
+                given = int(left[0]), int(right[0])
+                sums[own], read = multiplied(self._fenced, o, *given, sums[own])
+                self._multiplied[-1].append(read)
+            for number, name in enumerate(names):
+                self._set(name, sums[:, number], active)
+        else:
+            assert o[1] == "fence", o
+
     def _halves(self, name: str, half: int) -> np.ndarray:
         """One of the two bfloat16 in a register, by warp and lane."""
         bits = self._value(name, "u32") >> np.uint32(16 * half)
@@ -168,6 +204,7 @@ class Block:
             self._set(name, found, active)
 
     def _st(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
+        assert self._multiplied == [[]], "products that nobody waited for"
         dtype, names = np.dtype(TYPES[o[-1]]), _names(x[1])
         data, places = self._cells(o, x[0], dtype.itemsize, len(names), active)
         for number, name in enumerate(names):
@@ -206,9 +243,12 @@ class Block:
             target = self._value(x[0].strip("[]"), "u32").astype(np.int64)[active]
             source = self._address(x[1])[active] - Memory.BASE
             inside = np.arange(size) < self._value(x[3], "u32")[active, None]
+            cells = target[:, None] + np.arange(size)
+            read = [places for group in self._multiplied for places in group]
+            assert not any(np.isin(cells, places).any() for places in read), "read by a product"
             places = np.where(inside, source[:, None] + np.arange(size), 0)
             values = np.where(inside, self._memory.bytes[places], 0).astype(np.uint8)
-            self._copies[-1].append((target[:, None] + np.arange(size), values))
+            self._copies[-1].append((cells, values))
 
     def _arrive(self, groups: int, active: np.ndarray) -> None:
         """What was asked for in the oldest groups is there now."""

@@ -26,16 +26,18 @@ WIDTH = 328
 def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     """A graph for each epilogue of the products; other sizes than `WIDTH` are told at run time."""
     module = Module()
-    many, few = Layers(device, api, dtype), Layers(device, api, dtype, few=True)
-    states, stream = many.tensor("items", "rows", WIDTH), many.floats("items", "rows", WIDTH)
-    weight, bias = many.tensor(WIDTH, WIDTH), many.floats(WIDTH)
-    for activate in (False, True):
-        name = "gelu" if activate else "linear"
-        with new_graph(name, [states, weight, bias], module) as graph:
-            values = [value.tensor for value in graph.inputs]
-            graph.output(many.linear(*values, activate=activate))
-    with new_graph("added", [stream, states, weight, bias], module) as graph:
-        graph.output(many.added(*(value.tensor for value in graph.inputs)))
+    ampere, hopper = (Layers(device, api, dtype, hopper=which) for which in (False, True))
+    few = Layers(device, api, dtype, few=True)
+    states, stream = few.tensor("items", "rows", WIDTH), few.floats("items", "rows", WIDTH)
+    weight, bias = few.tensor(WIDTH, WIDTH), few.floats(WIDTH)
+    for name, many in (("ampere", ampere), ("hopper", hopper)):
+        for activate in (False, True):
+            kind = f"{name}_{'gelu' if activate else 'linear'}"
+            with new_graph(kind, [states, weight, bias], module) as graph:
+                values = [value.tensor for value in graph.inputs]
+                graph.output(many.linear(*values, activate=activate))
+        with new_graph(f"{name}_added", [stream, states, weight, bias], module) as graph:
+            graph.output(many.added(*(value.tensor for value in graph.inputs)))
     with new_graph("normed", [stream, bias, bias, weight, bias], module) as graph:
         graph.output(few.normed_linear(*(value.tensor for value in graph.inputs)))
     return module

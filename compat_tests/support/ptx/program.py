@@ -20,7 +20,9 @@ _COMMENT = re.compile(r"//[^\n]*")
 _STATEMENT = re.compile(r"\$?\w+:|[^;{}:]*(?:\{[^}]*\}[^;{}]*)*;")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _PARAMETER = re.compile(r"\.param\s+\.align\s+\d+\s+\.b8\s+(\w+)\[(\d+)\]")
-_SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d+)\]")
+_SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]")
+_SCOPE = re.compile(r"\{\s*\.reg\s+\.pred\s+p;")
+"""What begins a block of assembly that has a predicate of its own."""
 
 _Array = TypeVar("_Array", bound=np.ndarray)
 
@@ -38,6 +40,10 @@ class Instruction:
 class Program:
     """The kernel of a PTX file, which takes one struct.
 
+    Args:
+        text: The file.
+        dynamic: Bytes of shared memory that the launch adds.
+
     Attributes:
         code: Instructions in their order.
         labels: Where each label stands among them.
@@ -45,8 +51,8 @@ class Program:
         shared: Where each array lies in the shared memory, of `shared_bytes`.
     """
 
-    def __init__(self, text: str) -> None:
-        text = _COMMENT.sub("", text).replace("::entry", "")
+    def __init__(self, text: str, dynamic: int = 0) -> None:
+        text = _SCOPE.sub("", _COMMENT.sub("", text).replace("::entry", "").replace("::cta", ""))
         head, _, body = text[text.index(".entry") :].partition("{")
         ((_, size),) = _PARAMETER.findall(head)
         self.parameter_bytes = int(size)
@@ -55,7 +61,7 @@ class Program:
         for align, name, count in _SHARED.findall(text):
             start = -(-self.shared_bytes // int(align)) * int(align)
             self.shared[name] = start
-            self.shared_bytes = start + int(count)
+            self.shared_bytes = start + int(count or dynamic)
         self.labels: dict[str, int] = {}
         self.code: list[Instruction] = []
         for statement in _STATEMENT.findall(body):

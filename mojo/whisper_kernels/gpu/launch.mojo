@@ -6,7 +6,7 @@ A kernel's fields are what it is given; calling it with a block's index does the
 
 from max.algorithm import sync_parallelize
 from max.gpu import block_idx
-from max.gpu.host import DeviceContext
+from max.gpu.host import DeviceContext, FuncAttribute
 from max.gpu.host.info import is_cpu
 from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.reflection import reflect
@@ -50,11 +50,12 @@ def run[K: Kernel](passed: Passed[K]):
 
 
 def launch[
-    K: Kernel, //, target: StaticString
+    K: Kernel, //, target: StaticString, shared_bytes: Int = 0
 ](kernel: K, blocks: Int, ctx: DeviceContext, high: Int = 1) raises:
     """Runs blocks `0 ... blocks - 1` of a kernel.
 
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
+    `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
     """
     if blocks == 0 or high == 0:
         return
@@ -68,4 +69,15 @@ def launch[
         else:
             sync_parallelize(work, blocks)
     else:
-        ctx.enqueue_function[run[K]](Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads)
+        comptime if shared_bytes > 0:
+            ctx.enqueue_function[run[K]](
+                Passed(kernel),
+                grid_dim=(blocks, high),
+                block_dim=K.threads,
+                shared_mem_bytes=shared_bytes,
+                func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(shared_bytes)),
+            )
+        else:
+            ctx.enqueue_function[run[K]](
+                Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads
+            )

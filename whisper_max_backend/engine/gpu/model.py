@@ -20,6 +20,7 @@ from ..cpu.model_independent_graphs import common_graphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
 from .graphs.signatures import Signatures
+from .hopper import uses_hopper
 from .log_mel import GPULogMel
 from .weights import gpu_weights, weight_bytes
 
@@ -44,7 +45,9 @@ class GPUModel:
         dtype, storage = gpu_types(compute_type)
         check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
-        artifact = compiled(**gpu_artifact(self.dimensions, compute_type, device, session))
+        hopper = uses_hopper(device, dtype, session)
+        spec = gpu_artifact(self.dimensions, compute_type, device, session, hopper)
+        artifact = compiled(**spec)
         self._weights = gpu_weights(checkpoint, dtype, storage, device)
         self._graphs = session.init_all(artifact)
         graphs = {**self._graphs, "dtw": common_graphs()["dtw"]}
@@ -96,16 +99,19 @@ class GPUModel:
 
 
 def gpu_artifact(
-    dimensions: Dimensions, compute_type: str, device: Device, session: Session
+    dimensions: Dimensions, compute_type: str, device: Device, session: Session, hopper: bool
 ) -> ArtifactSpec:
-    """What `compiled` is to compile: it serves every model of these dimensions."""
+    """What `compiled` is to compile: it serves every model of these dimensions.
+
+    `hopper` is whether products are those of Hopper GPUs (`hopper.uses_hopper`).
+    """
     types = gpu_types(compute_type)
     return {
         "name": f"whisper-{device.api}-{compute_type}",
         "build": lambda: build_module(
-            DeviceRef.from_device(device), device.api, *types, dimensions
+            DeviceRef.from_device(device), device.api, *types, dimensions, hopper
         ),
-        "key": {"compute_type": compute_type, **dataclasses.asdict(dimensions)},
+        "key": {"compute_type": compute_type, "hopper": hopper, **dataclasses.asdict(dimensions)},
         "session": session,
         "about_seconds": 180,
     }

@@ -1,7 +1,10 @@
 """The epilogue of a product: scale, bias, GELU, residual."""
 
+from std.sys import size_of
+
 from ...common.gelu import gelu
 from ...common.views import FloatView, View
+from ..thread_block import load
 
 
 @fieldwise_init
@@ -23,37 +26,48 @@ struct Epilogue[storage: DType, result: DType, activate: Bool, biased: Bool, add
     @always_inline
     def store(self, sum: Float32, row: Int, column: Int):
         """Writes what a sum becomes to its place in `y`."""
-        self.store(sum, row, column, self.bias_of(column), self.residual_of(row, column))
+        self.store[1](sum, row, column, self.bias_of[1](column), self.residual_of[1](row, column))
 
     @always_inline
-    def store(self, sum: Float32, row: Int, column: Int, bias: Float32, residual: Float32):
-        """The same with bias and residual that were loaded before.
+    def store[
+        width: Int
+    ](
+        self,
+        sums: SIMD[DType.float32, width],
+        row: Int,
+        column: Int,
+        bias: SIMD[DType.float32, width],
+        residual: SIMD[DType.float32, width],
+    ):
+        """The same of neighbours, with biases and residuals that were loaded before.
 
-        A load is not moved above a store, so one who stores many sums loads for all of them first.
+        Columns are multiples of `width`. A load is not moved above a store, so one who stores many
+        sums loads for all of them first.
         """
-        var value = sum
+        var value = sums
         comptime if Self.storage == DType.int8:
-            value *= self.scale[column]
+            value *= load[width](self.scale, column)
         comptime if Self.biased:
             value += bias
         comptime if Self.activate:
-            value = gelu[1](value)
+            value = gelu[width](value)
         comptime if Self.added:
             value += residual
-        self.y[row * self.columns + column] = value.cast[Self.result]()
+        comptime ALIGNMENT = width * size_of[Scalar[Self.result]]()
+        self.y.store[alignment=ALIGNMENT](row * self.columns + column, value.cast[Self.result]())
 
     @always_inline
-    def bias_of(self, column: Int) -> Float32:
-        """The bias of a column, if there is one."""
+    def bias_of[width: Int](self, column: Int) -> SIMD[DType.float32, width]:
+        """The biases from a column on, if there are any."""
         comptime if Self.biased:
-            return self.bias[column]
+            return load[width](self.bias, column)
         else:
             return 0
 
     @always_inline
-    def residual_of(self, row: Int, column: Int) -> Float32:
-        """What is added to the result in the end, if anything is."""
+    def residual_of[width: Int](self, row: Int, column: Int) -> SIMD[DType.float32, width]:
+        """What is added to the results in the end, if anything is."""
         comptime if Self.added:
-            return self.residual[row * self.columns + column]
+            return load[width](self.residual, row * self.columns + column)
         else:
             return 0

@@ -19,7 +19,7 @@ struct LinearInt8:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool, activate: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int, activate: Bool
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -41,7 +41,7 @@ struct LinearAddedInt8:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -63,7 +63,7 @@ struct LogitsInt8:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],

@@ -11,10 +11,15 @@ from ..launch import launch
 from .epilogue import Epilogue
 from .few_rows_simt import FewRowsKernel
 from .many_rows_mma import ManyRowsKernel
+from .many_rows_wgmma import WarpgroupsKernel
 from .few_rows_mma import TensorCoresKernel
 
 comptime MANY = 64
 """Rows beyond which it pays to read them and the weights tile by tile."""
+comptime AMPERE = 8
+comptime HOPPER = 9
+comptime MULTIPROCESSORS = 132
+"""Of a Hopper GPU: fewer wide tiles than that leave some idle, so narrow ones are made."""
 
 
 def linear[
@@ -26,7 +31,7 @@ def linear[
     added: Bool,
     //,
     target: StaticString,
-    tensor_cores: Bool,
+    tensor_cores: Int,
 ](
     x: View[dtype],
     weight: View[storage],
@@ -36,24 +41,48 @@ def linear[
 ) raises:
     """The epilogue of `x [rows, depth] weight [columns, depth]^T`.
 
-    The depth is a multiple of `inputs_per_load`. `tensor_cores` are NVIDIA's, and `dtype` is then a
-    half type.
+    The depth is a multiple of `inputs_per_load`. `tensor_cores` is the generation of NVIDIA's that
+    are there, `AMPERE` or `HOPPER`, and `dtype` is then a half type; or none, 0.
     """
     var rows = x.count // depth
     var columns = epilogue.columns
-    comptime if tensor_cores and not is_cpu[target]():
+    comptime if tensor_cores > 0 and not is_cpu[target]():
         comptime if storage != DType.int8:
             if rows > MANY:
-                comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
-                var kernel = Many(
-                    x,
-                    rebind[View[dtype]](weight),
-                    rebind[Epilogue[dtype, result, activate, biased, added]](epilogue),
-                    rows,
-                    depth,
+                var own_weight = rebind[View[dtype]](weight)
+                var own_epilogue = rebind[Epilogue[dtype, result, activate, biased, added]](
+                    epilogue
                 )
+                comptime if tensor_cores == HOPPER:
+                    if columns % 2 == 0:
+                        comptime Wide = WarpgroupsKernel[
+                            dtype, result, activate, biased, added, wide=256
+                        ]
+                        comptime Narrow = WarpgroupsKernel[
+                            dtype, result, activate, biased, added, wide=128
+                        ]
+                        var high = ceildiv(rows, Wide.high)
+                        if high * ceildiv(columns, Wide.wide) >= MULTIPROCESSORS:
+                            launch[target, shared_bytes=Wide.shared_bytes](
+                                Wide(x, own_weight, own_epilogue, rows, depth),
+                                ceildiv(columns, Wide.wide),
+                                ctx,
+                                high=high,
+                            )
+                        else:
+                            launch[target, shared_bytes=Narrow.shared_bytes](
+                                Narrow(x, own_weight, own_epilogue, rows, depth),
+                                ceildiv(columns, Narrow.wide),
+                                ctx,
+                                high=high,
+                            )
+                        return
+                comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
                 launch[target](
-                    kernel, ceildiv(columns, Many.tile), ctx, high=ceildiv(rows, Many.tile)
+                    Many(x, own_weight, own_epilogue, rows, depth),
+                    ceildiv(columns, Many.tile),
+                    ctx,
+                    high=ceildiv(rows, Many.tile),
                 )
                 return
         comptime Few = TensorCoresKernel[dtype, storage, result, activate, biased, added]
@@ -80,7 +109,7 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool, activate: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int, activate: Bool
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -101,7 +130,7 @@ struct LinearAdded:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -123,7 +152,7 @@ struct Logits:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Bool
+        target: StaticString, dtype: DType, tensor_cores: Int
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],

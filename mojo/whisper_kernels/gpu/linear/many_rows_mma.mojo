@@ -135,19 +135,19 @@ struct ManyRowsKernel[dtype: DType, result: DType, activate: Bool, biased: Bool,
         var left_column = first_column + warp % 2 * Self.warp_tile + 2 * member
         var biases = Array[Float32, 2 * WIDE](fill=0)
         comptime for k in range(2 * WIDE):
-            biases[k] = self.epilogue.bias_of(min(left_column + k // 2 * 8 + k % 2, last_column))
+            biases[k] = self.epilogue.bias_of[1](min(left_column + k // 2 * 8 + k % 2, last_column))
         comptime for i in range(2 * HIGH):
             var row = first_row + own_row + 8 * i
             var residuals = Array[Float32, 2 * WIDE](fill=0)
             comptime for k in range(2 * WIDE):
                 var column = left_column + k // 2 * 8 + k % 2
                 if row <= last_row and column <= last_column:
-                    residuals[k] = self.epilogue.residual_of(row, column)
+                    residuals[k] = self.epilogue.residual_of[1](row, column)
             comptime for k in range(2 * WIDE):
                 var column = left_column + k // 2 * 8 + k % 2
                 var sum = sums[i // 2 * WIDE + k // 2][i % 2 * 2 + k % 2]
                 if row <= last_row and column <= last_column:
-                    self.epilogue.store(sum, row, column, biases[k], residuals[k])
+                    self.epilogue.store[1](sum, row, column, biases[k], residuals[k])
 
 
 @always_inline

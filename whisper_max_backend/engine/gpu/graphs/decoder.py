@@ -34,6 +34,7 @@ class DecoderGraphs:
         storage: What the matrices are kept in: `dtype`, or int8 with a scale for each output, which
             is widened as it is read.
         d: Dimensions of the model.
+        hopper: Whether products of many rows are Hopper's own (`Layers`).
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class DecoderGraphs:
         dtype: DType,
         storage: DType,
         d: Dimensions,
+        hopper: bool = False,
     ) -> None:
         self.module = module
         self.device = device
         self.storage = storage
         self.signatures = Signatures(d, dtype, storage)
-        self.many = Layers(device, api, dtype)
-        self.few = Layers(device, api, dtype, few=True)
+        self.many = Layers(device, api, dtype, hopper=hopper)
+        self.few = Layers(device, api, dtype, few=True, hopper=hopper)
         self.dimensions = d
         self.head_size = d.n_text_state // d.n_text_head
 

@@ -13,6 +13,8 @@ from ...graphs.ops import Kernels, Values
 
 FEW_ROWS = 8
 """Rows that share one reading of the weights (gpu/linear/few_rows_simt.mojo)."""
+AMPERE, HOPPER = 8, 9
+"""Generations of NVIDIA's tensor cores (gpu/linear/layer.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -31,17 +33,26 @@ class Layers(Kernels):
         dtype: What it computes in.
         few: Whether products are for few rows, so that reading the weights takes the time. On a
             CPU the kernel for few rows makes all products: MAX's takes minutes to compile.
+        hopper: Whether products of many rows are those that Hopper GPUs alone can make.
     """
 
-    def __init__(self, device: DeviceRef, api: str, dtype: DType, few: bool = False) -> None:
+    def __init__(
+        self,
+        device: DeviceRef,
+        api: str,
+        dtype: DType,
+        few: bool = False,
+        hopper: bool = False,
+    ) -> None:
         super().__init__(device)
         self.api = api
         self.dtype = dtype
         self.few = few
         # MAX's products of half types (26.7) gave an encoder's first rows wrong on an H200, though
         # each is right alone; and compiling them takes most of ten minutes.
-        self.tensor_cores = api == "cuda" and dtype != DType.float32
-        self.own_products = few or api == "cpu" or self.tensor_cores
+        half = api == "cuda" and dtype != DType.float32
+        self.tensor_cores = (HOPPER if hopper else AMPERE) if half else 0
+        self.own_products = few or api == "cpu" or half
 
     @property
     def flash(self) -> bool:
@@ -168,11 +179,11 @@ class Layers(Kernels):
         return self.own_products or weight.dtype == DType.int8
 
     def _linear(
-        self, name: str, inputs: Values, result: TensorType, **parameters: bool
+        self, name: str, inputs: Values, result: TensorType, **parameters: bool | int
     ) -> TensorValue:
         """A kernel of gpu/linear."""
-        own = {"tensor_cores": self.tensor_cores, **parameters}
-        return self.kernel(name, inputs, [result], **own)[0]
+        parameters["tensor_cores"] = self.tensor_cores
+        return self.kernel(name, inputs, [result], **parameters)[0]
 
     def _product(self, x: TensorValue, weight: TensorValue, bias: TensorValue) -> TensorValue:
         """``x weight^T + bias`` in float32.

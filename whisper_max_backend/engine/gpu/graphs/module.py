@@ -14,7 +14,12 @@ from .signatures import Signatures
 
 
 def build_module(
-    device: DeviceRef, api: str, dtype: DType, storage: DType, dimensions: Dimensions
+    device: DeviceRef,
+    api: str,
+    dtype: DType,
+    storage: DType,
+    dimensions: Dimensions,
+    hopper: bool = False,
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
     ``attended``, ``probabilities`` and ``align``.
@@ -25,12 +30,13 @@ def build_module(
         dtype: What they compute in.
         storage: What the decoder keeps its matrices in: `dtype`, or int8.
         dimensions: Of the model.
+        hopper: Whether products of many rows are Hopper's own (`Layers`).
     """
     module = Module()
-    layers = Layers(device, api, dtype)
+    layers = Layers(device, api, dtype, hopper=hopper)
     signatures = Signatures(dimensions, dtype, storage)
     add_encoder(module, layers, dimensions, signatures.encode)
     add_cross_kv(module, layers, dimensions, signatures.cross_kv)
     add_log_mel(module, device)
-    DecoderGraphs(module, device, api, dtype, storage, dimensions).add_all()
+    DecoderGraphs(module, device, api, dtype, storage, dimensions, hopper).add_all()
     return module
