@@ -27,6 +27,8 @@ from compat_tests.support.randomness import rng
 pytestmark = pytest.mark.slow
 
 HALF = TOLERANCES["bfloat16"] / 5
+INT = "SIMD_DType_int_1"
+"""What follows a parameter that is an integer, in a kernel's name."""
 NAN = 0x7FC0
 """Of bfloat16."""
 SIZES = ((128, 64, 128), (150, 104, 203), (65, 32, 130))
@@ -150,6 +152,7 @@ def few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> Case:
     """A product of `TensorCoresKernel`, ready to run; of a depth that takes two rounds."""
     added, normed, activate = kind == "added", kind == "normed", kind == "gelu"
     depth, columns = WIDTH if normed else 1296, 35
+    groups = 1 if rows <= 8 or normed else 4
     case = Case(rows, depth, columns, added)
     inputs = from_bfloat16(case.x)
     if normed:
@@ -162,11 +165,11 @@ def few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> Case:
     case.fields = b"".join(map(case.view, given)) + case.epilogue()
     case.fields += struct.pack("<qq", rows, depth)
     result = "float32" if added else "bfloat16"
-    parameters = f"{activate}_True_{added}_{WIDTH if normed else 0}_"
+    parameters = f"{activate}_True_{added}_{WIDTH if normed else 0}_{INT}_{groups}_{INT}"
     case.ptx = named(
         kernels, f"TensorCoresKernel_(DType_bfloat16_){{2}}DType_{result}_{parameters}"
     )
-    case.grid, case.threads = (-(-columns // 16) * -(-rows // 8), 1), 256
+    case.grid, case.threads = (-(-columns // 16) * -(-rows // (8 * groups)), 1), 256
     return case
 
 
@@ -191,7 +194,7 @@ def test_warpgroups(
     assert case.error(case.ptx) < (1e-6 if case.added else HALF)
 
 
-@pytest.mark.parametrize("rows", [1, 5, 13])
+@pytest.mark.parametrize("rows", [1, 5, 13, 37])
 @pytest.mark.parametrize("kind", ["linear", "gelu", "added", "normed"])
 def test_few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> None:
     case = few_rows(kernels, kind, rows)

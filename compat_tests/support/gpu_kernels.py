@@ -188,6 +188,9 @@ def checks(dtype: DType) -> dict[str, Callable[[KernelChecks], float]]:
             for name, product in (("normed", K.normed), ("deep", K.deep), ("logits", K.logits)):
                 found[f"{name}{own}, {rows}"] = partial(product, queries=queries, storage=storage)
         found[f"attend_window, {queries} queries"] = partial(K.cross_attention, queries=queries)
+    for queries in (1, 3):  # so many windows that their frames are not split
+        many = partial(K.cross_attention, queries=queries, items=130, frames=150)
+        found[f"attend_window, {queries} queries of each of many"] = many
     found["attention"] = K.attention
     for tokens in (1, 11):
         found[f"attend_history, {tokens} tokens"] = partial(K.self_attention, tokens=tokens)

@@ -38,6 +38,7 @@ def main(target: str, size: str) -> None:
     hopper = is_hopper(gpu)
     add_encoder(module, Layers(device, gpu.api, dtype, hopper=hopper), d, encode)
     decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d, hopper)
+    decoder.add_step("step", decoder.many)
     decoder.add_step("step_few", decoder.few)
     Session([gpu]).compile(module, custom_extensions=[kernels_path()])
     os._exit(0)  # MAX's compiler threads now and then abort a process that ends the usual way

@@ -9,6 +9,7 @@ from math import ceil
 from benchmarks.gpu.predict.scheduler import Loop
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.gpu.graphs.decoder import BLOCKS_PER_ROW, SPLITS
+from whisper_max_backend.engine.gpu.graphs.layers import FEW_ROWS
 
 HALF = 2
 """Bytes of a number of a half type."""
@@ -17,6 +18,10 @@ POSITION = 20
 """Of the step that is predicted: `benchmarks.gpu.cases` times steps 3 to 43."""
 CANDIDATES = 2
 """For each beam."""
+GROUPS = 4
+"""Of eight rows, in a product of more than eight (gpu/linear/layer.mojo)."""
+ENOUGH_BLOCKS = 256
+"""Of cross-attention, so that frames are not split (gpu/cross_attention.mojo)."""
 
 _BFLOAT16, _FLOAT32 = "DType_bfloat16", "DType_float32"
 
@@ -89,57 +94,67 @@ def encoder_launches(d: Dimensions, windows: int) -> list[Launch]:
     ]
 
 
-def step_launches(d: Dimensions, beams: int) -> list[Launch]:
-    """Of the graph ``step_few``, for one item."""
-    width, heads = d.n_text_state, d.n_text_head
+def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
+    """Of the graph ``step_few``, or ``step`` for more than eight rows."""
+    width, heads, rows = d.n_text_state, d.n_text_head, items * beams
     candidates = CANDIDATES * beams
     per_thread = ceil(ceil(d.n_vocab / BLOCKS_PER_ROW) / 256)
+    group = 1 if beams == 1 else FEW_ROWS
+    splits = 1 if items * heads >= ENOUGH_BLOCKS else SPLITS if rows <= FEW_ROWS else 1
     layer = [
-        _few("norm, queries, keys, values", beams, width, 3 * width, normed=True),
+        *_normed("norm, queries, keys, values", rows, width, 3 * width),
         Launch(
             "self-attention",
             "SelfAttentionKernel",
-            beams * heads,
+            rows * heads,
             128,
             (Loop(ceil((POSITION + 1) / 128)), Loop(1)),
-            bytes=2 * beams * (POSITION + 1) * width * HALF,
+            bytes=2 * rows * (POSITION + 1) * width * HALF,
         ),
-        _few("self-attention's output", beams, width, width, added=True),
-        _few("norm, queries", beams, width, width, normed=True),
+        _few("self-attention's output", rows, width, width, added=True),
+        *_normed("norm, queries", rows, width, width),
         Launch(
             "cross-attention",
-            "CrossAttentionKernel",
-            SPLITS * heads,
+            f"CrossAttentionKernel_{_BFLOAT16}_{_integers(group, width // heads, splits)}",
+            items * splits * heads,
             128,
-            (Loop(2), Loop(ceil(ceil(d.n_audio_ctx / SPLITS) / 128), "dram"), Loop(4)),
-            bytes=2 * d.n_audio_ctx * width * HALF,
+            (Loop(2), Loop(ceil(ceil(d.n_audio_ctx / splits) / 128), "dram"), Loop(4)),
+            bytes=2 * items * d.n_audio_ctx * width * HALF,
         ),
-        Launch("join of splits", "MergeSplitsKernel", ceil(beams * width / 128), 128),
-        _few("cross-attention's output", beams, width, width, added=True),
-        _few("norm, first of the MLP", beams, width, 4 * width, normed=True, activate=True),
-        _few("second of the MLP", beams, 4 * width, width, added=True),
+        _few("cross-attention's output", rows, width, width, added=True),
+        *_normed("norm, first of the MLP", rows, width, 4 * width, activate=True),
+        _few("second of the MLP", rows, 4 * width, width, added=True),
     ]
+    if splits > 1:
+        layer.append(Launch("join of splits", "MergeSplitsKernel", ceil(rows * width / 128), 128))
     return [
-        Launch("embeddings", "EmbedKernel", beams, 256, (Loop(ceil(width / 256)),), source="dram"),
+        Launch("embeddings", "EmbedKernel", rows, 256, (Loop(ceil(width / 256)),), source="dram"),
         *(replace(one, count=d.n_text_layer) for one in layer),
-        _norm("last norm", beams, width, HALF),
-        _few("logits", beams, width, d.n_vocab, biased=False),
+        _norm("last norm", rows, width, HALF),
+        _few("logits", rows, width, d.n_vocab, biased=False),
         Launch(
             "rules",
             "RulesKernel",
-            beams * BLOCKS_PER_ROW,
+            rows * BLOCKS_PER_ROW,
             256,
             (Loop(per_thread), *[Loop(1)] * 4, Loop(per_thread, "l1")),
         ),
         Launch(
             "top k",
             "TopKKernel",
-            beams * BLOCKS_PER_ROW,
+            rows * BLOCKS_PER_ROW,
             256,
             (Loop(1), Loop(per_thread, "l1"), Loop(candidates)),
         ),
-        Launch("ranks", "RankKernel", 1, 512, tuple(_rank_loops(beams, candidates)), source="l1"),
+        Launch(
+            "ranks", "RankKernel", items, 512, tuple(_rank_loops(beams, candidates)), source="l1"
+        ),
     ]
+
+
+def _integers(*parameters: int) -> str:
+    """As the name of a kernel has them."""
+    return "".join(f"{each}_SIMD_DType_int_1_" for each in parameters)
 
 
 def _rank_loops(beams: int, candidates: int) -> Iterator[Loop]:
@@ -153,6 +168,17 @@ def _rank_loops(beams: int, candidates: int) -> Iterator[Loop]:
     yield Loop(beams)
 
 
+def _normed(
+    label: str, rows: int, width: int, columns: int, activate: bool = False
+) -> Iterator[Launch]:
+    """A norm and a product, in one kernel where rows are few."""
+    if rows <= FEW_ROWS:
+        yield _few(label, rows, width, columns, normed=True, activate=activate)
+    else:
+        yield _norm("norm", rows, width, HALF)
+        yield _few(label.removeprefix("norm, "), rows, width, columns, activate=activate)
+
+
 def _few(
     label: str,
     rows: int,
@@ -163,18 +189,21 @@ def _few(
     biased: bool = True,
     added: bool = False,
 ) -> Launch:
-    """A product of up to 8 rows: `TensorCoresKernel`."""
+    """A product of up to 64 rows: `TensorCoresKernel`."""
+    groups = 1 if rows <= FEW_ROWS else GROUPS
+    parts = ceil(rows / (8 * groups))
     result = _BFLOAT16 if biased and not added else _FLOAT32
-    parameters = f"{activate}_{biased}_{added}_{depth if normed else 0}"
+    parameters = f"{activate}_{biased}_{added}_{_integers(depth if normed else 0, groups)}"
     return Launch(
         label,
-        f"TensorCoresKernel_{_BFLOAT16}_{_BFLOAT16}_{result}_{parameters}_",
-        ceil(columns / 16),
+        f"TensorCoresKernel_{_BFLOAT16}_{_BFLOAT16}_{result}_{parameters}",
+        ceil(columns / 16) * parts,
         256,
         (Loop(ceil(depth / 1280)),),
         source="dram",
         operations=2.0 * rows * depth * columns,
         bytes=depth * columns * HALF,
+        requested=ceil(columns / 16) * parts * (16 + 8 * groups) * depth * HALF,
     )
 
 

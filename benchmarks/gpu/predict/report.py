@@ -16,7 +16,7 @@ import click
 from benchmarks.gpu.models import SIZES, device_step_bytes
 from benchmarks.gpu.predict.cards import CARDS, Card
 from benchmarks.gpu.predict.kernels import Kernel, NoTools, compiled_kernels
-from benchmarks.gpu.predict.launches import Launch, encoder_launches, step_launches
+from benchmarks.gpu.predict.launches import HALF, Launch, encoder_launches, step_launches
 from benchmarks.gpu.predict.model import Prediction, predicted
 from benchmarks.operations import encoder_operations
 from benchmarks.record import KEPT, begin, read
@@ -24,6 +24,8 @@ from benchmarks.record import KEPT, begin, read
 SAME_KERNELS = {"large-v3-turbo": "large-v3"}
 """Sizes whose layers are those of another."""
 BEAMS = 5
+BATCH = 20
+"""Windows of ten minutes."""
 
 
 def predict(names: Sequence[str], card: str, results: Path) -> None:
@@ -59,7 +61,10 @@ def _cases(name: str, card: Card) -> Iterator[tuple[str, list[Launch], float]]:
         limit = windows * encoder_operations(d) / card.operations
         yield f"{name}, encoder, {windows} windows", encoder_launches(d, windows), limit
     limit = device_step_bytes(d, "bfloat16") / card.dram_bytes
-    yield f"{name}, decoder step, beam {BEAMS}, replayed", step_launches(d, BEAMS), limit
+    yield f"{name}, decoder step, beam {BEAMS}, replayed", step_launches(d, 1, BEAMS), limit
+    cross_kv = 2 * d.n_text_layer * d.n_audio_ctx * d.n_text_state * HALF
+    limit += (BATCH - 1) * cross_kv / card.dram_bytes
+    yield f"{name}, decoder step, {BATCH} windows, greedy", step_launches(d, BATCH, 1), limit
 
 
 def _measured(card: str) -> dict[str, float]:

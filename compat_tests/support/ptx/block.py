@@ -5,7 +5,7 @@ as a barrier. Shared memory holds NaN at first, and what is copied to it asynchr
 when it has been waited for, so that a missing wait shows. Races between threads do not.
 
 Products of warpgroups see shared memory as it was at the last proxy fence. What they read must not
-be copied over, nor anything be stored, before they have been waited for.
+be copied over, nor their sums be used, before they have been waited for.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Block:
         self._copies: list[list[tuple[np.ndarray, np.ndarray]]] = [[]]
         self._fenced = self._shared.copy()
         self._multiplied: list[list[np.ndarray]] = [[]]
+        self._sums: set[str] = set()
         zero = np.zeros(threads, np.uint32)
         self._registers: dict[str, np.ndarray] = {
             "%tid.x": np.arange(threads, dtype=np.uint32),
@@ -94,6 +95,7 @@ class Block:
 
     def _value(self, text: str, kind: str) -> np.ndarray:
         """An operand of every thread in a type, or as it is kept, for a predicate."""
+        assert text not in self._sums, "a product that nobody waited for"
         if text in self._registers:
             found = self._registers[text]
         elif text in self._program.shared:
@@ -172,9 +174,12 @@ class Block:
         elif o[1] == "wait_group":
             pending = int(x[0]) + 1  # the last is not committed
             self._multiplied = self._multiplied[-pending:]
+            if self._multiplied == [[]]:
+                self._sums.clear()
         elif o[1] == "mma_async":
             assert x[3:] == ("p", "1", "1", "0", "0"), x
             names = _names(x[0])
+            self._sums.difference_update(names)  # products on the same sums keep their order
             sums = np.stack([self._value(name, "f32") for name in names], 1)
             descriptors = [self._value(name, "u64").reshape(-1, WARPGROUP) for name in x[1:3]]
             for number in range(self._count // WARPGROUP):
@@ -187,6 +192,7 @@ class Block:
                 self._multiplied[-1].append(read)
             for number, name in enumerate(names):
                 self._set(name, sums[:, number], active)
+            self._sums.update(names)
         else:
             assert o[1] == "fence", o
 
@@ -204,7 +210,6 @@ class Block:
             self._set(name, found, active)
 
     def _st(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
-        assert self._multiplied == [[]], "products that nobody waited for"
         dtype, names = np.dtype(TYPES[o[-1]]), _names(x[1])
         data, places = self._cells(o, x[0], dtype.itemsize, len(names), active)
         for number, name in enumerate(names):

@@ -17,6 +17,9 @@ from .decode_attention import (
 from .thread_block import each_element
 from .launch import Kernel, launch
 
+comptime ENOUGH_BLOCKS = 256
+"""That keep a GPU busy, so that frames need not be split among more of them."""
+
 
 @fieldwise_init
 struct WindowKeysValues[T: DType](ImplicitlyCopyable, KeysValues):
@@ -154,22 +157,35 @@ struct CrossAttention:
         var items = queries.dim_size(0)
         var tokens = queries.dim_size(1)
         var heads = queries.dim_size(2) // head_size
-        var kernel = CrossAttentionKernel[dtype, group, head_size, splits](
-            View(queries),
-            View(cross_kv),
-            View(windows),
-            View(split_sums),
-            View(output),
-            items,
-            tokens,
-            heads,
-            cross_kv.dim_size(1),
-            cross_kv.dim_size(2),
-            Int(layer),
-        )
-        launch[target](kernel, items * ceildiv(tokens, group) * splits * heads, ctx)
-        comptime if splits > 1:
-            var merge = MergeSplitsKernel[dtype, head_size, splits](
-                View(split_sums), View(output), split_sums.size() // splits
+
+        def run[own_group: Int, own_splits: Int]() raises {imm}:
+            var kernel = CrossAttentionKernel[dtype, own_group, head_size, own_splits](
+                View(queries),
+                View(cross_kv),
+                View(windows),
+                View(split_sums),
+                View(output),
+                items,
+                tokens,
+                heads,
+                cross_kv.dim_size(1),
+                cross_kv.dim_size(2),
+                Int(layer),
             )
-            launch[target](merge, ceildiv(output.size(), merge.threads), ctx)
+            launch[target](kernel, items * ceildiv(tokens, own_group) * own_splits * heads, ctx)
+            comptime if own_splits > 1:
+                var merge = MergeSplitsKernel[dtype, head_size, own_splits](
+                    View(split_sums), View(output), split_sums.size() // splits
+                )
+                launch[target](merge, ceildiv(output.size(), merge.threads), ctx)
+
+        # A greedy search has one query for each window.
+        if tokens == 1:
+            if items * heads < ENOUGH_BLOCKS:
+                run[1, splits]()
+            else:
+                run[1, 1]()
+        elif items * ceildiv(tokens, group) * heads < ENOUGH_BLOCKS:
+            run[group, splits]()
+        else:
+            run[group, 1]()

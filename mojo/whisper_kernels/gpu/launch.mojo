@@ -5,11 +5,12 @@ A kernel's fields are what it is given; calling it with a block's index does the
 """
 
 from max.algorithm import sync_parallelize
-from max.gpu import block_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx
 from max.gpu.host import DeviceContext, FuncAttribute
 from max.gpu.host.info import is_cpu
 from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.reflection import reflect
+from std.utils.static_tuple import StaticTuple
 
 
 trait Kernel(TrivialRegisterPassable):
@@ -43,19 +44,24 @@ struct Passed[K: Kernel](DevicePassable, TrivialRegisterPassable):
         return "Kernel"
 
 
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(K.threads)),
+    `nvvm.minctasm`=SIMDLength(resident),
+)
 @__name(t"{reflect[K].name()}")
-def run[K: Kernel](passed: Passed[K]):
+def run[K: Kernel, resident: Int](passed: Passed[K]):
     """What a thread of a GPU does. Profilers show it under the kernel's own name."""
     passed.kernel(Int(block_idx.x))
 
 
 def launch[
-    K: Kernel, //, target: StaticString, shared_bytes: Int = 0
+    K: Kernel, //, target: StaticString, shared_bytes: Int = 0, resident: Int = 1
 ](kernel: K, blocks: Int, ctx: DeviceContext, high: Int = 1) raises:
     """Runs blocks `0 ... blocks - 1` of a kernel.
 
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
     `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
+    So few registers are taken that a multiprocessor has room for `resident` blocks.
     """
     if blocks == 0 or high == 0:
         return
@@ -70,7 +76,7 @@ def launch[
             sync_parallelize(work, blocks)
     else:
         comptime if shared_bytes > 0:
-            ctx.enqueue_function[run[K]](
+            ctx.enqueue_function[run[K, resident]](
                 Passed(kernel),
                 grid_dim=(blocks, high),
                 block_dim=K.threads,
@@ -78,6 +84,6 @@ def launch[
                 func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(shared_bytes)),
             )
         else:
-            ctx.enqueue_function[run[K]](
+            ctx.enqueue_function[run[K, resident]](
                 Passed(kernel), grid_dim=(blocks, high), block_dim=K.threads
             )

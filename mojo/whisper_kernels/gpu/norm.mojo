@@ -10,9 +10,10 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import sqrt
+from std.sys import size_of
 
 from ..common.views import FloatView, View
-from .thread_block import Reduction, each_thread
+from .thread_block import Reduction, each_thread, load
 from .launch import Kernel, launch
 
 comptime EPSILON = 1e-5
@@ -20,9 +21,14 @@ comptime EPSILON = 1e-5
 
 @fieldwise_init
 struct NormKernel[dtype: DType](Kernel):
-    """A row of `y = (x - mean) / sqrt(variance + EPSILON) * gamma + beta`."""
+    """A row of `y = (x - mean) / sqrt(variance + EPSILON) * gamma + beta`.
+
+    The width is a multiple of `vector`.
+    """
 
     comptime threads = 128
+    comptime vector = 4
+    """Neighbours that a thread takes at once."""
     var x: FloatView
     var gamma: FloatView
     var beta: FloatView
@@ -31,31 +37,35 @@ struct NormKernel[dtype: DType](Kernel):
 
     @always_inline
     def __call__(self, block: Int):
+        comptime WIDE = Self.vector
+        comptime STEP = Self.threads * WIDE
+        comptime ALIGNMENT = WIDE * size_of[Scalar[Self.dtype]]()
         var x = self.x.slice(block * self.width, self.width)
         var y = self.y.slice(block * self.width, self.width)
         var reduction = Reduction[Self.threads]()
 
         def sum_of(thread: Int) {imm} -> Float32:
             var total = Float32(0)
-            for k in range(thread, self.width, Self.threads):
-                total += x[k]
+            for k in range(thread * WIDE, self.width, STEP):
+                total += load[WIDE](x, k).reduce_add()
             return total
 
         var mean = reduction.sum(sum_of) / Float32(self.width)
 
         def squares_of(thread: Int) {imm} -> Float32:
             var total = Float32(0)
-            for k in range(thread, self.width, Self.threads):
-                var difference = x[k] - mean
-                total += difference * difference
+            for k in range(thread * WIDE, self.width, STEP):
+                var difference = load[WIDE](x, k) - mean
+                total += (difference * difference).reduce_add()
             return total
 
         var factor = 1 / sqrt(reduction.sum(squares_of) / Float32(self.width) + EPSILON)
 
         def scale(thread: Int) {imm}:
-            for k in range(thread, self.width, Self.threads):
-                var value = (x[k] - mean) * factor
-                y[k] = (value * self.gamma[k] + self.beta[k]).cast[Self.dtype]()
+            for k in range(thread * WIDE, self.width, STEP):
+                var value = (load[WIDE](x, k) - mean) * factor
+                value = value * load[WIDE](self.gamma, k) + load[WIDE](self.beta, k)
+                y.store[alignment=ALIGNMENT](k, value.cast[Self.dtype]())
 
         each_thread[Self.threads](scale)
 

@@ -2,7 +2,7 @@
 
 from std.sys import size_of
 
-from ...common.gelu import gelu
+from ...common.gelu import gelu, nearly_gelu
 from ...common.views import FloatView, View
 from ..thread_block import load
 
@@ -50,7 +50,10 @@ struct Epilogue[storage: DType, result: DType, activate: Bool, biased: Bool, add
         comptime if Self.biased:
             value += bias
         comptime if Self.activate:
-            value = gelu[width](value)
+            comptime if Self.result == DType.bfloat16:
+                value = nearly_gelu[width](value)
+            else:
+                value = gelu[width](value)
         comptime if Self.added:
             value += residual
         comptime ALIGNMENT = width * size_of[Scalar[Self.result]]()

@@ -35,16 +35,19 @@ struct TensorCoresKernel[
     biased: Bool,
     added: Bool,
     normed: Int = 0,
+    groups: Int = 1,
 ](Kernel):
     """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows.
 
-    With `normed`, which is the depth, `x` is not read, but is the layer normalisation of `stream`.
+    These are `groups` of eight, as many as a product takes; all use the weights while they are in
+    registers. With `normed`, which is the depth, `x` is not read, but is the layer normalisation of
+    `stream`; there is one group then.
     """
 
     comptime warps = 8
     comptime threads = 32 * Self.warps
     comptime columns_per_block = 16
-    comptime rows_per_block = 8
+    comptime rows_per_block = 8 * Self.groups
     comptime loads_ahead = 5
     """Vectors of a column that a thread asks for at once: those of a block's threads are 1280
     inputs."""
@@ -86,10 +89,12 @@ struct TensorCoresKernel[
         var lower = self.weight.slice(
             min(first_column + group + 8, last_column) * self.depth, self.depth
         )
-        var own = self.x.offset(min(first_row + group, last_row) * self.depth)
+        var own = Array[View[Self.dtype], Self.groups](fill=self.x)
+        comptime for g in range(Self.groups):
+            own[g] = self.x.offset(min(first_row + 8 * g + group, last_row) * self.depth)
         var norms = shared[Self.rows_per_block * STRIDE if Self.normed else 1, Self.dtype]()
         comptime if Self.normed:
-            own = norms.offset(group * STRIDE)
+            own[0] = norms.offset(group * STRIDE)
         comptime SCALES = 2 * Self.normed if Self.normed else 1
         var room = unsafe_stack_allocation[
             SCALES, Float32, alignment=16, address_space=AddressSpace.SHARED
@@ -103,7 +108,7 @@ struct TensorCoresKernel[
         var zeros = shared[32]()
         if thread < 32:
             zeros[thread] = 0
-        var sums = SIMD[DType.float32, 4](0)
+        var sums = Array[SIMD[DType.float32, 4], Self.groups](fill=0)
         for number in range(ceildiv(self.depth, PASS)):
             var start = number * PASS + own_warp * CHUNK + member * VECTOR
             var uppers = Array[SIMD[Self.storage, VECTOR], AHEAD](fill=0)
@@ -114,9 +119,9 @@ struct TensorCoresKernel[
                 if k < self.depth:
                     uppers[i] = load[VECTOR](upper, k)
                     lowers[i] = load[VECTOR](lower, k)
-                    comptime if not Self.normed:
+                    comptime if not Self.normed and Self.groups == 1:
                         comptime for h in range(HALVES):
-                            inputs[i * HALVES + h] = load[8](own, k + 8 * h)
+                            inputs[i * HALVES + h] = load[8](own[0], k + 8 * h)
             comptime if Self.normed:
                 if number == 0:
                     var row = min(first_row + own_warp, last_row)
@@ -132,35 +137,48 @@ struct TensorCoresKernel[
             # What is loaded after a barrier is needed for the first product: else the compiler asks
             # for each vector of the weights where it is used.
             barrier()
-            sums += zeros[thread % 32]
+            comptime for g in range(Self.groups):
+                sums[g] += zeros[thread % 32]
             comptime if Self.normed:
                 comptime for i in range(AHEAD):
                     var k = start + i * WARPS * CHUNK
                     if k < self.depth:
                         comptime for h in range(HALVES):
-                            inputs[i * HALVES + h] = load[8](own, k + 8 * h)
+                            inputs[i * HALVES + h] = load[8](own[0], k + 8 * h)
             comptime for i in range(AHEAD):
+                # Those of one group are on their way already.
+                var given = Array[SIMD[Self.dtype, 8], Self.groups * HALVES](fill=0)
+                var k = start + i * WARPS * CHUNK
+                comptime for g in range(Self.groups):
+                    comptime for h in range(HALVES):
+                        comptime if Self.groups == 1:
+                            given[h] = inputs[i * HALVES + h]
+                        else:
+                            if k < self.depth:
+                                given[g * HALVES + h] = load[8](own[g], k + 8 * h)
                 comptime for j in range(VECTOR // 4):
                     var high = uppers[i].slice[4, offset=4 * j]().cast[Self.dtype]()
                     var low = lowers[i].slice[4, offset=4 * j]().cast[Self.dtype]()
                     var first = high.slice[2, offset=0]().join(low.slice[2, offset=0]())
                     var second = high.slice[2, offset=2]().join(low.slice[2, offset=2]())
-                    var right = inputs[i * HALVES + j // 2].slice[4, offset=4 * (j % 2)]()
-                    var before = sums
-                    mma(sums, first.join(second), right, before)
+                    comptime for g in range(Self.groups):
+                        var right = given[g * HALVES + j // 2].slice[4, offset=4 * (j % 2)]()
+                        var before = sums[g]
+                        mma(sums[g], first.join(second), right, before)
         var totals = shared[WARPS * TOTALS]()
-        comptime for i in range(4):
-            var row = 2 * member + i % 2
-            var column = group + i // 2 * 8
-            totals[own_warp * TOTALS + row * COLUMNS + column] = sums[i]
+        comptime for g in range(Self.groups):
+            comptime for i in range(4):
+                var row = 8 * g + 2 * member + i % 2
+                var column = group + i // 2 * 8
+                totals[own_warp * TOTALS + row * COLUMNS + column] = sums[g][i]
         barrier()
-        if thread < TOTALS:
-            var row = first_row + thread // COLUMNS
-            var column = first_column + thread % COLUMNS
+        for place in range(thread, TOTALS, Self.threads):
+            var row = first_row + place // COLUMNS
+            var column = first_column + place % COLUMNS
             if row <= last_row and column <= last_column:
                 var total = Float32(0)
                 comptime for i in range(WARPS):
-                    total += totals[i * TOTALS + thread]
+                    total += totals[i * TOTALS + place]
                 self.epilogue.store(total, row, column)
 
 

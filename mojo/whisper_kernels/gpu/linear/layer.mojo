@@ -16,6 +16,8 @@ from .few_rows_mma import TensorCoresKernel
 
 comptime MANY = 64
 """Rows beyond which it pays to read them and the weights tile by tile."""
+comptime GROUPS = 4
+"""Of eight rows, that share one reading of the weights where there are more than eight."""
 comptime AMPERE = 8
 comptime HOPPER = 9
 comptime MULTIPROCESSORS = 132
@@ -85,14 +87,23 @@ def linear[
                     high=ceildiv(rows, Many.tile),
                 )
                 return
-        comptime Few = TensorCoresKernel[dtype, storage, result, activate, biased, added]
+        comptime One = TensorCoresKernel[dtype, storage, result, activate, biased, added]
+        comptime Few = TensorCoresKernel[
+            dtype, storage, result, activate, biased, added, groups=GROUPS
+        ]
         var unused = epilogue.scale
-        var kernel = Few(x, unused, unused, unused, weight, epilogue, rows, depth)
-        launch[target](
-            kernel,
-            ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),
-            ctx,
-        )
+        if rows <= One.rows_per_block:
+            launch[target](
+                One(x, unused, unused, unused, weight, epilogue, rows, depth),
+                ceildiv(columns, One.columns_per_block),
+                ctx,
+            )
+        else:
+            launch[target](
+                Few(x, unused, unused, unused, weight, epilogue, rows, depth),
+                ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),
+                ctx,
+            )
     else:
         comptime Few = FewRowsKernel[dtype, storage, result, activate, biased, added]
         launch[target](
