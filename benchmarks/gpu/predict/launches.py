@@ -230,7 +230,7 @@ def _many(
 
 
 def _norm(label: str, rows: int, width: int, written: int) -> Launch:
-    around = ceil(width / 128)
+    around = ceil(width / 128 / 4)
     kind = _BFLOAT16 if written == HALF else _FLOAT32
     return Launch(
         label,

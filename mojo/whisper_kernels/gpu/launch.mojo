@@ -44,6 +44,10 @@ struct Passed[K: Kernel](DevicePassable, TrivialRegisterPassable):
         return "Kernel"
 
 
+comptime THREADS = 512
+"""That a multiprocessor has room for, where nothing else is said: each has 128 registers then."""
+
+
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(K.threads)),
     `nvvm.minctasm`=SIMDLength(resident),
@@ -55,13 +59,17 @@ def run[K: Kernel, resident: Int](passed: Passed[K]):
 
 
 def launch[
-    K: Kernel, //, target: StaticString, shared_bytes: Int = 0, resident: Int = 1
+    K: Kernel,
+    //,
+    target: StaticString,
+    shared_bytes: Int = 0,
+    resident: Int = max(1, THREADS // K.threads),
 ](kernel: K, blocks: Int, ctx: DeviceContext, high: Int = 1) raises:
     """Runs blocks `0 ... blocks - 1` of a kernel.
 
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
     `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
-    So few registers are taken that a multiprocessor has room for `resident` blocks.
+    A thread gets no more registers than leave room for `resident` blocks on a multiprocessor.
     """
     if blocks == 0 or high == 0:
         return

@@ -65,14 +65,14 @@ def linear[
                         ]
                         var high = ceildiv(rows, Wide.high)
                         if high * ceildiv(columns, Wide.wide) >= MULTIPROCESSORS:
-                            launch[target, shared_bytes=Wide.shared_bytes](
+                            launch[target, shared_bytes=Wide.shared_bytes, resident=1](
                                 Wide(x, own_weight, own_epilogue, rows, depth),
                                 ceildiv(columns, Wide.wide),
                                 ctx,
                                 high=high,
                             )
                         else:
-                            launch[target, shared_bytes=Narrow.shared_bytes](
+                            launch[target, shared_bytes=Narrow.shared_bytes, resident=1](
                                 Narrow(x, own_weight, own_epilogue, rows, depth),
                                 ceildiv(columns, Narrow.wide),
                                 ctx,
@@ -80,7 +80,7 @@ def linear[
                             )
                         return
                 comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
-                launch[target](
+                launch[target, resident=2](
                     Many(x, own_weight, own_epilogue, rows, depth),
                     ceildiv(columns, Many.tile),
                     ctx,

@@ -28,7 +28,7 @@ def linear_normed[
     comptime K = TensorCoresKernel[dtype, storage, dtype, activate, True, False, normed=width]
     var rows = x.count // width
     var unused = epilogue.y
-    launch[target, resident=2](
+    launch[target](
         K(unused, x, gamma, beta, weight, epilogue, rows, width),
         ceildiv(epilogue.columns, K.columns_per_block) * ceildiv(rows, K.rows_per_block),
         ctx,
