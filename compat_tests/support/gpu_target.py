@@ -1,4 +1,4 @@
-"""``python -m compat_tests.support.gpu_target sm_90``: compiles for a GPU that is not there.
+"""``python -m compat_tests.support.gpu_target sm_90 int8``: compiles for a GPU that is not there.
 
 MAX takes a pretended GPU for real from the start of a process only, so tests run this beside them.
 What is made of MAX's own products and attention is left out, for it takes minutes to compile:
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from max import driver
 from max.dtype import DType
@@ -25,12 +26,12 @@ from whisper_max_backend.engine.graphs.log_mel import add_log_mel
 DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
 
 
-def build(device: DeviceRef, api: str) -> Module:
-    """A decoder step, probabilities and log-mel features."""
+def build(device: DeviceRef, api: str, kept: Sequence[DType]) -> Module:
+    """A decoder step of each type of weights, probabilities and log-mel features."""
     module = Module()
-    for name, kept in (("step_few", DType.bfloat16), ("step_few_int8", DType.int8)):
-        decoder = DecoderGraphs(module, device, api, DType.bfloat16, kept, DIMENSIONS)
-        decoder.add_step(name, decoder.few)
+    for storage in kept:
+        decoder = DecoderGraphs(module, device, api, DType.bfloat16, storage, DIMENSIONS)
+        decoder.add_step(f"step_few_{storage.name}", decoder.few)
     decoder.add_probabilities()
     add_log_mel(module, device)
     return module
@@ -43,21 +44,21 @@ def pretend_gpu(target: str) -> None:
     driver.set_virtual_device_target_arch(target)
 
 
-def main(target: str) -> None:
-    """Compiles for `target`, and tells what was compiled."""
+def main(target: str, *kept: str) -> None:
+    """Compiles for `target`, with weights of some types, and tells what was compiled."""
     pretend_gpu(target)
     apply_cpu_target()
     gpu = driver.Accelerator()
     session = Session([gpu])
     device = DeviceRef.from_device(gpu)
     for dtype in (DType.float32, DType.float16, DType.bfloat16):
-        for kept in (dtype, DType.int8):  # all graphs can be made, at least
-            build_module(device, gpu.api, dtype, kept, DIMENSIONS)
-    module = build(device, gpu.api)
+        for storage in (dtype, DType.int8):  # all graphs can be made, at least
+            build_module(device, gpu.api, dtype, storage, DIMENSIONS)
+    module = build(device, gpu.api, [DType[name] for name in kept])
     compiled = session.compile(module, custom_extensions=[kernels_path()])
     print(" ".join(sorted(session.init_all(compiled))), flush=True)
     os._exit(0)  # MAX's compiler threads now and then abort a process that ends the usual way
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

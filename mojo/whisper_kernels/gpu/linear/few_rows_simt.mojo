@@ -3,7 +3,8 @@
 A warp's worth of threads makes a few columns for up to `rows_per_block` rows; each thread takes
 every 32nd vector of the depth, and the sums are added in shared memory. Weights of int8 are widened
 in registers, and each column's sum is multiplied by its scale. NVIDIA's GPUs multiply the half
-types with their tensor cores instead (`few_rows_mma.mojo`, and `many_rows_mma.mojo` for many rows).
+types with their tensor cores instead (`few_rows_mma.mojo`; for many rows `many_rows_mma.mojo`, and on
+Hopper `many_rows_wgmma.mojo`).
 """
 
 from std.math import ceildiv, fma

@@ -51,40 +51,13 @@ def linear[
     comptime if tensor_cores > 0 and not is_cpu[target]():
         comptime if storage != DType.int8:
             if rows > MANY:
-                var own_weight = rebind[View[dtype]](weight)
-                var own_epilogue = rebind[Epilogue[dtype, result, activate, biased, added]](
-                    epilogue
-                )
-                comptime if tensor_cores == HOPPER:
-                    if columns % 2 == 0:
-                        comptime Wide = WarpgroupsKernel[
-                            dtype, result, activate, biased, added, wide=256
-                        ]
-                        comptime Narrow = WarpgroupsKernel[
-                            dtype, result, activate, biased, added, wide=128
-                        ]
-                        var high = ceildiv(rows, Wide.high)
-                        if high * ceildiv(columns, Wide.wide) >= MULTIPROCESSORS:
-                            launch[target, shared_bytes=Wide.shared_bytes, resident=1](
-                                Wide(x, own_weight, own_epilogue, rows, depth),
-                                ceildiv(columns, Wide.wide),
-                                ctx,
-                                high=high,
-                            )
-                        else:
-                            launch[target, shared_bytes=Narrow.shared_bytes, resident=1](
-                                Narrow(x, own_weight, own_epilogue, rows, depth),
-                                ceildiv(columns, Narrow.wide),
-                                ctx,
-                                high=high,
-                            )
-                        return
-                comptime Many = ManyRowsKernel[dtype, result, activate, biased, added]
-                launch[target, resident=2](
-                    Many(x, own_weight, own_epilogue, rows, depth),
-                    ceildiv(columns, Many.tile),
+                many_rows[target, tensor_cores](
+                    x,
+                    rebind[View[dtype]](weight),
+                    rebind[Epilogue[dtype, result, activate, biased, added]](epilogue),
+                    rows,
+                    depth,
                     ctx,
-                    high=ceildiv(rows, Many.tile),
                 )
                 return
         comptime One = TensorCoresKernel[dtype, storage, result, activate, biased, added]
@@ -111,6 +84,51 @@ def linear[
             ceildiv(columns, Few.columns_per_block) * ceildiv(rows, Few.rows_per_block),
             ctx,
         )
+
+
+def many_rows[
+    dtype: DType,
+    result: DType,
+    activate: Bool,
+    biased: Bool,
+    added: Bool,
+    //,
+    target: StaticString,
+    tensor_cores: Int,
+](
+    x: View[dtype],
+    weight: View[dtype],
+    epilogue: Epilogue[dtype, result, activate, biased, added],
+    rows: Int,
+    depth: Int,
+    ctx: DeviceContext,
+) raises:
+    """`linear` of more than `MANY` rows."""
+    var columns = epilogue.columns
+
+    def by_warpgroups[wide: Int]() raises {imm}:
+        comptime K = WarpgroupsKernel[dtype, result, activate, biased, added, wide]
+        launch[target, shared_bytes=K.shared_bytes, resident=1](
+            K(x, weight, epilogue, rows, depth),
+            ceildiv(columns, K.wide),
+            ctx,
+            high=ceildiv(rows, K.high),
+        )
+
+    comptime if tensor_cores == HOPPER:
+        if columns % 2 == 0:
+            if ceildiv(rows, 128) * ceildiv(columns, 256) < MULTIPROCESSORS:
+                by_warpgroups[128]()
+            else:
+                by_warpgroups[256]()
+            return
+    comptime K = ManyRowsKernel[dtype, result, activate, biased, added]
+    launch[target, resident=2](
+        K(x, weight, epilogue, rows, depth),
+        ceildiv(columns, K.tile),
+        ctx,
+        high=ceildiv(rows, K.tile),
+    )
 
 
 @extensibility.register("whisper.gpu.linear")
