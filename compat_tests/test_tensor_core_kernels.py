@@ -117,16 +117,8 @@ class Case:
 
 def many_rows(kernels: Mapping[str, str], kind: str, rows: int, depth: int, columns: int) -> Case:
     """A product of `ManyRowsKernel`, ready to run."""
-    added, activate = kind == "added", kind == "gelu"
-    case = Case(rows, depth, columns, added)
-    case.set_expected(from_bfloat16(case.x), activate)
-    case.fields = case.view(case.x) + case.view(case.weight) + case.epilogue()
-    case.fields += struct.pack("<qq", rows, depth)
-    result = "float32" if added else "bfloat16"
-    case.ptx = named(
-        kernels, f"ManyRowsKernel_DType_bfloat16_DType_{result}_{activate}_True_{added}_"
-    )
-    case.grid, case.threads = (-(-columns // 128), -(-rows // 128)), 128
+    case = tiles(kernels, "ManyRowsKernel", "", kind, (rows, depth, columns), wide=128)
+    case.threads = 128
     return case
 
 
@@ -134,6 +126,25 @@ def warpgroups(
     kernels: Mapping[str, str], kind: str, wide: int, rows: int, depth: int, columns: int
 ) -> Case:
     """A product of `WarpgroupsKernel`, ready to run, of tiles that are `wide`."""
+    case = tiles(kernels, "WarpgroupsKernel", f"{wide}_", kind, (rows, depth, columns), wide)
+    case.threads = 256
+    case.dynamic = 4 * (128 + wide) * 128
+    return case
+
+
+def tiles(
+    kernels: Mapping[str, str],
+    name: str,
+    parameters: str,
+    kind: str,
+    size: tuple[int, int, int],
+    wide: int,
+) -> Case:
+    """A product of `size` (rows, depth, columns) by a kernel whose tiles are 128 rows high.
+
+    `parameters` are those of the kernel behind the ones that all have.
+    """
+    rows, depth, columns = size
     added, activate = kind == "added", kind == "gelu"
     case = Case(rows, depth, columns, added)
     case.set_expected(from_bfloat16(case.x), activate)
@@ -141,10 +152,9 @@ def warpgroups(
     case.fields += struct.pack("<qq", rows, depth)
     result = "float32" if added else "bfloat16"
     case.ptx = named(
-        kernels, f"WarpgroupsKernel_DType_bfloat16_DType_{result}_{activate}_True_{added}_{wide}_"
+        kernels, f"{name}_DType_bfloat16_DType_{result}_{activate}_True_{added}_{parameters}"
     )
-    case.grid, case.threads = (-(-columns // wide), -(-rows // 128)), 256
-    case.dynamic = 4 * (128 + wide) * 128
+    case.grid = (-(-columns // wide), -(-rows // 128))
     return case
 
 

@@ -138,7 +138,7 @@ def _compile(place: Any, names: list[str]) -> None:
     from benchmarks.gpu.products import products_artifact
     from benchmarks.gpu.run import SIDE, types_of
     from compat_tests.support.gpu_kernels import kernels_artifact
-    from whisper_max_backend.engine.checkpoint.weight_dtypes import Storage
+    from whisper_max_backend.engine.checkpoint.weight_dtypes import Storage, gpu_types
     from whisper_max_backend.engine.compile.artifacts import compiled
     from whisper_max_backend.engine.compile.cache import cache_folder
     from whisper_max_backend.engine.compile.session import Session
@@ -152,14 +152,13 @@ def _compile(place: Any, names: list[str]) -> None:
     wanted = [kernels_artifact(place, dtype, session) for dtype in types_of(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     wanted.append(products_artifact(place, DType.bfloat16, session))
-    hopper = is_hopper(place)
-    if hopper:
+    if is_hopper(place, DType.bfloat16):
         wanted.append(hopper_artifact(place, DType.bfloat16, session))
     models = [("miniature", "float32"), ("miniature", "int8_float32")]
     models += [(name, kind) for name in names for kind in ("bfloat16", "int8_bfloat16")]
     for name, kind in models:
-        own = hopper and name != "miniature"
-        wanted.append(gpu_artifact(DIMENSIONS[name], kind, place, session, own))
+        hopper = is_hopper(place, gpu_types(kind)[0])
+        wanted.append(gpu_artifact(DIMENSIONS[name], kind, place, session, hopper))
     host = CPU()
     on_host = Session([host])
     wanted.append(common_artifact(on_host))

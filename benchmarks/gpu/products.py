@@ -57,7 +57,7 @@ def shapes_for(device: Device) -> tuple[tuple[int, int], ...]:
 
 def products_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile: each product alone, and between norm, GELU and residual."""
-    shapes, hopper = shapes_for(device), is_hopper(device)
+    shapes, hopper = shapes_for(device), is_hopper(device, dtype)
 
     def build() -> Module:
         module = Module()

@@ -156,7 +156,7 @@ def _add_products(
 
 def kernels_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile."""
-    hopper = is_hopper(device)
+    hopper = is_hopper(device, dtype)
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
         "build": lambda: build(DeviceRef.from_device(device), device.api, dtype, hopper),

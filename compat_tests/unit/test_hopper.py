@@ -87,7 +87,7 @@ def test_a_card_that_multiplies_wrongly(
 
 def test_other_cards_and_types(session: Any) -> None:
     right = session(lambda product: product)
-    assert is_hopper(HOPPER)
+    assert is_hopper(HOPPER, DType.bfloat16)
     assert not uses_hopper(HOPPER, DType.float32, right)
     for other in OTHERS:
         assert not uses_hopper(other, DType.bfloat16, right)

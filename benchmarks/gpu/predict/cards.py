@@ -60,6 +60,7 @@ MMA_SHARE = 0.629
 MULTIPLICATIONS = 512
 """Of half types, each with an addition, that a scheduler's tensor unit does in a cycle."""
 MMA_16816_CYCLES = 16 * 8 * 16 / MULTIPLICATIONS / MMA_SHARE
+"""Of a scheduler's tensor unit, for one mma.sync.m16n8k16."""
 SHARED_BYTES_PER_CYCLE = 128
 """Of a multiprocessor's shared memory."""
 L1_BYTES_PER_CYCLE = 64

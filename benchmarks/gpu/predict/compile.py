@@ -35,7 +35,7 @@ def main(target: str, size: str) -> None:
     d = dataclasses.replace(SIZES[size], n_audio_layer=1, n_text_layer=1)
     module = Module()
     encode = Signatures(d, dtype, dtype).encode
-    hopper = is_hopper(gpu)
+    hopper = is_hopper(gpu, dtype)
     add_encoder(module, Layers(device, gpu.api, dtype, hopper=hopper), d, encode)
     decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d, hopper)
     decoder.add_step("step", decoder.many)

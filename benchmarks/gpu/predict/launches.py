@@ -100,7 +100,7 @@ def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
     candidates = CANDIDATES * beams
     per_thread = ceil(ceil(d.n_vocab / BLOCKS_PER_ROW) / 256)
     group = 1 if beams == 1 else FEW_ROWS
-    splits = 1 if items * heads >= ENOUGH_BLOCKS else SPLITS if rows <= FEW_ROWS else 1
+    splits = SPLITS if rows <= FEW_ROWS and items * heads < ENOUGH_BLOCKS else 1
     layer = [
         *_normed("norm, queries, keys, values", rows, width, 3 * width),
         Launch(

@@ -18,7 +18,7 @@ from .thread_block import each_element
 from .launch import Kernel, launch
 
 comptime ENOUGH_BLOCKS = 256
-"""That keep a GPU busy, so that frames need not be split among more of them."""
+"""That keep a GPU busy: where there are so many, frames are not split."""
 
 
 @fieldwise_init
@@ -158,7 +158,7 @@ struct CrossAttention:
         var tokens = queries.dim_size(1)
         var heads = queries.dim_size(2) // head_size
 
-        def run[own_group: Int, own_splits: Int]() raises {imm}:
+        def by_splits[own_group: Int, own_splits: Int]() raises {imm}:
             var kernel = CrossAttentionKernel[dtype, own_group, head_size, own_splits](
                 View(queries),
                 View(cross_kv),
@@ -179,13 +179,14 @@ struct CrossAttention:
                 )
                 launch[target](merge, ceildiv(output.size(), merge.threads), ctx)
 
+        def by_groups[own_group: Int]() raises {imm}:
+            if items * ceildiv(tokens, own_group) * heads < ENOUGH_BLOCKS:
+                by_splits[own_group, splits]()
+            else:
+                by_splits[own_group, 1]()
+
         # A greedy search has one query for each window.
         if tokens == 1:
-            if items * heads < ENOUGH_BLOCKS:
-                run[1, splits]()
-            else:
-                run[1, 1]()
-        elif items * ceildiv(tokens, group) * heads < ENOUGH_BLOCKS:
-            run[group, splits]()
+            by_groups[1]()
         else:
-            run[group, 1]()
+            by_groups[group]()

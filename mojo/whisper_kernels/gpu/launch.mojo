@@ -45,7 +45,7 @@ struct Passed[K: Kernel](DevicePassable, TrivialRegisterPassable):
 
 
 comptime THREADS = 512
-"""That a multiprocessor has room for, where nothing else is said: each has 128 registers then."""
+"""Threads that a multiprocessor has room for by default: each can have 128 registers."""
 
 
 @__llvm_metadata(
@@ -69,7 +69,7 @@ def launch[
 
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
     `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
-    A thread gets no more registers than leave room for `resident` blocks on a multiprocessor.
+    A thread gets only so many registers that a multiprocessor has room for `resident` blocks.
     """
     if blocks == 0 or high == 0:
         return

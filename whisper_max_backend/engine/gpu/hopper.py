@@ -1,7 +1,7 @@
 """Whether a GPU makes its products as Hopper alone can: asked of the card itself.
 
-A product that is wrong on some card or driver would give wrong text, and nothing else. So a card
-shows, when a model is loaded, that these products are those of the kernel for older cards.
+A wrong product would give wrong text without any error. So whenever a model is loaded, the card
+has to show that its products equal those of the kernels for older cards.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ TOLERANCE = 1e-4
 _log = logging.getLogger("whisper_max_backend")
 
 
-def is_hopper(device: Device) -> bool:
-    """Whether a device is one of NVIDIA's Hopper generation."""
-    return device.api == "cuda" and device.architecture_name in {"sm_90", "sm_90a"}
+def is_hopper(device: Device, dtype: DType) -> bool:
+    """Whether a device is of NVIDIA's Hopper generation, whose tensor cores multiply `dtype`."""
+    known = device.api == "cuda" and device.architecture_name in {"sm_90", "sm_90a"}
+    return known and dtype != DType.float32
 
 
 def uses_hopper(device: Device, dtype: DType, session: Session) -> bool:
     """Whether products of `dtype` are Hopper's own on a device; logs where they are wrong there."""
-    if not is_hopper(device) or dtype == DType.float32:
+    if not is_hopper(device, dtype):
         return False
     if products_agree(device, dtype, session):
         return True
@@ -75,7 +76,7 @@ def products_artifact(device: Device, dtype: DType, session: Session) -> Artifac
         return module
 
     return {
-        "name": f"products-{device.api}-{dtype.name}",
+        "name": f"hopper-products-{device.api}-{dtype.name}",
         "build": build,
         "key": {"dtype": dtype.name},
         "session": session,
