@@ -27,6 +27,10 @@ COMMANDS = {
     ),
     "hours": ("benchmarks.hours", "Transcribe hours of a live stream and watch memory."),
     "many": ("benchmarks.many", "Transcribe many recordings at once, and one after another."),
+    "requests": (
+        "benchmarks.requests",
+        "Time the short requests of a voice assistant, in the middle and in the tail.",
+    ),
     "sizes": (
         "benchmarks.sizes",
         "Time loads, windows and steps of the sizes that people run, with random weights.",
