@@ -6,7 +6,6 @@ turn. The record's ``requests`` are rows of `Latency`.
 
 from __future__ import annotations
 
-import functools
 import random
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from benchmarks.machine import cores
 from benchmarks.peers.faster_whisper import heard
 from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
-from benchmarks.timing import PAUSE, once
+from benchmarks.timing import PAUSE
 from compat_tests.support.models import model_directory
 
 SHORTEST, LONGEST = 2.0, 5.0
@@ -84,8 +83,9 @@ def measured(
     for audio in requests:
         for side, model in models.items():
             time.sleep(PAUSE)
-            call = functools.partial(heard, model, audio, beams)
-            seconds[side].append(once(lambda call=call, side=side: texts[side].append(call())))
+            begun = time.perf_counter()
+            texts[side].append(heard(model, audio, beams))
+            seconds[side].append(time.perf_counter() - begun)
     middle = {side: float(np.percentile(found, 50)) for side, found in seconds.items()}
     tail = {side: float(np.percentile(found, 95)) for side, found in seconds.items()}
     threads = min((side for side in models if side != OURS), key=lambda side: middle[side])

@@ -33,6 +33,8 @@ from compat_tests.support.models import our_model, reference_model
 from compat_tests.support.recordings import AUDIO
 
 pytestmark = pytest.mark.slow
+RECORDINGS = 24
+"""Short ones, of which a few are written when something dies."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def machines() -> Iterator[tuple[Cluster, dict[str, str]]]:
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus") / "recordings"
-    write_recordings(folder, 40)
+    write_recordings(folder, RECORDINGS)
     return folder
 
 
@@ -129,7 +131,7 @@ def test_a_machine_dies(
     out = tmp_path / "out"
     process = begin(environment, recordings, "--out", out, "--ray", cluster.address, *EXACT)
     try:
-        wait_for_shards(out, 5, process)
+        wait_for_shards(out, 3, process)
         cluster.kill(0)
         told = process.communicate(timeout=300)[1]
         assert process.returncode == 0, told
@@ -151,7 +153,7 @@ def test_the_command_dies(
     out = tmp_path / "out"
     given = (recordings, "--out", out, "--ray", cluster.address, *EXACT)
     process = begin(environment, *given)
-    wait_for_shards(out, 5, process)
+    wait_for_shards(out, 3, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = len(list((out / "shards").glob("*.parquet")))
@@ -159,7 +161,7 @@ def test_the_command_dies(
     done = corpus(environment, *given)
     assert done.returncode == 0, done.stderr
     assert ", 0 of them new, " in done.stderr
-    assert "40 to do" not in done.stderr
+    assert f"{RECORDINGS} to do" not in done.stderr
     assert tokens_of(rows_in(out)) == expected
 
 
@@ -200,15 +202,15 @@ def test_a_full_disk(
 def test_files_that_are_no_audio(tmp_path: Path, machines: tuple[Cluster, dict[str, str]]) -> None:
     cluster, environment = machines
     recordings = tmp_path / "recordings"
-    good = {path.name for path in write_recordings(recordings, 10)}
-    write_damaged(recordings, 60, AUDIO / "jfk.flac")
+    good = {path.name for path in write_recordings(recordings, 6)}
+    write_damaged(recordings, 30, AUDIO / "jfk.flac")
     given = (recordings, "--ray", cluster.address, *EXACT)
     done = corpus(environment, *given, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     rows = rows_in(tmp_path / "out")
     failed = [row for row in rows if row["error"] is not None]
     assert {row["key"] for row in rows if row["error"] is None} == good
-    assert len(failed) == 60
+    assert len(failed) == 30
     assert all(row["error"].startswith(f"{recordings / row['key']}: ") for row in failed)
     limited = corpus(environment, *given, "--out", tmp_path / "limited", "--max-errors", "10")
     assert limited.returncode == 1

@@ -1,7 +1,6 @@
 """Fast exponentials, most of them of arguments that are not positive."""
 
 from std.collections import Array
-from std.math import round
 from std.memory import bitcast
 
 from .min_max import larger
@@ -29,6 +28,9 @@ comptime FAST_EXP2: Array[Float32, 5] = [
     5.592204e-2,
     9.67604e-3,
 ]
+comptime NEAR_EXP2: Array[Float32, 4] = [0.99992806, 0.69326097, 0.24261114, 5.517167e-2]
+comptime ROUNDING = Float32(3 << 22)
+"""Added to a number below 2^22, it leaves the nearest integer in the lowest bits."""
 
 
 @always_inline
@@ -44,11 +46,19 @@ def exp2_fast[width: Int](x: SIMD[F32, width]) -> SIMD[F32, width]:
 
 
 @always_inline
+def exp2_bytes[width: Int](x: SIMD[F32, width]) -> SIMD[DType.int32, width]:
+    """`255 2^x` for x <= 0, rounded, in the lowest byte; the others are those of `ROUNDING`."""
+    var y = exp2_by[NEAR_EXP2](larger(x, SIMD[F32, width](-30)))
+    return bitcast[DType.int32, width](y.fma(SIMD[F32, width](255), SIMD[F32, width](ROUNDING)))
+
+
+@always_inline
 def exp2_by[
     terms: Int, width: Int, //, power: Array[Float32, terms]
 ](x: SIMD[F32, width]) -> SIMD[F32, width]:
     """`2^x` by one of the polynomials, for exponents of normal numbers."""
-    var whole = round(x)
-    var exponent = whole.cast[DType.int32]() << 23
-    var scaled = bitcast[DType.int32, width](polynomial[power](x - whole)) + exponent
+    var rounded = x + ROUNDING
+    var exponent = bitcast[DType.int32, width](rounded) << 23
+    var fraction = x - (rounded - ROUNDING)
+    var scaled = bitcast[DType.int32, width](polynomial[power](fraction)) + exponent
     return bitcast[F32, width](scaled)

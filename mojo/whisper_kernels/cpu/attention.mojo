@@ -6,8 +6,7 @@ values, which are two matrices in panels: keys [head size, frames], then values
 [frames, head size]. A head takes `head_bytes`, enough for the longest window.
 Scores exist for one block of queries at a time.
 
-With int8 keys and values, the weights of the values are integers of 16 bits: a long tail of small
-weights is kept. A processor that multiplies bytes takes them as two rows of bytes. AMX
+With int8 keys and values, the weights of the values are integers (attention_weights.mojo). AMX
 has bfloat16 as well, in which the encoder attends where there is such a unit. In bfloat16, powers
 of 2 need no more than its precision.
 """
@@ -19,21 +18,13 @@ from ..common.min_max import largest
 from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView
 from .amx.attention import TileAttention, query_scale
-from .amx.strips import tile_place
 from .amx.tiles import BLOCK_ROWS
+from .attention_weights import BYTES, PLANES, SEGMENT, weigh, weigh_by_segments
 from .gemm import multiply
 from .pack_panels import pack_columns, pack_rows
 from .panels import PANEL, Matrix, Rows, panel_bytes
-from .quantize import FINE_LEAST, FINE_STEPS, STEPS
-from .strips import Strips, grouped, store_planes
-from .target import DOTS, GROUP, PAIRS, TILES, WORD, paired
-
-comptime WEIGHTS_AT_ONCE = min(2 * LANES, PANEL)
-"""Weights made at once, so that they share the loads of constants."""
-comptime PLANES = 2 if DOTS else 1
-"""Rows of integers that a row of weights is split into."""
-comptime FULL_WEIGHT = FINE_LEAST + FINE_STEPS if DOTS else STEPS
-"""The weight of a row's highest score, as an integer."""
+from .strips import Strips
+from .target import PAIRS, TILES, paired, tiled
 
 
 def head_bytes[storage: DType](frames: Int, head_size: Int) -> Int:
@@ -75,9 +66,11 @@ struct KeysValues[storage: DType](ImplicitlyCopyable):
         pack_rows(rows, stride, first, last, self.values)
 
 
-struct AttentionScratch[storage: DType]:
-    """What a thread needs to attend."""
+struct AttentionScratch[storage: DType, coarse: Bool = False]:
+    """What a thread needs to attend; `coarse`, with weights of bytes where that saves time."""
 
+    comptime segmented = Self.coarse and BYTES and not tiled[Self.storage]()
+    comptime planes = 1 if Self.segmented else PLANES
     comptime by_tiles = TILES and Self.storage == DType.bfloat16
     comptime queries_each = BLOCK_ROWS if Self.by_tiles else 4 * Strips[Self.storage].rows_each
     """Queries of a block: their scores over 1500 frames stay in L2."""
@@ -94,7 +87,10 @@ struct AttentionScratch[storage: DType]:
         self.queries = Strips[Self.storage](Self.queries_each, head_size)
         self.scores = FloatView.allocate(Self.queries_each * align_up(frames, PANEL))
         # A vector of weights may reach past the last frame.
-        self.weights = Strips[Self.storage](PLANES * Self.queries_each, align_up(frames, PANEL))
+        comptime segment = SEGMENT if Self.segmented else 0
+        self.weights = Strips[Self.storage](
+            Self.planes * Self.queries_each, align_up(frames, PANEL), segment=segment
+        )
         self.sums = FloatView.allocate(2 * Self.queries_each * head_size)
 
     def __deinit__(deinit self):
@@ -125,8 +121,11 @@ struct AttentionScratch[storage: DType]:
         comptime if Strips[Self.storage].quantized:
             self.queries.prepare(queries, first, last, head_size, scale * LOG2_OF_E)
             multiply(self.queries, kv.keys, 0, kv.keys.panels(), self.scores, stride)
-            self.weigh(count, frames, stride)
-            comptime if PLANES == 1:
+            comptime if Self.segmented:
+                weigh_by_segments(self.scores, count, frames, stride, self.weights)
+            else:
+                weigh(self.scores, count, frames, stride, self.weights)
+            comptime if Self.planes == 1:
                 multiply(self.weights, kv.values, 0, kv.values.panels(), rows, output_stride)
                 return
             multiply(self.weights, kv.values, 0, kv.values.panels(), self.sums, head_size)
@@ -177,49 +176,6 @@ struct AttentionScratch[storage: DType]:
                 row.store(k, x * factor)
             for k in range(whole, head_size):
                 row[k] *= factor
-
-    def weigh(mut self, count: Int, frames: Int, stride: Int):
-        """The weights of the scores: `PLANES` rows of integers for each row, with the scales that
-        make them a softmax."""
-        comptime each = Strips[Self.storage].rows_each
-        self.weights.rows = PLANES * count
-        self.weights.depth = frames
-        for i in range(count):
-            var row = self.scores.offset(i * stride)
-            for k in range(frames, stride):
-                row[k] = Float32.MIN_FINITE
-            var first = PLANES * i
-            var start = first // each * each
-            var strip = self.weights.strip(start)
-            var height = self.weights.height(start)
-            var scale = 1 / weigh_row(row, stride, strip, first - start, height)
-            comptime for plane in range(PLANES - 1, -1, -1):
-                self.weights.scales[first + plane] = scale
-                self.weights.zeros[first + plane] = 0
-                scale *= 256
-
-
-def weigh_row(row: FloatView, frames: Int, strip: ByteView, index: Int, height: Int) -> Float32:
-    """`FULL_WEIGHT * 2^(row - max(row))` as rows of a strip from `index` on, high bytes
-    first; returns the sum. `height` is the strip's, where it is not AMX's."""
-    var top = largest(row, frames)
-    var sums = SIMD[DType.int32, WEIGHTS_AT_ONCE](0)
-    for k in range(0, frames, WEIGHTS_AT_ONCE):
-        var x = row.load[WEIGHTS_AT_ONCE](k) - top
-        var q = (exp2_fast(x) * FULL_WEIGHT + 0.5).cast[DType.int32]()
-        sums += q
-        comptime if TILES:
-            strip.store(tile_place(index, k), (q >> 8).cast[DType.uint8]())
-            strip.store(tile_place(index + 1, k), q.cast[DType.uint8]())
-        else:
-            var words = strip.bitcast[WORD]().offset(index)
-            comptime if PLANES == 2:
-                store_planes(q, words.bitcast[DType.uint8](), k, height)
-            else:
-                var groups = grouped(q)
-                comptime for g in range(WEIGHTS_AT_ONCE // GROUP):
-                    words[(k // GROUP + g) * height] = groups[g]
-    return sums.reduce_add().cast[F32]()
 
 
 @always_inline

@@ -90,7 +90,7 @@ def encode[
     var block = even_block[storage](count, most, threads)
     var blocks = ceildiv(count, block)
     var frame_blocks = ceildiv(sizes.frames, block)
-    var query_block = even_block[kv_type](count, AttentionScratch[kv_type].queries_each, 1)
+    var query_block = even_block[kv_type](count, AttentionScratch[kv_type, True].queries_each, 1)
     var query_blocks = ceildiv(count, query_block)
     var phases = Phases(ceildiv(batch, most_windows) * (2 + 3 * sizes.layers))
 
@@ -99,7 +99,7 @@ def encode[
         var rows = EncoderChunk[storage](
             block, width, max(4 * width, 3 * sizes.mels), heads.groups.columns()
         )
-        var attention = AttentionScratch[kv_type](count, head_size)
+        var attention = AttentionScratch[kv_type, True](count, head_size)
         var times = FloatView.allocate((block + 2) * sizes.mels)
         for first_window in range(0, batch, most_windows):
             var windows = min(most_windows, batch - first_window)

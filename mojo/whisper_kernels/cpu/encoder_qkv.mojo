@@ -127,7 +127,7 @@ struct EncoderHeads[storage: DType]:
 
     def attend(
         self,
-        mut scratch: AttentionScratch[Self.kv_type],
+        mut scratch: AttentionScratch[Self.kv_type, True],
         place: Int,
         first: Int,
         last: Int,

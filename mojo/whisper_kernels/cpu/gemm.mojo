@@ -30,8 +30,6 @@ comptime PREFETCH_BYTES = 8192
 """Bytes before its use that a panel is asked for: where rows are few, reading sets the pace."""
 comptime PASS_VECTORS = PASS_COLUMNS // LANES
 comptime I32 = DType.int32
-comptime SEGMENT = 512 // GROUP
-"""Groups whose products of 16 bits and a byte an int32 can hold the sum of."""
 
 
 @always_inline
@@ -129,20 +127,26 @@ def integer_tile[
     panel: ByteView,
     part: Int,
     groups: Int,
+    segment: Int,
     scales: FloatView,
+    between_scales: Int,
     zeros: FloatView,
     shifts: FloatView,
     c: FloatView,
     c_stride: Int,
     rows: Int,
 ):
-    """The first `rows` of a tile of `height` x `PASS_COLUMNS`, from column `part` of a panel on."""
+    """The first `rows` of a tile of `height` x `PASS_COLUMNS`, from column `part` of a panel on.
+
+    A row has a scale for each segment, or, where `between_scales` is 0, the same for all.
+    """
     var a = strip.bitcast[DType.int32]()
     var b = panel.offset(HEADER + GROUP * part).bitcast[DType.int8]()
     var header = panel.bitcast[DType.float32]().offset(part)
     var start = 0
+    var factors = scales
     while start < groups:
-        var end = groups if DOTS else min(start + SEGMENT, groups)
+        var end = groups if BLOCKS else start + min(segment, groups - start)
         var sums = Array[SIMD[I32, LANES], PASS_VECTORS * height](fill=SIMD[I32, LANES](0))
         comptime if BLOCKS:
             var made = block_sums[height, PASS_COLUMNS, PREFETCH_BYTES](
@@ -176,8 +180,9 @@ def integer_tile[
                         exact = SIMD[F32, LANES](-zeros[i]).fma(column_sum, exact)
                     else:
                         before = place.load[LANES]()
-                    place.store(exact.fma(column_scale * scales[i], before))
+                    place.store(exact.fma(column_scale * factors[i], before))
         start = end
+        factors = factors.offset(between_scales)
 
 
 def tile[
@@ -197,7 +202,9 @@ def tile[
                     panel,
                     part,
                     ceildiv(a.depth, GROUP),
+                    a.segment,
                     a.scales.offset(first),
+                    a.between_scales,
                     a.zeros.offset(first),
                     a.shifts.offset(first),
                     c,

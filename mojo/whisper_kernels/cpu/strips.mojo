@@ -30,6 +30,9 @@ comptime HALF_STRIP = STRIP_ROWS // 2
 comptime QUARTER_STRIP = STRIP_ROWS // 4
 """Strips are `STRIP_ROWS`, `HALF_STRIP`, `QUARTER_STRIP` or 1 high: code is generated for these."""
 comptime WORD_BYTES = size_of[Scalar[WORD]]()
+comptime WHOLE = Int.MAX if DOTS else 512 // GROUP
+"""Groups of a segment where a row has one scale: so many products of 16 bits and a byte an int32 can
+hold the sum of."""
 comptime ROUNDED_AT_ONCE = max(LANES, 2 * GROUP)
 """Numbers of a row that are quantised at once: whole groups."""
 
@@ -58,7 +61,11 @@ struct Strips[storage: DType]:
 
     var memory: ByteView
     var scales: FloatView
-    """Of each row, if quantised."""
+    """Of each row, if quantised; of all rows for each segment."""
+    var segment: Int
+    """Groups of a segment, which share a row's scale."""
+    var between_scales: Int
+    """From the scales of a segment to those of the next; 0 where a row has only one."""
     var zeros: FloatView
     """The integer that stands for zero in each row, if quantised."""
     var shifts: FloatView
@@ -81,16 +88,22 @@ struct Strips[storage: DType]:
         most_depth: Int,
         for_weights: Bool = False,
         request_rows: Int = 0,
+        segment: Int = 0,
     ):
         """Room for so many rows and so much depth; for products with weights, or with keys or
         values. Where a request has `request_rows` and half a strip holds them, rows are of 16
-        bits: others that share the product do not change them. 0 stands for many."""
+        bits: others that share the product do not change them. 0 stands for many. Rows have a
+        scale for every `segment` numbers of their depth, or, if it is 0, only one."""
         var few = 0 < request_rows <= HALF_STRIP
         comptime splits = Self.quantized and DOTS and not Self.tiled
         self.planes = 2 if splits and few else 1
         var room = align_up(self.planes * most_rows, Self.rows_each)
         self.memory = ByteView.allocate(room * Self.row_bytes(most_depth))
-        self.scales = FloatView.allocate(room)
+        self.segment = segment // Self.group if segment > 0 else WHOLE
+        self.between_scales = room if segment > 0 else 0
+        self.scales = FloatView.allocate(
+            room * (ceildiv(most_depth, segment) if segment > 0 else 1)
+        )
         self.zeros = FloatView.allocate(room)
         self.shifts = FloatView.allocate(room)
         for i in range(room):
