@@ -103,30 +103,34 @@ def weigh_rows[
     """Neighbours from row `first` on, of the strip that begins at `start`."""
     var height = weights.height(start)
     var words = weights.strip(start).bitcast[WORD]().offset(first - start)
-    var tops = Array[Float32, rows](fill=0)
-    comptime for i in range(rows):
-        tops[i] = largest(scores.offset(i * stride), stride)
-    var totals = SIMD[F32, rows](0)
-    for k in range(0, stride, SEGMENT):
-        var frames = min(SEGMENT, stride - k)
-        var segment = scores.offset(k)
-        var exponents = SIMD[F32, rows](0)
-        var own_tops = Array[Float32, rows](fill=0)
-        comptime for i in range(rows):
-            own_tops[i] = largest(segment.offset(i * stride), frames)
-            exponents[i] = own_tops[i] - tops[i]
-        var sums = store_weights[rows](
-            segment, stride, frames, own_tops, words.offset(k // GROUP * height), height
-        )
-        var scale = exp2_by[NEAR_EXP2](larger(exponents, SIMD[F32, rows](-30)))
-        totals += scale * sums.cast[F32]()
-        var place = weights.scales.offset(k // SEGMENT * weights.between_scales + first)
-        comptime for i in range(rows):
-            place[i] = scale[i]
+    var scales = weights.scales.offset(first)
+    var tops = SIMD[F32, rows](Float32.MIN)
     for segment in range(ceildiv(stride, SEGMENT)):
-        var place = weights.scales.offset(segment * weights.between_scales + first)
+        var start = segment * SEGMENT
+        var own = SIMD[F32, rows](0)
         comptime for i in range(rows):
-            place[i] /= totals[i]
+            own[i] = largest(scores.offset(i * stride + start), min(SEGMENT, stride - start))
+        scales.store(segment * weights.between_scales, own)
+        tops = larger(tops, own)
+    var totals = SIMD[F32, rows](0)
+    for segment in range(ceildiv(stride, SEGMENT)):
+        var start = segment * SEGMENT
+        var place = segment * weights.between_scales
+        var own = scales.load[rows](place)
+        var sums = store_weights[rows](
+            scores.offset(start),
+            stride,
+            min(SEGMENT, stride - start),
+            own,
+            words.offset(start // GROUP * height),
+            height,
+        )
+        var scale = exp2_by[NEAR_EXP2](larger(own - tops, SIMD[F32, rows](-30)))
+        totals += scale * sums.cast[F32]()
+        scales.store(place, scale)
+    for segment in range(ceildiv(stride, SEGMENT)):
+        var place = segment * weights.between_scales
+        scales.store(place, scales.load[rows](place) / totals)
 
 
 @always_inline
@@ -136,7 +140,7 @@ def store_weights[
     scores: FloatView,
     stride: Int,
     frames: Int,
-    tops: Array[Float32, rows],
+    tops: SIMD[F32, rows],
     words: View[WORD],
     height: Int,
 ) -> SIMD[DType.int32, rows]:
