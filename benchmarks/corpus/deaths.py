@@ -28,6 +28,9 @@ RECORDINGS = 300
 ROUNDS = 5
 DAMAGED = 1000
 GOOD = 200
+_DISK = 8 << 20
+"""Bytes of the disk that becomes full."""
+_PAGE = 4096
 
 Tokens = dict[str, list[list[int]]]
 
@@ -79,10 +82,11 @@ def disk(folder: Path) -> tuple[dict[str, Any], list[str]]:
         recordings, expected = _undisturbed(folder, cluster, environment)
         small = folder / "disk"
         small.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(small)]
         subprocess.run(mount, check=True)
         try:
-            (small / "ballast").write_bytes(bytes(3600 << 10))
+            room = _taken(folder / "undisturbed") - _taken(folder / "undisturbed" / "shards") // 2
+            (small / "ballast").write_bytes(bytes(_DISK - room))
             given = _given(recordings, small / "out", cluster)
             full = corpus(environment, *given)
             if full.returncode != 1 or "No space left on device" not in full.stderr:
@@ -141,6 +145,12 @@ def _undisturbed(
 def _shards(folder: Path) -> int:
     """Into how many the undisturbed run has put the recordings; all runs do the same."""
     return len(list((folder / "undisturbed" / "shards").iterdir()))
+
+
+def _taken(folder: Path) -> int:
+    """Bytes of a folder's files, as whole pages of memory."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(-(-size // _PAGE) * _PAGE for size in sizes)
 
 
 def _given(recordings: Path, out: Path, cluster: Cluster) -> tuple[str | Path, ...]:
