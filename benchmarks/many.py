@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
+from benchmarks.models import model_path
 from benchmarks.record import begin, results_option
 from benchmarks.timing import once
-from compat_tests.support.models import model_directory
 from compat_tests.support.recordings import load
 from whisper_max_backend import WhisperModel
 
@@ -44,7 +44,7 @@ def main(
     results: Path,
 ) -> None:
     """Transcribe many recordings, both ways in turns. 1 if tokens differ."""
-    path = str(model_directory(name)) if name in ("tiny.en", "base") else name
+    path = model_path(name)
     model = WhisperModel(
         path,
         device=device,

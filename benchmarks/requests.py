@@ -21,11 +21,11 @@ from rich.table import Table
 
 import whisper_max_backend
 from benchmarks.machine import cores
+from benchmarks.models import model_path
 from benchmarks.peers.faster_whisper import heard
 from benchmarks.record import begin, results_option
 from benchmarks.speech import RATE, speech
 from benchmarks.timing import PAUSE
-from compat_tests.support.models import model_directory
 
 SHORTEST, LONGEST = 2.0, 5.0
 """Seconds of a request."""
@@ -133,16 +133,17 @@ def main(
     results: Path,
 ) -> None:
     """Time requests of 2 to 5 s beside stock faster-whisper. 1 if a goal is missed."""
-    path = str(model_directory(name)) if name in ("tiny.en", "base") else name
+    path = model_path(name)
     options: dict[str, Any] = {"device": "cpu", "compute_type": compute_type}
     models = {OURS: whisper_max_backend.WhisperModel(path, **options)} | {
         threads: faster_whisper.WhisperModel(path, cpu_threads=threads, **options)
         for threads in {1, cores()}
     }
     record = begin("requests", f"{Path(name).name} {compute_type}")
+    requests = cut(count, seed)
     rows: list[Latency] = []
     for beam in beams:
-        rows.append(measured(models, cut(count, seed), beam))
+        rows.append(measured(models, requests, beam))
         record.found["requests"] = [asdict(row) for row in rows]
         record.keep(results)
     console = Console()

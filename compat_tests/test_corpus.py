@@ -34,7 +34,7 @@ from compat_tests.support.recordings import AUDIO
 
 pytestmark = pytest.mark.slow
 RECORDINGS = 24
-"""Short ones, of which a few are written when something dies."""
+"""So many that most of them are still to do when something dies."""
 
 
 @pytest.fixture(scope="module")

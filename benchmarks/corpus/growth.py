@@ -25,7 +25,7 @@ TOLERATED = 0.05
 GROWN = 0.05
 """Share by which memory may be more at ten times the audio, or in the later half of a run."""
 _PARTS = 20
-"""Of the long run, by each of which an actor's memory is told."""
+"""Of the time of a run: the record has an actor's memory in each of them."""
 _ROUNDS = 3
 _NAMES = ("two_minutes", "dialogue", "austen", "moby", "jfk")
 _EVERY = 0.5
@@ -57,8 +57,8 @@ def growth(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A thousand minutes, and a hundred before and after them: a machine may change its pace.
 
     An actor's memory goes up and down with the recordings that it has in hand, and takes some
-    minutes to come to its level. So what is compared is the long run's own halves, by the medians
-    of what was read, without its first tenth.
+    minutes to come to its level. So the first tenth of the long run is left out, and the medians of
+    the two halves of the rest are compared.
     """
     # An actor that compiles the model keeps 0.7 GB for it, which would hide growth.
     WhisperModel(str(model_directory("tiny.en")), device="cpu", compute_type="int8")

@@ -1,9 +1,9 @@
 """The weights of attention as integers: the softmax of scores, for the product with int8 values.
 
-The decoder's are integers of 16 bits: a long tail of small weights is kept. A processor that
-multiplies bytes takes them as two rows of bytes. That doubles the products, of which the encoder
-has many. There, weights are bytes, with a scale for every segment of frames: the tail is as precise
-as the largest weight near it allows.
+The decoder's are integers of 16 bits, so that many small weights are not lost. A processor that
+multiplies bytes takes them as two rows of bytes, which doubles the products. The encoder has many
+products, so its weights are bytes. Each segment of frames has its own scale: small weights lose
+precision only beside large ones.
 """
 
 from std.collections import Array
@@ -106,23 +106,23 @@ def weigh_rows[
     var scales = weights.scales.offset(first)
     var tops = SIMD[F32, rows](Float32.MIN)
     for segment in range(ceildiv(stride, SEGMENT)):
-        var start = segment * SEGMENT
+        var frame = segment * SEGMENT
         var own = SIMD[F32, rows](0)
         comptime for i in range(rows):
-            own[i] = largest(scores.offset(i * stride + start), min(SEGMENT, stride - start))
+            own[i] = largest(scores.offset(i * stride + frame), min(SEGMENT, stride - frame))
         scales.store(segment * weights.between_scales, own)
         tops = larger(tops, own)
     var totals = SIMD[F32, rows](0)
     for segment in range(ceildiv(stride, SEGMENT)):
-        var start = segment * SEGMENT
+        var frame = segment * SEGMENT
         var place = segment * weights.between_scales
         var own = scales.load[rows](place)
         var sums = store_weights[rows](
-            scores.offset(start),
+            scores.offset(frame),
             stride,
-            min(SEGMENT, stride - start),
+            min(SEGMENT, stride - frame),
             own,
-            words.offset(start // GROUP * height),
+            words.offset(frame // GROUP * height),
             height,
         )
         var scale = exp2_by[NEAR_EXP2](larger(own - tops, SIMD[F32, rows](-30)))
@@ -155,22 +155,27 @@ def store_weights[
             sums[i] += q & 255
             bytes[i] = bitcast[WORD, groups](q.cast[DType.uint8]())
         var target = words.offset(k // GROUP * height)
-        comptime if rows == 4:
-            var even = bytes[0].interleave(bytes[2])
-            var together = even.interleave(bytes[1].interleave(bytes[3]))
-            comptime for g in range(groups):
-                target.store(g * height, together.slice[rows, offset=rows * g]())
-        elif rows == 2:
-            var together = bytes[0].interleave(bytes[1])
-            comptime for g in range(groups):
-                target.store(g * height, together.slice[rows, offset=rows * g]())
-        else:
-            comptime for g in range(groups):
-                target[g * height] = bytes[0][g]
+        var together = side_by_side(bytes)
+        comptime for g in range(groups):
+            target.store(g * height, together.slice[rows, offset=rows * g]())
     var result = SIMD[DType.int32, rows](0)
     comptime for i in range(rows):
         result[i] = sums[i].reduce_add()
     return result
+
+
+@always_inline
+def side_by_side[
+    rows: Int, groups: Int, //
+](words: Array[SIMD[WORD, groups], rows]) -> SIMD[WORD, rows * groups]:
+    """The first word of each row, then the second of each, and so on."""
+    comptime whole = SIMD[WORD, rows * groups]
+    comptime if rows == 4:
+        var even = words[0].interleave(words[2])
+        return rebind[whole](even.interleave(words[1].interleave(words[3])))
+    comptime if rows == 2:
+        return rebind[whole](words[0].interleave(words[1]))
+    return rebind[whole](words[0])
 
 
 def clear_rest(row: FloatView, frames: Int, stride: Int):

@@ -31,8 +31,8 @@ comptime QUARTER_STRIP = STRIP_ROWS // 4
 """Strips are `STRIP_ROWS`, `HALF_STRIP`, `QUARTER_STRIP` or 1 high: code is generated for these."""
 comptime WORD_BYTES = size_of[Scalar[WORD]]()
 comptime WHOLE = Int.MAX if DOTS else 512 // GROUP
-"""Groups of a segment where a row has one scale: so many products of 16 bits and a byte an int32 can
-hold the sum of."""
+"""Groups of a segment where a row has one scale. Sums of products of bytes always fit into an int32,
+those of 16 bits and a byte for 512 numbers."""
 comptime ROUNDED_AT_ONCE = max(LANES, 2 * GROUP)
 """Numbers of a row that are quantised at once: whole groups."""
 
