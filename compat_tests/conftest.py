@@ -12,6 +12,10 @@ import pytest
 # The matrices that tests multiply with NumPy are small: its threads would wait more than compute.
 # It reads this when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Workers of pytest-xdist share the cores. Both engines take their threads from this, unless a test
+# says how many; threads of the reference that have no core of their own wait by computing.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
 
 from compat_tests.support import (
     randomness,
