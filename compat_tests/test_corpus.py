@@ -33,7 +33,7 @@ from compat_tests.support.models import our_model, reference_model
 from compat_tests.support.recordings import AUDIO
 
 pytestmark = pytest.mark.slow
-RECORDINGS = 24
+RECORDINGS = 16
 """So many that most of them are still to do when something dies."""
 
 

@@ -26,7 +26,7 @@ from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions
-from whisper_max_backend.engine.search.protocol import Sampling, StepRequest
+from whisper_max_backend.engine.search.protocol import Lookahead, Sampling, StepRequest
 from whisper_max_backend.engine.search.rules import FixedRules, Rules
 from whisper_max_backend.engine.serving.continuous_batching import SharedModel
 
@@ -150,10 +150,14 @@ def step(
     name: str,
     limits: Limits,
     replay: bool = False,
+    ahead: int = 1,
     beams: int = 5,
     steps: int = 37,
 ) -> Row:
-    """A decoder step, against the bandwidth; with `replay` as a captured device graph."""
+    """A decoder step, against the bandwidth.
+
+    With `replay` it is a captured device graph; `ahead` are made at once.
+    """
     decoder = model.runtime.decoder
     usual, model.captured_graphs.wanted = model.captured_graphs.wanted, replay
     encoded = model.runtime.encode(random_features(model.dimensions, 1))
@@ -162,14 +166,25 @@ def step(
     state.reorder(np.zeros(beams, np.int32))
     idle = Rules().constraints([[]] * beams, [0] * beams)
     tokens, scores = np.full(beams, 5, np.int32), np.zeros(beams, np.float32)
+    lookahead = Lookahead(
+        ahead,
+        np.ones(1, np.int32),
+        np.tile(np.array([-1, 0], np.int32), (beams, 1)),
+        model.vocabulary.eot,
+        timed=True,
+        summed=True,
+    )
+    request = StepRequest(tokens, scores, idle, beams, 2 * beams, Sampling(), lookahead=lookahead)
 
     def call() -> None:
-        decoder.step(state, StepRequest(tokens, scores, idle, beams, 2 * beams, Sampling()))
+        decoder.step(state, request)
+        state.take_ahead([-1])  # no such step was made: all are forgotten
 
-    seconds = statistics.median(timing.times(call, steps, warm_up=3))
+    seconds = statistics.median(timing.times(call, steps, warm_up=3)) / ahead
     decoder.finish(state)
     kept = _weights(model.compute_type)
-    row = _row(f"{name}{kept}, decoder step, beam {beams}{', replayed' * replay}", seconds, None)
+    how = ", replayed" * replay + (f", {ahead} at once" if ahead > 1 else "")
+    row = _row(f"{name}{kept}, decoder step, beam {beams}{how}", seconds, None)
     if replay:
         row["refused"] = not model.captured_graphs.wanted  # the log says why
     model.captured_graphs.wanted = usual and not row.get("refused", False)

@@ -26,6 +26,7 @@ from benchmarks.machine import slug
 from benchmarks.record import ROOT, begin, read
 from compat_tests.support.gpu_kernels import TOLERANCES, check_kernels
 from compat_tests.support.models import model_directory
+from whisper_max_backend.engine.gpu.decoder import GPUDecoder
 
 SIDE = 8192
 """Of the square matrices that the matrix rate is measured with."""
@@ -151,8 +152,9 @@ class Run:
 
     def _steps(self) -> None:
         for name, model in self._each_model():
-            for replay in (True, False):
-                self._keep("cases", cases.step(model, name, self._measured, replay))
+            for ahead in (1, GPUDecoder.steps_ahead):
+                self._keep("cases", cases.step(model, name, self._measured, True, ahead))
+            self._keep("cases", cases.step(model, name, self._measured))
 
     def _old(self) -> None:
         """The same of another checkout, in a process of its own."""

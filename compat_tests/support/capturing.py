@@ -18,6 +18,7 @@ class OnDevice:
 
     def __init__(self, output: Buffer) -> None:
         self.array = output.to_numpy().copy()
+        self.shape = self.array.shape
 
     def to_numpy(self) -> np.ndarray:
         return self.array.copy()
@@ -70,8 +71,9 @@ def capturing_model(checkpoint: Checkpoint) -> GPUModel:
     model = GPUModel(checkpoint, CPU(), "float32")
     steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
     decoder: Any = model.decoder
-    attended = ReadingGraph(model._graphs["attended"])
-    decoder._graphs = {**decoder._graphs, **steps, "attended": attended}
+    readers = {name: ReadingGraph(model._graphs[name]) for name in ("advance", "attended")}
+    decoder._graphs = {**decoder._graphs, **steps, **readers}
+    decoder._ahead._graph = readers["advance"]
     decoder.captured_graphs.wanted = True
     return model
 

@@ -12,7 +12,7 @@ import pytest
 from max.driver import CPU, Buffer
 
 from whisper_max_backend.engine.gpu import captured_graphs as module
-from whisper_max_backend.engine.gpu.captured_graphs import CapturedGraphs
+from whisper_max_backend.engine.gpu.captured_graphs import CapturedGraphs, Execution
 from whisper_max_backend.engine.gpu.staging import parts, staged
 from whisper_max_backend.engine.state.device_locks import locks_of
 
@@ -71,11 +71,20 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> CapturedGraphs:
 def run(
     graphs: CapturedGraphs, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT
 ) -> int:
+    return result(begin(graphs, model, *arrays, kind=kind, kept=kept))
+
+
+def begin(
+    graphs: CapturedGraphs, model: Any, *arrays: np.ndarray, kind: str = "", kept: Any = KEPT
+) -> Execution:
     named = {str(index): array for index, array in enumerate(arrays)}
-    (output, *_) = graphs.execute(
+    return graphs.execute(
         model, kind, named, kept, lambda given: [*kept, *(given[name] for name in named)]
     )
-    return int(output.to_numpy()[0])
+
+
+def result(execution: Execution) -> int:
+    return int(execution.results[0].to_numpy()[0])
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -217,6 +226,38 @@ def test_a_replay_that_fails(graphs: CapturedGraphs) -> None:
     for i in range(4):
         assert run(graphs, model, numbers(i)) == 100 + i
     assert model.calls[-1] == "replay"
+
+
+@pytest.mark.parametrize("executions", [1, 2, 3], ids=["executed", "captured", "replayed"])
+def test_an_execution_is_repeated(graphs: CapturedGraphs, executions: int) -> None:
+    """With what its inputs hold by then."""
+    model = Model()
+    for _ in range(executions):
+        execution = begin(graphs, model, numbers(1))
+    for i in (5, 6):
+        execution.arrays["0"].to_numpy()[:] = i
+        execution.repeat()
+        assert result(execution) == 100 + i
+    repeated = "replay" if executions == 3 else "execute"
+    assert model.calls[-2:] == [repeated] * 2
+
+
+def test_a_repetition_that_fails(graphs: CapturedGraphs) -> None:
+    """Its results, and those of further ones, come from executions; the next begins anew."""
+    model = Model()
+    for _ in range(3):
+        execution = begin(graphs, model, numbers(1))
+    model.refuses = "replay"
+    for i in (5, 6):
+        execution.arrays["0"].to_numpy()[:] = i
+        execution.repeat()
+        assert result(execution) == 100 + i
+    assert model.calls.count("replay") == 3
+    model.refuses = ""
+    assert run(graphs, model, numbers(7)) == 107
+    assert model.graphs == {}
+    assert model.calls[-2:] == ["release", "execute"]
+    assert graphs._failures == 1
 
 
 def test_nobody_uses_the_device_during_a_capture(

@@ -90,7 +90,9 @@ def test_a_context_can_be_filled_and_not_more() -> None:
 def test_foreseen_steps_are_handed_out_in_their_order() -> None:
     state = state_of([0, 1], [0, 0])
     first, second = numbered(1), numbered(1, 50)
-    state.keep_ahead([StepAhead([7, 8], [0, 1], first), StepAhead([9, 9], [1, 0], second)])
+    state.keep_ahead(
+        [StepAhead([7, 8], [0, 1], [0, 1], first), StepAhead([9, 9], [1, 0], [0, 1], second)]
+    )
     assert state.take_ahead([7, 8]) is first
     assert state.position == 1
     state.reorder(np.array([1, 0], np.int32))
@@ -107,7 +109,7 @@ def test_another_step_than_the_foreseen_one_forgets_all(
     tokens: list[int], rows: list[int] | None
 ) -> None:
     state = state_of([0, 1], [0, 0])
-    state.keep_ahead([StepAhead([7, 8], [0, 1], numbered(1))] * 2)
+    state.keep_ahead([StepAhead([7, 8], [0, 1], [0, 1], numbered(1))] * 2)
     if rows is not None:
         state.reorder(np.array(rows, np.int32))
     assert state.take_ahead(tokens) is None
@@ -115,12 +117,42 @@ def test_another_step_than_the_foreseen_one_forgets_all(
     assert state.take_ahead([7, 8]) is None
 
 
+def test_items_that_are_done_leave_what_was_foreseen_for_others() -> None:
+    """Three items of two beams; the first leaves, then the last."""
+    state = state_of([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
+    foreseen = [numbered(3), numbered(3, 50), numbered(3, 90)]
+    origins = [[0, 1, 2, 3, 4, 5], [1, 0, 3, 3, 5, 4], [0, 0, 3, 2, 4, 4]]
+    tokens = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18]]
+    state.keep_ahead(map(StepAhead, tokens, origins, [list(range(6))] * 3, foreseen))
+    assert state.take_ahead(tokens[0]) is foreseen[0]
+    state.reorder(np.array([3, 3, 5, 4], np.int32))
+    found = state.take_ahead([9, 10, 11, 12])
+    assert found is not None
+    assert_items(found, foreseen[1], slice(1, 3))
+    state.reorder(np.array([1, 0], np.int32))
+    found = state.take_ahead([15, 16])
+    assert found is not None
+    assert_items(found, foreseen[2], slice(1, 2))
+    assert state.position == 3
+    # Each wrote to the slot that it had when the steps were made.
+    assert state.slot_table[:, :3].tolist() == [[3, 3, 2], [3, 2, 3]]
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [([9, 11], [3, 3]), ([9, 10], [2, 3]), ([9], [3])])
+def test_items_that_go_elsewhere_when_others_are_done(tokens: list[int], rows: list[int]) -> None:
+    state = state_of([0, 1, 2, 3], [0, 0, 1, 1])
+    state.keep_ahead([StepAhead([7, 8, 9, 10], [0, 1, 3, 3], [0, 1, 2, 3], numbered(2))] * 2)
+    state.reorder(np.array(rows, np.int32))
+    assert state.take_ahead(tokens) is None
+    assert state.take_ahead([9, 10]) is None
+
+
 def test_rows_that_moved_before_a_step_do_not_count_after_it() -> None:
     state = state_of([0, 1], [0, 0])
     state.reorder(np.array([1, 0], np.int32))
     state.advance(1)
     found = numbered(1)
-    state.keep_ahead([StepAhead([7, 8], [0, 1], found)])
+    state.keep_ahead([StepAhead([7, 8], [0, 1], [0, 1], found)])
     assert state.take_ahead([7, 8]) is found
 
 

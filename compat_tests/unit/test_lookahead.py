@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compat_tests.support.capturing import capturing_model
 from compat_tests.support.decoding_case import make_livelier
+from compat_tests.support.gpu_engine import GPUGraphsWhisper
 from compat_tests.support.miniature import ARCHITECTURES, vocabulary_tokens
+from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.cpu.decoder import CPUDecoder
+from whisper_max_backend.engine.gpu.decoder import GPUDecoder
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.search import beam
+from whisper_max_backend.engine.state.decoder import Decoder
 from whisper_max_backend.engine.state.decoder_state import DecoderState
 from whisper_max_backend.engine.whisper import Whisper
 
@@ -21,11 +27,34 @@ ARCHITECTURE = ARCHITECTURES["one-head"]
 TOKENS = {token: id for id, token in enumerate(vocabulary_tokens(ARCHITECTURE))}
 
 
-@pytest.fixture(scope="module", params=[0, 5])
+class ReplayingWhisper(GPUGraphsWhisper):
+    """The engine over the graphs of a GPU, with steps that are replayed."""
+
+    def _load_device_model(self, checkpoint: Checkpoint, device_index: int) -> GPUModel:
+        return capturing_model(checkpoint)
+
+
+ENGINES: dict[str, tuple[type[Whisper], int]] = {
+    "cpu": (Whisper, 0),
+    "cpu, other weights": (Whisper, 5),
+    "gpu graphs": (GPUGraphsWhisper, 5),
+    "gpu graphs, replayed": (ReplayingWhisper, 0),
+}
+"""And the seed of their models' weights."""
+
+
+@pytest.fixture(scope="module", params=list(ENGINES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whisper:
     directory: Path = tmp_path_factory.mktemp("miniature")
-    make_livelier(directory, request.param)
-    return Whisper(str(directory), compute_type="float32")
+    engine, seed = ENGINES[request.param]
+    make_livelier(directory, seed)
+    return engine(str(directory), compute_type="float32")
+
+
+def look_ahead(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Every decoder makes so many steps at once."""
+    for decoder in (CPUDecoder, GPUDecoder):
+        monkeypatch.setattr(decoder, "steps_ahead", steps)
 
 
 def generate(model: Whisper, windows: int, timestamps: bool, **options: Any) -> list[Any]:
@@ -33,7 +62,8 @@ def generate(model: Whisper, windows: int, timestamps: bool, **options: Any) -> 
     names += [] if timestamps else ["<|notimestamps|>"]
     noise = np.random.default_rng(1).standard_normal((windows, ARCHITECTURE.n_mels, 60))
     prompts = [[TOKENS[name] for name in names]] * windows
-    options = {"max_length": 120, **options}
+    # The graphs of a GPU are slow on a CPU.
+    options = {"max_length": 120 if type(model) is Whisper else 60, **options}
     results: list[Any] = model.generate(
         noise.astype(np.float32), prompts, return_scores=True, **options
     )
@@ -45,7 +75,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.executed = self.made_ahead = self.taken = 0
-        next_step = CPUDecoder.next_step
+        next_step = Decoder.next_step
         keep_ahead, take_ahead = DecoderState.keep_ahead, DecoderState.take_ahead
 
         def counted_step(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +92,7 @@ class Watched:
             self.taken += found is not None
             return found
 
-        monkeypatch.setattr(CPUDecoder, "next_step", counted_step)
+        monkeypatch.setattr(Decoder, "next_step", counted_step)
         monkeypatch.setattr(DecoderState, "keep_ahead", counted_keep)
         monkeypatch.setattr(DecoderState, "take_ahead", counted_take)
 
@@ -89,19 +119,29 @@ def test_steps_ahead_are_those_that_are_asked_for(
     windows: int,
     timestamps: bool,
 ) -> None:
-    """The same sequences and the same scores, to the bit, whether steps are made one by one."""
+    """The same sequences and the same scores, to the bit, whether steps are made one by one.
+
+    A GPU goes on with windows that are done, and with fewer rows it sums in another order.
+    """
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(CPUDecoder, "steps_ahead", 1)
+    look_ahead(monkeypatch, 1)
     one_by_one = generate(model, windows, timestamps, **options)
     steps = watched.executed
     assert watched.made_ahead == 0
-    for ahead in (2, 8):
+    for ahead in (2, 8) if type(model) is Whisper else (8,):
         watched.executed = watched.made_ahead = watched.taken = 0
-        monkeypatch.setattr(CPUDecoder, "steps_ahead", ahead)
-        assert generate(model, windows, timestamps, **options) == one_by_one
+        look_ahead(monkeypatch, ahead)
+        found = generate(model, windows, timestamps, **options)
+        if windows == 1 or type(model) is Whisper:
+            assert found == one_by_one
+        for (ids, scores), (expected_ids, expected_scores) in zip(found, one_by_one, strict=True):
+            assert ids == expected_ids
+            assert scores == pytest.approx(expected_scores, rel=1e-5)
         assert watched.executed + watched.taken == steps
+        assert watched.taken > 0
         if windows == 1 and options.get("length_penalty") != 0:
-            assert watched.taken == watched.made_ahead > 0  # none in vain
+            in_vain = watched.made_ahead - watched.taken
+            assert in_vain < (1 if type(model) is Whisper else ahead)
 
 
 @pytest.mark.parametrize(
@@ -137,5 +177,5 @@ def test_another_step_than_the_one_made_ahead(
     watched = Watched(monkeypatch)
     found = generate(model, 1, True, beam_size=5)
     assert 0 < watched.taken < watched.made_ahead
-    monkeypatch.setattr(CPUDecoder, "steps_ahead", 1)
+    look_ahead(monkeypatch, 1)
     assert generate(model, 1, True, beam_size=5) == found

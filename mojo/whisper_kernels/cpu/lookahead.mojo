@@ -1,77 +1,8 @@
-"""Moves beams from step to step within one call, as the search in Python would.
+"""Moves beams from step to step within one call, as the search in Python would."""
 
-It is what `beam_search` and `greedy_search` do with the candidates of a step as long as no
-item is finished, and what its `rules.Timestamps` says about the histories that result; the search
-compares and takes the steps that were made for what it wants to know.
-"""
-
+from ..common.lookahead import Lookahead, survivors
 from ..common.rules import Rules
 from ..common.views import FloatView, IntView
-
-
-def survivors(ids: IntView, wanted: Int, beams: Int, eot: Int, kept: IntView) -> Int:
-    """Which of the candidates `ids [wanted]` live on, one a beam; returns how many beams ended.
-
-    A candidate among the first `beams` that ends is replaced by the next one behind them that
-    does not.
-    """
-    var ended = 0
-    var spare = beams
-    for beam in range(beams):
-        kept[beam] = Int32(beam)
-        if Int(ids[beam]) != eot:
-            continue
-        ended += 1
-        while spare < wanted:
-            spare += 1
-            if Int(ids[spare - 1]) != eot:
-                kept[beam] = Int32(spare - 1)
-                break
-    return ended
-
-
-@fieldwise_init
-struct Lookahead(ImplicitlyCopyable):
-    """How hypotheses go on and end."""
-
-    var eot: Int
-    var timed: Bool
-    """Whether the timestamp rule holds."""
-    var summed: Bool
-    """Whether a score is the sum over all tokens, or of the last one alone."""
-    var first_timestamp: Int
-    var vocabulary: Int
-
-
-@fieldwise_init
-struct LastTimestamp(ImplicitlyCopyable):
-    """What the timestamp rule has to know of a history that has left its prefix."""
-
-    var latest: Int
-    """The last timestamp in it, or -1."""
-    var is_last: Bool
-    """Whether its last token is one."""
-
-    def restrict(self, token: Int, lookahead: Lookahead, ranges: IntView) -> Bool:
-        """The rule after this history and a token: up to two ranges of ids that are banned.
-
-        Returns whether text is banned if the timestamps together are likelier than it.
-        """
-        var first = lookahead.first_timestamp
-        if token < first:
-            if self.latest >= 0:
-                ranges[0] = Int32(first)
-                ranges[1] = Int32(self.latest + 1)
-            return True
-        if self.is_last:  # a pair is complete
-            ranges[0] = Int32(first)
-            ranges[1] = Int32(lookahead.vocabulary)
-            return False
-        ranges[1] = Int32(lookahead.eot)
-        if token > first:
-            ranges[2] = Int32(first)
-            ranges[3] = Int32(token)
-        return True
 
 
 struct Hypotheses(Movable):
@@ -188,12 +119,13 @@ struct Hypotheses(Movable):
                 self.tokens[row] = Int32(token)
                 self.scores[row] = values[chosen] if self.lookahead.summed else 0
                 self._follow(step, row, parent)
-                self._restrict(
-                    row,
+                var checked = self.lookahead.restrict(
                     token,
                     last_timestamps.slice(2 * parent, 2),
                     next_timestamps.slice(2 * row, 2),
+                    self.ranges.slice(4 * row, 4),
                 )
+                self.checks[row] = Int32(checked)
         return goes_on
 
     def _follow(self, step: Int, row: Int, parent: Int):
@@ -203,21 +135,6 @@ struct Hypotheses(Movable):
         var position = Int(self.positions[row]) + step
         copy(before.offset(parent * self.context), after, position + 1)
         after[position + 1] = before[row * self.context + position]
-
-    def _restrict(self, row: Int, token: Int, past: IntView, present: IntView):
-        """What the timestamp rule says after the token, and has to know of the history then."""
-        var ranges = self.ranges.slice(4 * row, 4)
-        for i in range(4):
-            ranges[i] = 0
-        self.checks[row] = 0
-        if not self.lookahead.timed:
-            return
-        var first = self.lookahead.first_timestamp
-        var last_timestamps = LastTimestamp(Int(past[0]), past[1] != 0)
-        if last_timestamps.restrict(token, self.lookahead, ranges):
-            self.checks[row] = 1
-        present[0] = Int32(token) if token >= first else past[0]
-        present[1] = Int32(1) if token >= first else Int32(0)
 
 
 def copy(source: IntView, target: IntView, count: Int):

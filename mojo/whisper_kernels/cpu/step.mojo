@@ -9,11 +9,12 @@ from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
+from ..common.lookahead import Lookahead
 from ..common.views import FloatView, View, first
 from .attended import AttendedFrames
 from .decoder import DecoderPass, DecoderSizes
 from .embedding import Embeddings
-from .lookahead import Hypotheses, Lookahead
+from .lookahead import Hypotheses
 from .sample.candidates import Choice, rules_of, sampling_of
 from .threads import Phases, Worker, stopped, together
 

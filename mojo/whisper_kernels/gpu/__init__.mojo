@@ -1,5 +1,6 @@
 """The kernels of a GPU; a CPU runs them too, for tests."""
 
+from .advance import Advance
 from .alignment import AlignmentWeights as GpuAlignmentWeights
 from .attended import AttendedFrames as GpuAttendedFrames
 from .elementwise import AddPositions, Cast, StoreCrossKV

@@ -33,6 +33,26 @@ MAX_FAILURES = 3
 Inputs = Callable[[Mapping[str, Buffer]], list[Buffer]]
 
 
+class Execution:
+    """An execution, which can be repeated with what its inputs hold by then.
+
+    Attributes:
+        arrays: What came from the host, on the device.
+        results: Of the last time.
+    """
+
+    def __init__(
+        self, arrays: Mapping[str, Buffer], results: list[Buffer], again: Callable[[], list[Buffer]]
+    ) -> None:
+        self.arrays = arrays
+        self.results = results
+        self._again = again
+
+    def repeat(self) -> None:
+        """Executes once more; earlier results may be overwritten."""
+        self.results = self._again()
+
+
 @dataclass(eq=False)
 class _CapturedGraph:
     """A captured execution, with everything that a replay reads and writes."""
@@ -41,8 +61,24 @@ class _CapturedGraph:
     model: LoadedGraph
     kept: tuple[Buffer, ...]
     staging: Buffer
+    arrays: Mapping[str, Buffer]
     inputs: list[Buffer]
     outputs: list[Buffer]
+    failure: Exception | None = None
+
+    def replay(self) -> list[Buffer]:
+        """The results with what is in the inputs."""
+        self.model.replay(self.number, *self.inputs)
+        return self.outputs
+
+    def replay_or_execute(self) -> list[Buffer]:
+        """As `replay`, and where that fails, of an execution; that it failed is remembered."""
+        if self.failure is None:
+            try:
+                return self.replay()
+            except Exception as error:
+                self.failure = error.with_traceback(None)
+        return list(self.model.execute(*self.inputs))
 
 
 class CapturedGraphs:
@@ -73,8 +109,8 @@ class CapturedGraphs:
         arrays: Mapping[str, np.ndarray],
         kept: tuple[Buffer, ...],
         inputs: Inputs,
-    ) -> list[Buffer]:
-        """The results of a model, to be read before the next execution.
+    ) -> Execution:
+        """Executes a model; the results are to be read before the next execution.
 
         Args:
             model: Executing it twice in a row changes nothing.
@@ -96,21 +132,25 @@ class CapturedGraphs:
             if len(self._seen) >= 64 * MAX_CAPTURED:  # shapes that never come again
                 self._seen.clear()
             self._seen.add(key)
-        on_device = Buffer.from_numpy(fresh).to(self._device)
-        return list(model.execute(*inputs(parts(on_device, arrays))))
+        on_device = parts(Buffer.from_numpy(fresh).to(self._device), arrays)
+        given = inputs(on_device)
+        return _executed(model, on_device, given)
 
-    def _replay(self, key: Hashable, fresh: np.ndarray) -> list[Buffer] | None:
-        """The results; None where it fails, and what was captured is gone."""
+    def _replay(self, key: Hashable, fresh: np.ndarray) -> Execution | None:
+        """Replays; None where that fails or failed last time, and what was captured is gone."""
         captured = self._captured[key]
         self._captured.move_to_end(key)
-        try:
-            captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
-            captured.model.replay(captured.number, *captured.inputs)
-        except Exception as error:
-            del captured
-            self._failed(key, error.with_traceback(None))
-            return None
-        return captured.outputs
+        failure = captured.failure
+        if failure is None:
+            try:
+                captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
+                results = captured.replay()
+                return Execution(captured.arrays, results, captured.replay_or_execute)
+            except Exception as error:
+                failure = error.with_traceback(None)
+        del captured
+        self._failed(key, failure)
+        return None
 
     def _capture(
         self,
@@ -120,23 +160,24 @@ class CapturedGraphs:
         fresh: np.ndarray,
         kept: tuple[Buffer, ...],
         inputs: Inputs,
-    ) -> list[Buffer]:
+    ) -> Execution:
         """Executes, and captures what was executed."""
         staging = Buffer(DType.uint8, fresh.shape, self._device)
         staging.inplace_copy_from(Buffer.from_numpy(fresh))
         self._device.synchronize()
-        given = inputs(parts(staging, arrays))
-        results = list(model.execute(*given))
-        expected = results[0].to_numpy().copy()
+        on_device = parts(staging, arrays)
+        given = inputs(on_device)
+        executed = _executed(model, on_device, given)
+        expected = executed.results[0].to_numpy().copy()
         with locks_of(self._device).beside:
-            error = self._try_capture(model, key, kept, staging, given, expected)
+            error = self._try_capture(model, key, kept, staging, on_device, given, expected)
         if error is not None:
             self._failed(key, error)
-            return results
+            return executed
         self._failures = 0
         if len(self._captured) > MAX_CAPTURED:
             self._release(next(iter(self._captured)))
-        return results
+        return executed
 
     def _try_capture(
         self,
@@ -144,6 +185,7 @@ class CapturedGraphs:
         key: Hashable,
         kept: tuple[Buffer, ...],
         staging: Buffer,
+        arrays: Mapping[str, Buffer],
         given: list[Buffer],
         expected: np.ndarray,
     ) -> Exception | None:
@@ -151,7 +193,9 @@ class CapturedGraphs:
         number = next(self._numbers)
         try:
             outputs = list(model.capture(number, *given))
-            self._captured[key] = _CapturedGraph(number, model, kept, staging, given, outputs)
+            self._captured[key] = _CapturedGraph(
+                number, model, kept, staging, arrays, given, outputs
+            )
             model.debug_verify_replay(number, *given)
             model.replay(number, *given)
             if not np.array_equal(outputs[0].to_numpy(), expected):
@@ -184,3 +228,12 @@ class CapturedGraphs:
         model, number = captured.model, captured.number
         del captured  # its results have to be gone first
         model.release_captured_graph(number)
+
+
+def _executed(model: LoadedGraph, arrays: Mapping[str, Buffer], inputs: list[Buffer]) -> Execution:
+    """A plain execution, of inputs that the arrays on the device are among."""
+
+    def execute() -> list[Buffer]:
+        return list(model.execute(*inputs))
+
+    return Execution(arrays, execute(), execute)

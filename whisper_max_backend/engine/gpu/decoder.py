@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -17,19 +18,31 @@ from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.kv_cache import KVLayout
-from ..state.step_batch import Step, joined, split_candidates
+from ..state.step_batch import (
+    Step,
+    joined,
+    joined_lookahead,
+    keep_steps_ahead,
+    split_candidates,
+)
 from .captured_graphs import CapturedGraphs
 from .graphs.layers import FEW_ROWS
-from .graphs.signatures import Signatures
+from .graphs.signatures import LOOKAHEAD, Signatures
 from .staging import parts, staged
+from .steps_ahead import StepsAhead
 from .weights import GPUWeights
+
+_LOOKAHEAD = {one.name for one in LOOKAHEAD}
 
 
 class GPUDecoder(Decoder):
     """Runs the decoder's graphs on a GPU.
 
-    What a step needs goes up in one piece, and a few numbers an item come back.
+    What a step needs goes up in one piece, and a few numbers an item come back. Where it is plain
+    how a search goes on, they come back of several steps: the device does not wait for the host.
     """
+
+    steps_ahead = 8
 
     def __init__(
         self,
@@ -58,6 +71,9 @@ class GPUDecoder(Decoder):
         self._weights = weights
         self._lengths: dict[int, Buffer] = {}
         self.captured_graphs = CapturedGraphs(device)
+        self._ahead = StepsAhead(graphs["advance"], signatures.advance, device, d)
+        if not self._ahead.work():
+            self.steps_ahead = 1
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
@@ -76,6 +92,7 @@ class GPUDecoder(Decoder):
         state, first = steps[0].state, steps[0].request
         requests = [step.request for step in steps]
         constraints = [request.constraints for request in requests]
+        ahead = joined_lookahead(steps)
         arrays = {
             **self._new_token_arrays(
                 [step.state for step in steps],
@@ -91,31 +108,45 @@ class GPUDecoder(Decoder):
             "first_timestamp": np.array([state.rules.first_timestamp], np.int32),
             "sampling_integers": joined([_sampling_integers(request) for request in requests]),
             "sampling_floats": joined([_sampling_floats(step) for step in steps]),
+            "last_timestamps": ahead.last_timestamps,
+            "lookahead": np.array([ahead.eot, ahead.timed, ahead.summed], np.int32),
         }
-        name = "step_few" if sum(request.rows for request in requests) <= FEW_ROWS else "step"
+        few = len(arrays["positions"]) <= FEW_ROWS
         buffers = state.allocation.buffers
-        candidates, watched, ruled, queries = self.captured_graphs.execute(
-            self._graphs[name],
-            (name, self.kind(steps[0])),
+        execution = self.captured_graphs.execute(
+            self._graphs["step_few" if few else "step"],
+            (few, self.kind(steps[0])),
             arrays,
             (buffers.cross_kv, buffers.kv_cache),
             lambda uploaded: self._signatures.step.ordered(
-                **uploaded,
+                **{name: uploaded[name] for name in arrays if name not in _LOOKAHEAD},
                 **self._resident_inputs(state),
                 candidates=self._length(first.candidates),
                 capacity=self._length(self._capacity(first)),
             ),
         )
-        ids, origins, bits = candidates.to_numpy().swapaxes(0, 1)
-        scores = np.ascontiguousarray(bits).view(np.float32)
-        if (ids >= self.n_vocab).any() or not np.isfinite(scores[:, 0]).all():
+        candidates, watched, ruled, queries = execution.results
+        if ahead.steps > 1 and not any(map(_wants_more, requests)):
+            made, fed = self._ahead.make(execution, ahead.steps)
+        else:
+            made, fed = candidates.to_numpy()[None], np.empty((0, 0, 2), np.int32)
+        proposed = [_candidates(one) for one in made]
+        if not self._are_numbers(proposed[0]):
             raise RuntimeError(
                 "the model's scores are no numbers (NaN): look for NaN in the features and in the "
                 "model's weights; where neither has any, a compute_type with a larger range than "
                 "float16 helps"
             )
-        proposed = Candidates(ids, origins, scores, attended=self._attended(steps, queries))
-        return split_candidates(steps, proposed, watched, ruled)
+        later = list(itertools.takewhile(self._are_numbers, proposed[1:]))
+        if later:
+            keep_steps_ahead(steps, fed, later)
+        proposed[0].attended = self._attended(steps, queries)
+        return split_candidates(steps, proposed[0], watched, ruled)
+
+    def _are_numbers(self, candidates: Candidates) -> bool:
+        """Whether the scores that the candidates were chosen by are."""
+        known = (candidates.tokens < self.n_vocab).all()
+        return bool(known and np.isfinite(candidates.scores[:, 0]).all())
 
     def _attended(self, steps: Sequence[Step], queries: Buffer) -> Int32Array | None:
         """The frame that each row attends to most, by cross-attention queries of all layers.
@@ -234,6 +265,17 @@ class GPUDecoder(Decoder):
         if count not in self._lengths:
             self._lengths[count] = Buffer(DType.int32, (count,), self._device)
         return self._lengths[count]
+
+
+def _wants_more(request: StepRequest) -> bool:
+    """Whether more of a step is asked for than the candidates, which is kept of the last one."""
+    return request.attention is not None or request.watch >= 0 or request.return_logits
+
+
+def _candidates(made: Int32Array) -> Candidates:
+    """Of a step, from what `whisper.gpu.choose` gives: ``[items, 3, candidates]``."""
+    ids, origins, bits = made.swapaxes(0, 1)
+    return Candidates(ids, origins, np.ascontiguousarray(bits).view(np.float32))
 
 
 def _banned(step: Step) -> Int32Array:

@@ -38,6 +38,13 @@ class Candidates:
     watched: Float32Array | None = None  # [rows]: probability of the watched id, before the rules
     attended: Int32Array | None = None  # [rows]: frame that the row's last token attends to most
 
+    def of_items(self, items: slice | list[int], rows: slice | list[int]) -> Candidates:
+        """Those of some items, which have these rows."""
+        attended = None if self.attended is None else self.attended[rows]
+        return Candidates(
+            self.tokens[items], self.origins[items], self.scores[items], attended=attended
+        )
+
 
 @dataclass(frozen=True)
 class Lookahead:

@@ -20,7 +20,26 @@ class StepAhead(NamedTuple):
 
     tokens: list[int]  # that its rows were given
     origins: list[int]  # rows that its rows continue
+    slots: list[int]  # that its rows have written to, by their numbers in the request
     candidates: Candidates
+
+    @property
+    def beams(self) -> int:
+        """Rows of an item."""
+        return len(self.tokens) // len(self.candidates.tokens)
+
+    def of_items(self, items: Sequence[int], before: Sequence[int]) -> StepAhead:
+        """Its part of some items, where the step before it is left with the items `before`."""
+        beams = self.beams
+        rows = [item * beams + beam for item in items for beam in range(beams)]
+        moved = {item * beams: place * beams for place, item in enumerate(before)}
+        origins = [self.origins[row] for row in rows]
+        return StepAhead(
+            [self.tokens[row] for row in rows],
+            [moved[row - row % beams] + row % beams for row in origins],
+            [self.slots[row] for row in rows],
+            self.candidates.of_items(list(items), rows),
+        )
 
 
 class DecoderState:
@@ -74,10 +93,15 @@ class DecoderState:
             return None
         step = self._ahead.popleft()
         origins = self._origins or list(range(len(tokens)))
+        if len(tokens) < len(step.tokens):  # some items are done; what was made for others holds
+            items = [row // step.beams for row in origins[:: step.beams]]
+            step = step.of_items(items, range(len(step.candidates.tokens)))
+            self._ahead = deque(later.of_items(items, items) for later in self._ahead)
         if tokens != step.tokens or origins != step.origins:
             self._ahead.clear()
             return None
         self.advance(1)
+        self.slot_table[:, self.position - 1] = self.allocation.slots[step.slots]
         return step.candidates
 
     def advance(self, tokens: int) -> Int32Array:

@@ -78,22 +78,12 @@ def keep_steps_ahead(steps: Sequence[Step], fed: Int32Array, later: Sequence[Can
             StepAhead(
                 given[row:end, 0].tolist(),
                 (given[row:end, 1] - row).tolist(),
-                of_items(one, items, slice(row, end)),
+                list(range(step.rows)),
+                one.of_items(items, slice(row, end)),
             )
             for given, one in zip(fed[: len(later)], later, strict=True)
         )
         row = end
-
-
-def of_items(candidates: Candidates, items: slice, rows: slice) -> Candidates:
-    """Those of some items, which have these rows."""
-    attended = candidates.attended
-    return Candidates(
-        candidates.tokens[items],
-        candidates.origins[items],
-        candidates.scores[items],
-        attended=None if attended is None else attended[rows],
-    )
 
 
 def split_candidates(

@@ -61,6 +61,7 @@ class DecoderGraphs:
         self.add_prefill()
         self.add_step("step", self.many)
         self.add_step("step_few", self.few)
+        self.add_advance()
         self.add_attended()
         self.add_probabilities()
         self.add_align()
@@ -102,6 +103,22 @@ class DecoderGraphs:
                 ],
             )
             graph.output(candidates, watched, ruled, queries)
+
+    def add_advance(self) -> None:
+        """``advance``: the inputs of a step, in place, become those of the next one."""
+        layers, signature = self.many, self.signatures.advance
+        with new_graph("advance", signature.types(self.device), self.module) as graph:
+            kept, *_ = layers.kernel(
+                "advance",
+                signature.values(graph),
+                [
+                    layers.integers("rows"),
+                    layers.integers("rows", self.dimensions.n_text_ctx),
+                    layers.integers("rows", 2),
+                ],
+                vocabulary=self.dimensions.n_vocab,
+            )
+            graph.output(kept)
 
     def add_attended(self) -> None:
         """``attended [items, queries]``: the frame that each token attends to most."""

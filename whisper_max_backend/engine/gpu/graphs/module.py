@@ -22,7 +22,7 @@ def build_module(
     hopper: bool = False,
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
-    ``attended``, ``probabilities`` and ``align``.
+    ``advance``, ``attended``, ``probabilities`` and ``align``.
 
     Args:
         device: Where they run.

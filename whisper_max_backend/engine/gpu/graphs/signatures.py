@@ -7,6 +7,8 @@ as long as the longest list of ids. Weights have the names of `weights`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from max.dtype import DType
 
 from ...checkpoint.dimensions import Dimensions
@@ -24,6 +26,18 @@ CHOICE = (
     floats("sampling_floats", "rows", 2),  # repetition penalty, temperature
 )
 """What is chosen among the continuations of a row."""
+
+LOOKAHEAD = (
+    integers("last_timestamps", "rows", 2),  # the last one's id or -1, and 1 where it is the end
+    integers("lookahead", 3),  # id of the end, whether timestamps are ruled, and scores summed
+)
+"""What else has to be known to go on after a step."""
+
+ADVANCED = (
+    *("tokens", "positions", "slot_table", "scores", "ranges", "checks"),
+    "last_timestamps",
+)
+"""What is different in the next step."""
 
 
 class Signatures:
@@ -54,6 +68,14 @@ class Signatures:
             *CHOICE,
             _length("candidates"),
             _length("capacity"),  # how many continuations of each row are looked at
+        )
+        in_step = {one.name: one for one in (*tokens, *CHOICE, *LOOKAHEAD)}
+        self.advance = Signature(
+            integers("candidates", "items", 3, "candidates"),
+            _in_place(integers("note", "numbers")),
+            *(_in_place(in_step[name]) for name in ADVANCED),
+            in_step["first_timestamp"],
+            in_step["lookahead"],
         )
         self.attended = Signature(
             Input("queries", dtype, (d.n_text_layer, "items", "queries", d.n_text_state)),
@@ -97,6 +119,10 @@ def _tokens(d: Dimensions, dtype: DType, storage: DType) -> tuple[Input, ...]:
 
 def _cross_kv_shape(d: Dimensions, windows: str) -> tuple[int | str, ...]:
     return (d.n_text_layer, windows, "frames", 2 * d.n_text_state)
+
+
+def _in_place(one: Input) -> Input:
+    return replace(one, in_place=True)
 
 
 def _length(dimension: str) -> Input:
