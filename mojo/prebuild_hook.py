@@ -1,8 +1,10 @@
 """Puts compiled graphs into the wheel, so that an installed wheel compiles nothing.
 
-Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all``, or processors as they are named in
-``whisper_max_backend/engine/compile/cpu_target.py``, separated by commas. The project must then be
-importable where the wheel is built (``hatchling build``, or without build isolation).
+Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all`` CPUs, or processors as they are named in
+``whisper_max_backend/engine/compile/cpu_target.py`` and architectures of GPUs such as ``sm_90``,
+separated by commas. ``WHISPER_MAX_PREBUILD_MODELS`` names the models of the GPUs, where not all are
+wanted (``whisper_max_backend/engine/gpu/prebuild.py``). The project must then be importable where
+the wheel is built (``hatchling build``, or without build isolation).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 VARIABLE = "WHISPER_MAX_PREBUILD"
+_GPUS = ("sm_", "gfx")
 # Of the runtime that loads the artifacts.
 _TAG = f"py3-none-manylinux_2_34_{platform.machine()}"
 
@@ -31,11 +34,19 @@ class PrebuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         sys.path.insert(0, self.root)
         from whisper_max_backend.engine.compile.cpu_target import TARGETS
-        from whisper_max_backend.engine.cpu.prebuild import prebuild
+        from whisper_max_backend.engine.cpu import prebuild as cpu
+        from whisper_max_backend.engine.gpu import prebuild as gpu
 
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
-        prebuild(folder, TARGETS if asked == "all" else asked.split(","))
+        targets = [
+            target for one in asked.split(",") for target in (TARGETS if one == "all" else [one])
+        ]
+        cpu.prebuild(folder, [target for target in targets if not target.startswith(_GPUS)])
+        models = [name for name in os.environ.get(f"{VARIABLE}_MODELS", "").split(",") if name]
+        for target in targets:
+            if target.startswith(_GPUS):
+                gpu.prebuild(folder, target, models)
         build_data["tag"] = _TAG
         build_data["pure_python"] = False
         for path in sorted(folder.iterdir()):

@@ -101,7 +101,7 @@ def main(
 
     names = ["miniature"] if device == "cpu" else _named(sizes)
     if target:
-        from compat_tests.support.gpu_target import pretend_gpu
+        from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
 
         pretend_gpu(target)
     if device == "gpu":

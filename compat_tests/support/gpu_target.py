@@ -21,6 +21,7 @@ from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.decoder import DecoderGraphs
 from whisper_max_backend.engine.gpu.graphs.module import build_module
+from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
 from whisper_max_backend.engine.graphs.log_mel import add_log_mel
 
 DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
@@ -35,13 +36,6 @@ def build(device: DeviceRef, api: str, kept: Sequence[DType]) -> Module:
     decoder.add_probabilities()
     add_log_mel(module, device)
     return module
-
-
-def pretend_gpu(target: str) -> None:
-    """Makes MAX believe in a GPU of this architecture, e.g. sm_90 or gfx942."""
-    driver.set_virtual_device_count(1)
-    driver.set_virtual_device_api("hip" if target.startswith("gfx") else "cuda")
-    driver.set_virtual_device_target_arch(target)
 
 
 def main(target: str, *kept: str) -> None:

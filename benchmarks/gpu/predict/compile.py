@@ -15,7 +15,6 @@ from max.dtype import DType
 from max.graph import DeviceRef, Module
 
 from benchmarks.gpu.models import SIZES
-from compat_tests.support.gpu_target import pretend_gpu
 from whisper_max_backend.engine.compile.artifacts import kernels_path
 from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.compile.session import Session
@@ -24,6 +23,7 @@ from whisper_max_backend.engine.gpu.graphs.encoder import add_encoder
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
 from whisper_max_backend.engine.gpu.hopper import is_hopper
+from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
 
 
 def main(target: str, size: str) -> None:

@@ -12,11 +12,11 @@ from max import driver
 from max.dtype import DType
 from max.graph import DeviceRef, Module
 
-from compat_tests.support.gpu_target import pretend_gpu
 from whisper_max_backend.engine.compile.artifacts import kernels_path
 from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
 from whisper_max_backend.engine.graphs.ops import new_graph
 
 WIDTH = 328

@@ -9,10 +9,12 @@ package is; those are looked for first.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from max._core import __version__ as max_version
 
 from . import cache
-from .cpu_target import apply_cpu_target, describe_cpu_target
+from .cpu_target import LEAST, apply_cpu_target, compiling_for, describe_cpu_target
 from .progress import announced
 from .scratch_folder import scratch_folder, with_room
 from .session import Session, read
@@ -144,7 +146,9 @@ def compiled(
         target = ", ".join(_architectures(session)) or describe_cpu_target()
         scratch_folder()  # where nothing can be kept, this tells
         with announced(f"{name} for {target}", cache.kept_in(), about_seconds):
-            result = with_room(lambda: _compile(build, session))
+            any_host = _serves_any_host(session)
+            with compiling_for(LEAST) if any_host else contextlib.nullcontext():
+                result = with_room(lambda: _compile(build, session))
         _keep(result, file)
         return result
 
@@ -165,7 +169,7 @@ def artifact_name(name: str, key: Mapping[str, object], session: Session) -> str
         [
             name,
             max_version,
-            describe_cpu_target(),
+            _host(session),
             *_architectures(session),
             *(f"{field}={key[field]!r}" for field in sorted(key)),
             *source_digests(*_GRAPHS),
@@ -178,6 +182,18 @@ def source_digests(*folders: Path) -> tuple[str, ...]:
     """A digest of each kernel's source, and of each module in some folders of Python."""
     kernels = _contents(kernel_sources(), "*.mojo")
     return kernels + tuple(line for folder in folders for line in _contents(folder, "*.py"))
+
+
+def _host(session: Session) -> str:
+    """What the host's part is compiled for, as part of a key."""
+    if _serves_any_host(session):
+        return f"{platform.machine()}/{LEAST}"
+    return describe_cpu_target()
+
+
+def _serves_any_host(session: Session) -> bool:
+    """Whether the host's part is compiled for the least processor: beside a GPU it does little."""
+    return bool(LEAST and _architectures(session))
 
 
 def _architectures(session: Session) -> list[str]:

@@ -8,11 +8,12 @@ any LLVM name, or ``native`` to leave the choice to MAX.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from max.driver import get_virtual_cpu_target, set_virtual_cpu_target
 
@@ -52,6 +53,7 @@ _ARM: Mapping[str, tuple[frozenset[str], str]] = {
 }
 
 _log = logging.getLogger("whisper_max_backend")
+_set_aside: list[str] = []  # the target of this process, while something is compiled for another
 
 
 def _levels(machine: str) -> Mapping[str, tuple[frozenset[str], str]]:
@@ -63,6 +65,8 @@ def _levels(machine: str) -> Mapping[str, tuple[frozenset[str], str]]:
 
 TARGETS = tuple(_levels(platform.machine()))
 """The processors of this architecture that kernels are compiled for, best first."""
+LEAST = TARGETS[-1] if TARGETS else ""
+"""The last of them, whose code the others run as well."""
 
 
 def has_tiles() -> bool:
@@ -100,7 +104,7 @@ def apply_cpu_target() -> str:
     force ("" when MAX decides).
     """
     features = processor_features()
-    current: str = get_virtual_cpu_target()
+    current: str = _set_aside[-1] if _set_aside else get_virtual_cpu_target()
     if current:
         return current
     asked = os.environ.get(VARIABLE)
@@ -112,6 +116,22 @@ def apply_cpu_target() -> str:
     set_virtual_cpu_target(target)
     _log.debug("CPU kernels are compiled for %s", target)
     return target
+
+
+@contextlib.contextmanager
+def compiling_for(target: str) -> Iterator[None]:
+    """What is compiled is compiled for another processor; one thread at a time may do so.
+
+    For all else, the target of this process stays.
+    """
+    own = apply_cpu_target()
+    _set_aside.append(own)
+    set_virtual_cpu_target(target)
+    try:
+        yield
+    finally:
+        set_virtual_cpu_target(own)
+        _set_aside.pop()
 
 
 def _check_known(target: str) -> None:

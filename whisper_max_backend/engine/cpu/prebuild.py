@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,8 @@ from max.driver import CPU
 from max.dtype import DType
 
 from ..checkpoint.weight_dtypes import Storage
-from ..compile.artifacts import artifact_name, compiled
-from ..compile.cache import cache_folder
 from ..compile.cpu_target import TARGETS, VARIABLE, has_bfloat16, has_tiles
+from ..compile.prebuild import put
 from ..compile.session import Session
 from .model import cpu_artifact
 from .model_independent_graphs import common_artifact
@@ -47,7 +45,6 @@ def prebuild(folder: Path, targets: Sequence[str] = TARGETS) -> None:
     Raises:
         subprocess.CalledProcessError: Something does not compile; why is on standard error.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for target in targets:
         # A process compiles for one processor only.
         subprocess.run(
@@ -65,13 +62,7 @@ def main(folder: Path) -> None:
     session = Session([device])
     wanted = [common_artifact(session)]
     wanted += [cpu_artifact(storage, device, session) for storage in storages()]
-    for spec in wanted:
-        compiled(**spec)
-        name = artifact_name(spec["name"], spec["key"], session)
-        kept = cache_folder() / name
-        if not kept.is_file():  # the log says why
-            raise click.ClickException(f"{kept} is to be copied, but it could not be kept")
-        shutil.copyfile(kept, folder / name)
+    put(wanted, folder)
 
 
 if __name__ == "__main__":
