@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -25,23 +25,18 @@ from rich.table import Table
 
 from benchmarks.record import ROOT, begin, results_option
 from compat_tests.support.models import model_directory
-from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.dimensions import PUBLISHED, Dimensions, expected_shapes
 
 _VOCABULARY = 51865  # base's, whose tokens all of them get
 
 
-def _dimensions(mels: int, width: int, encoder: int, decoder: int) -> Dimensions:
-    heads = width // 64
-    return Dimensions(mels, 1500, width, heads, encoder, _VOCABULARY, 448, width, heads, decoder)
-
-
 SIZES = {
-    "tiny": _dimensions(80, 384, 4, 4),
-    "base": _dimensions(80, 512, 6, 6),
-    "small": _dimensions(80, 768, 12, 12),
-    "medium": _dimensions(80, 1024, 24, 24),
-    "turbo": _dimensions(128, 1280, 32, 4),
-    "large-v3": _dimensions(128, 1280, 32, 32),
+    name: replace(PUBLISHED[published], n_vocab=_VOCABULARY)
+    for name, published in (
+        *((name, name) for name in ("tiny", "base", "small", "medium")),
+        ("turbo", "large-v3-turbo"),
+        ("large-v3", "large-v3"),
+    )
 }
 SIDES = ("first load", "again", "stock")
 """Ours without packed weights in the cache, ours with them, and stock faster-whisper."""

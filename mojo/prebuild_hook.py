@@ -2,9 +2,10 @@
 
 Only where ``WHISPER_MAX_PREBUILD`` asks for it: ``all`` CPUs, or processors as they are named in
 ``whisper_max_backend/engine/compile/cpu_target.py`` and architectures of GPUs such as ``sm_90``,
-separated by commas. ``WHISPER_MAX_PREBUILD_MODELS`` names the models of the GPUs, where not all are
-wanted (``whisper_max_backend/engine/gpu/prebuild.py``). The project must then be importable where
-the wheel is built (``hatchling build``, or without build isolation).
+separated by commas. ``WHISPER_MAX_PREBUILD_MODELS`` names the models whose graphs GPUs get, of
+those in ``whisper_max_backend/engine/checkpoint/dimensions.py``; without it they get all. The
+project must then be importable where the wheel is built (``hatchling build``, or without build
+isolation).
 """
 
 from __future__ import annotations

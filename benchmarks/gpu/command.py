@@ -138,27 +138,24 @@ def _compile(place: Any, names: list[str]) -> None:
     from benchmarks.gpu.products import products_artifact
     from benchmarks.gpu.run import SIDE, types_of
     from compat_tests.support.gpu_kernels import kernels_artifact
-    from whisper_max_backend.engine.checkpoint.weight_dtypes import Storage, gpu_types
+    from whisper_max_backend.engine.checkpoint.weight_dtypes import Storage
     from whisper_max_backend.engine.compile.artifacts import compiled
     from whisper_max_backend.engine.compile.cache import cache_folder
     from whisper_max_backend.engine.compile.session import Session
     from whisper_max_backend.engine.cpu.model import cpu_artifact
     from whisper_max_backend.engine.cpu.model_independent_graphs import common_artifact
-    from whisper_max_backend.engine.gpu.hopper import is_hopper
-    from whisper_max_backend.engine.gpu.hopper import products_artifact as hopper_artifact
     from whisper_max_backend.engine.gpu.model import gpu_artifact
+    from whisper_max_backend.engine.gpu.prebuild import specs
 
     session = Session([place])
     wanted = [kernels_artifact(place, dtype, session) for dtype in types_of(place)]
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     wanted.append(products_artifact(place, DType.bfloat16, session))
-    if is_hopper(place, DType.bfloat16):
-        wanted.append(hopper_artifact(place, DType.bfloat16, session))
-    models = [("miniature", "float32"), ("miniature", "int8_float32")]
-    models += [(name, kind) for name in names for kind in ("bfloat16", "int8_bfloat16")]
-    for name, kind in models:
-        hopper = is_hopper(place, gpu_types(kind)[0])
-        wanted.append(gpu_artifact(DIMENSIONS[name], kind, place, session, hopper))
+    wanted += [
+        gpu_artifact(DIMENSIONS["miniature"], kind, place, session, hopper=False)
+        for kind in ("float32", "int8_float32")
+    ]
+    wanted += specs([DIMENSIONS[name] for name in names], place, session)
     host = CPU()
     on_host = Session([host])
     wanted.append(common_artifact(on_host))

@@ -12,7 +12,7 @@ from max.dtype import DType
 
 from benchmarks.operations import step_bytes
 from compat_tests.support.miniature import Architecture, vocabulary_tokens
-from whisper_max_backend.engine.checkpoint.dimensions import Dimensions, expected_shapes
+from whisper_max_backend.engine.checkpoint.dimensions import PUBLISHED, Dimensions, expected_shapes
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
 from whisper_max_backend.engine.checkpoint.vocabulary import Vocabulary
 from whisper_max_backend.engine.checkpoint.weight_dtypes import gpu_types
@@ -21,9 +21,7 @@ from whisper_max_backend.engine.gpu.weights import quantized
 
 SIZES = {
     "miniature": Dimensions(80, 100, 128, 2, 2, 2100, 448, 128, 2, 2),
-    "base": Dimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6),
-    "large-v3": Dimensions(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 32),
-    "large-v3-turbo": Dimensions(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 4),
+    **{name: PUBLISHED[name] for name in ("base", "large-v3", "large-v3-turbo")},
 }
 """Dimensions under openai-whisper's names; the miniature is for a run on a CPU."""
 

@@ -11,22 +11,11 @@ import pytest
 from max.driver import CPU, Buffer
 from max.dtype import DType
 
-from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
+from whisper_max_backend.engine.checkpoint.dimensions import PUBLISHED
 from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
 from whisper_max_backend.engine.gpu.steps_ahead import StepsAhead
 
-D = Dimensions(
-    n_mels=80,
-    n_audio_ctx=100,
-    n_audio_state=64,
-    n_audio_head=1,
-    n_audio_layer=1,
-    n_text_ctx=16,
-    n_text_state=64,
-    n_text_head=1,
-    n_text_layer=1,
-    n_vocab=50,
-)
+D = PUBLISHED["tiny.en"]
 
 
 class Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -19,6 +20,43 @@ class Dimensions:
     n_text_state: int
     n_text_head: int
     n_text_layer: int
+
+
+def _sizes(width: int, heads: int, layers: int, text_layers: int = 0) -> dict[str, int]:
+    """Of an encoder and a decoder of the same width; `text_layers` where these differ in number."""
+    return {
+        "n_audio_ctx": 1500,
+        "n_audio_state": width,
+        "n_audio_head": heads,
+        "n_audio_layer": layers,
+        "n_text_ctx": 448,
+        "n_text_state": width,
+        "n_text_head": heads,
+        "n_text_layer": text_layers or layers,
+    }
+
+
+_ENGLISH = {"n_mels": 80, "n_vocab": 51864}
+_MULTILINGUAL = {"n_mels": 80, "n_vocab": 51865}
+_V3 = {"n_mels": 128, "n_vocab": 51866}
+PUBLISHED: Mapping[str, Dimensions] = {
+    "tiny.en": Dimensions(**_sizes(384, 6, 4), **_ENGLISH),
+    "tiny": Dimensions(**_sizes(384, 6, 4), **_MULTILINGUAL),
+    "base.en": Dimensions(**_sizes(512, 8, 6), **_ENGLISH),
+    "base": Dimensions(**_sizes(512, 8, 6), **_MULTILINGUAL),
+    "small.en": Dimensions(**_sizes(768, 12, 12), **_ENGLISH),
+    "small": Dimensions(**_sizes(768, 12, 12), **_MULTILINGUAL),
+    "medium.en": Dimensions(**_sizes(1024, 16, 24), **_ENGLISH),
+    "medium": Dimensions(**_sizes(1024, 16, 24), **_MULTILINGUAL),
+    "large-v2": Dimensions(**_sizes(1280, 20, 32), **_MULTILINGUAL),
+    "large-v3": Dimensions(**_sizes(1280, 20, 32), **_V3),
+    "large-v3-turbo": Dimensions(**_sizes(1280, 20, 32, 4), **_V3),
+    "distil-small.en": Dimensions(**_sizes(768, 12, 12, 4), **_ENGLISH),
+    "distil-medium.en": Dimensions(**_sizes(1024, 16, 24, 2), **_ENGLISH),
+    "distil-large-v2": Dimensions(**_sizes(1280, 20, 32, 2), **_MULTILINGUAL),
+    "distil-large-v3": Dimensions(**_sizes(1280, 20, 32, 2), **_V3),
+}
+"""Of models that faster-whisper knows by name. `large-v1` has those of `large-v2`."""
 
 
 def expected_shapes(dimensions: Dimensions) -> dict[str, tuple[int, ...]]:

@@ -120,9 +120,9 @@ def apply_cpu_target() -> str:
 
 @contextlib.contextmanager
 def compiling_for(target: str) -> Iterator[None]:
-    """What is compiled is compiled for another processor; one thread at a time may do so.
+    """Within it, MAX compiles for another processor. One thread at a time may use it.
 
-    For all else, the target of this process stays.
+    `apply_cpu_target` and what asks it go on telling the target of this process.
     """
     own = apply_cpu_target()
     _set_aside.append(own)

@@ -133,8 +133,7 @@ class CapturedGraphs:
                 self._seen.clear()
             self._seen.add(key)
         on_device = parts(Buffer.from_numpy(fresh).to(self._device), arrays)
-        given = inputs(on_device)
-        return _executed(model, on_device, given)
+        return _executed(model, on_device, inputs(on_device))
 
     def _replay(self, key: Hashable, fresh: np.ndarray) -> Execution | None:
         """Replays; None where that fails or failed last time, and what was captured is gone."""
@@ -168,9 +167,8 @@ class CapturedGraphs:
         on_device = parts(staging, arrays)
         given = inputs(on_device)
         executed = _executed(model, on_device, given)
-        expected = executed.results[0].to_numpy().copy()
         with locks_of(self._device).beside:
-            error = self._try_capture(model, key, kept, staging, on_device, given, expected)
+            error = self._try_capture(model, key, kept, staging, given, executed)
         if error is not None:
             self._failed(key, error)
             return executed
@@ -185,16 +183,16 @@ class CapturedGraphs:
         key: Hashable,
         kept: tuple[Buffer, ...],
         staging: Buffer,
-        arrays: Mapping[str, Buffer],
         given: list[Buffer],
-        expected: np.ndarray,
+        executed: Execution,
     ) -> Exception | None:
-        """Captures an execution and replays it, to see whether its first result is as expected."""
+        """Captures an execution and replays it, to see whether its first result is the same."""
+        expected = executed.results[0].to_numpy().copy()
         number = next(self._numbers)
         try:
             outputs = list(model.capture(number, *given))
             self._captured[key] = _CapturedGraph(
-                number, model, kept, staging, arrays, given, outputs
+                number, model, kept, staging, executed.arrays, given, outputs
             )
             model.debug_verify_replay(number, *given)
             model.replay(number, *given)

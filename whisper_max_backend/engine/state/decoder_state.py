@@ -100,12 +100,14 @@ class DecoderState:
         if tokens != step.tokens or origins != step.origins:
             self._ahead.clear()
             return None
-        self.advance(1)
-        self.slot_table[:, self.position - 1] = self.allocation.slots[step.slots]
+        self.advance(1, step.slots)
         return step.candidates
 
-    def advance(self, tokens: int) -> Int32Array:
-        """Makes room for new tokens of every row; returns where each row's first one goes."""
+    def advance(self, tokens: int, slots: Sequence[int] | None = None) -> Int32Array:
+        """Makes room for new tokens of every row; returns where each row's first one goes.
+
+        `slots` are those that the rows write to, by number, where these are not the rows' own.
+        """
         rows, context = self.slot_table.shape
         end = self.position + tokens
         if end > context:
@@ -113,7 +115,8 @@ class DecoderState:
                 f"No position encodings are defined for positions >= {context}, but got position "
                 f"{end - 1}: shorten the prompt or max_length"
             )
-        self.slot_table[:, self.position : end] = self.allocation.slots[:rows, None]
+        written = self.allocation.slots[range(rows) if slots is None else slots]
+        self.slot_table[:, self.position : end] = written[:, None]
         positions = np.full(rows, self.position, np.int32)
         self.position = end
         self._origins = None
