@@ -250,6 +250,18 @@ def test_asynchronous_errors_come_with_the_result(pair: tuple[Whisper, Any]):
     assert ours.num_active_batches == 0
 
 
+def test_asynchronous_errors_of_no_items_come_at_once(pair: tuple[Whisper, Any]):
+    """There is no result that could bring them; the reference would crash, or say nothing."""
+    ours, reference = pair
+    assert ours.generate(array(0, 80, 20), [], asynchronous=True) == []
+    with pytest.raises(ValueError, match=r"prompts has 1 entries.*batch of 0"):
+        ours.generate(array(0, 80, 20), [PROMPT], asynchronous=True)
+    with pytest.raises(ValueError, match="to have 3 dimensions, but got 0"):
+        ours.generate(array(), [PROMPT], asynchronous=True)
+    with pytest.raises(ValueError, match="rank 0"):
+        reference.generate(storage(array()), [PROMPT], asynchronous=True)
+
+
 @pytest.mark.parametrize(("items", "prompts"), [(2, 1), (1, 2), (1, 0), (0, 1)])
 def test_prompts_for_another_batch(pair: tuple[Whisper, Any], items: int, prompts: int):
     """The reference says so for 2 and 1; for others it has undefined results."""

@@ -71,9 +71,9 @@ def _features(draw: st.DrawFn) -> Any:
     if kind == 1:
         special = draw(st.sampled_from([math.nan, math.inf, -math.inf, 3e38, 1e-40]))
         return np.where(random_features(shape) > 0.9, np.float32(special), values)
-    if kind == 2:
+    if kind == 2 and len(values):
         return draw(st.sampled_from([values[0], values[None], values[:, ::-1], values.T]))
-    if kind == 3:
+    if kind == 3 and len(values):
         return np.broadcast_to(values[:1], (2, *values.shape[1:]))
     if kind == 4 and values.size:
         return StorageView.from_array(values)
@@ -211,7 +211,7 @@ class Calls(RuleBasedStateMachine):
             for result, tokens in zip(results, texts, strict=True):
                 assert len(result.text_token_probs) == len(tokens)
                 assert all(0 <= token <= len(tokens) for token, _ in result.alignments)
-                if np.isfinite(features).all():  # else -1, as in the reference
+                if np.max(np.abs(features), initial=0) < 1e30:  # else -1, as in the reference
                     assert all(frame >= 0 for _, frame in result.alignments)
 
         self._call(verify, "align", features, start, texts, frames, **options)

@@ -18,7 +18,7 @@ _MODULES = {
     "sounds": ("compat_tests.fuzz.worker", "sounds"),
     "calls": ("compat_tests.fuzz.calls",),
 }
-_LAST_WORDS = 4000  # characters of what a process said that are kept when it dies
+_WORDS = 4000  # characters of what a process said first and last that are kept when it dies
 
 
 @dataclass
@@ -95,7 +95,9 @@ def _work(
     if counts.exists():
         summary.add(counts)
     if done.returncode:
-        words = log.read_text(errors="backslashreplace")[-_LAST_WORDS:]
+        words = log.read_text(errors="backslashreplace")
+        if len(words) > 2 * _WORDS:
+            words = f"{words[:_WORDS]}\n[…]\n{words[-_WORDS:]}"
         summary.failures[f"the process ended with {done.returncode}"] += 1
         path = Path(summary.findings, f"{summary.target}-process-{seed}.txt")
         path.write_text(words)

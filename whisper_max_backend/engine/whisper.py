@@ -207,11 +207,12 @@ class Whisper:
             RuntimeError: The model is unloaded, or a prompt is longer than the text context.
         """
         call = GenerationCall.of(features, prompts, self._vocabulary, options)
-        if not asynchronous:
+        items = batch_size(call.features)
+        if not asynchronous or not items:  # of no items, none could bring an error later
             return self._workers.run(lambda replica, stop: replica.generate(call, stop))
         own = call.with_own_features()
         future = self._workers.post(lambda replica, stop: replica.generate(own, stop))
-        return [WhisperGenerationResultAsync(future, i) for i in range(batch_size(own.features))]
+        return [WhisperGenerationResultAsync(future, item) for item in range(items)]
 
     @takes_search_options
     def follow(
