@@ -11,6 +11,7 @@ from ..common.simd import BF16
 from ..common.views import ByteView, FloatView
 from .amx.attention import query_scale
 from .amx.strips import round_tile_row
+from .amx.tiles import BLOCK_ROWS
 from .attention import AttentionScratch, KeysValues, encoder_kv_type, head_bytes
 from .encoder_layer import EncoderChunk
 from .epilogue import Epilogue
@@ -52,7 +53,8 @@ struct EncoderHeads[storage: DType]:
         self.groups = HeadGroups(3 * heads, head_size, count)
         var waiting = 0 if Self.at_once else windows * self.groups.size()
         self.projected = FloatView.allocate(waiting)
-        self.strips_bytes = Strips[BF16].row_bytes(head_size) * align_up(count, TILE_ROWS)
+        # A block of queries is read as a whole, the last one too.
+        self.strips_bytes = Strips[BF16].row_bytes(head_size) * align_up(count, BLOCK_ROWS)
         var strips = windows * heads * self.strips_bytes if Self.at_once else 0
         self.queries = ByteView.allocate(strips)
         self.packed_bytes = head_bytes[Self.kv_type](count, head_size)
