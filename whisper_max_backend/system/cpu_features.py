@@ -21,6 +21,11 @@ _CPUID = {
     **{"f16c": (0, 2, 29), "bmi1": (1, 1, 3), "avx2": (1, 1, 5), "bmi2": (1, 1, 8)},
     **{"avx512f": (1, 1, 16), "abm": (2, 2, 5)},
 }
+# Of these not every glibc tells whether they are active. Where AVX2 is, they are.
+_CPUID_PRESENT = {
+    **{"gfni": (1, 2, 8), "vaes": (1, 2, 9), "vpclmulqdq": (1, 2, 10)},
+    "avx_vnni": (6, 0, 4),
+}
 
 _log = logging.getLogger("whisper_max_backend")
 
@@ -86,7 +91,7 @@ def _listed_features() -> frozenset[str]:
 
 
 def _cpuid_features() -> tuple[frozenset[str], frozenset[str]]:
-    """Which of `_CPUID` this process can use and which it cannot; nothing where glibc is not.
+    """What CPUID says that this process can and cannot use; nothing where glibc is not.
 
     Source: the GNU C Library's manual, "X86-specific Facilities".
     """
@@ -95,12 +100,17 @@ def _cpuid_features() -> tuple[frozenset[str], frozenset[str]]:
     except (AttributeError, OSError):  # another processor, C library or system
         return frozenset(), frozenset()
     leaf.argtypes, leaf.restype = [ctypes.c_uint], ctypes.POINTER(_Leaf)
-    active = frozenset(
+    active = {
         name
         for name, (number, register, bit) in _CPUID.items()
         if leaf(number).contents.active[register] >> bit & 1
-    )
-    return active, frozenset(_CPUID) - active
+    }
+    active |= {
+        name
+        for name, (number, register, bit) in _CPUID_PRESENT.items()
+        if leaf(number).contents.present[register] >> bit & 1
+    }
+    return frozenset(active), frozenset({*_CPUID, *_CPUID_PRESENT} - active)
 
 
 def _may_use_tiles() -> bool:
