@@ -16,17 +16,18 @@ from benchmarks.gpu.models import SIZES
 @click.option("--tokens", default=100)
 def main(size: str, device: str, compute_type: str, tokens: int) -> None:
     """Print the most MiB that loading a model and transcribing a window with five beams takes."""
-    from max.driver import CPU, Accelerator, set_virtual_cpu_target
+    from max.driver import CPU, set_virtual_cpu_target
 
     from benchmarks.gpu import HOST_TARGET
     from benchmarks.gpu.cases import RandomModel
     from benchmarks.gpu.device import Watch, memory_used
+    from whisper_max_backend.engine.api.devices import open_gpu
 
     if device == "gpu":
         set_virtual_cpu_target(HOST_TARGET)
     before = memory_used()
     with Watch() as watch:
-        place = CPU() if device == "cpu" else Accelerator()
+        place = CPU() if device == "cpu" else open_gpu(0)
         model = RandomModel(SIZES[size], compute_type, place)
         for _ in range(3):
             model.generate(1, tokens, 5)

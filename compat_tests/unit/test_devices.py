@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,6 +131,28 @@ def test_missing_memory_is_told() -> None:
     devices.check_memory(100 << 20, device)
     with pytest.raises(RuntimeError, match=r"gpu 3 has 100 MiB .* 28 MiB are missing"):
         devices.check_memory(128 << 20, device)
+
+
+def test_a_bound_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAX is told when the first GPU is opened, and a model that needs more is refused."""
+    pool = "MODULAR_DEVICE_CONTEXT_MEMORY_MANAGER_SIZE"
+    found: list[str | None] = []
+    monkeypatch.setattr("max.driver.Accelerator", lambda index: found.append(os.environ.get(pool)))
+    monkeypatch.setenv(pool, "")  # is put back at the end
+    monkeypatch.delenv(pool)
+    devices.open_gpu(0)
+    monkeypatch.setenv(devices.VARIABLE, "2.5")
+    devices.open_gpu(0)
+    monkeypatch.setenv(pool, "7")
+    devices.open_gpu(0)
+    assert found == [None, "2500000000", "7"]
+    device: Any = SimpleNamespace(stats={"free_memory": 5 << 30}, label="gpu", id=0)
+    devices.check_memory(2_500_000_000, device)
+    with pytest.raises(RuntimeError, match=r"GPU_GB allows 2385 MiB of gpu 0, .* needs 2862"):
+        devices.check_memory(3_000_000_000, device)
+    monkeypatch.setenv(devices.VARIABLE, "much")
+    with pytest.raises(ValueError, match="GPU_GB must be a number of gigabytes from 0 on"):
+        devices.open_gpu(0)
 
 
 def test_memory_that_a_model_needs() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
+from ...system.size_variables import gigabytes
 from . import arguments
 
 if TYPE_CHECKING:
     from max.driver import Device
 
 _log = logging.getLogger("whisper_max_backend")
+
+VARIABLE = "WHISPER_MAX_GPU_GB"
+"""How many gigabytes (10^9 bytes) of a GPU's memory MAX takes for its pool; 0 leaves it to MAX."""
+_POOL_BYTES = "MODULAR_DEVICE_CONTEXT_MEMORY_MANAGER_SIZE"
 
 
 def resolve_device(name: Any) -> str:
@@ -81,9 +87,12 @@ def open_gpu(index: int) -> Device:
 
     Raises:
         RuntimeError: Its driver refuses, for example because it is too old for MAX.
+        ValueError: `VARIABLE` is no size.
     """
     from max.driver import Accelerator
 
+    if pool := gigabytes(VARIABLE, 0):
+        os.environ.setdefault(_POOL_BYTES, str(pool))  # MAX reads it when it opens the first GPU
     try:
         return Accelerator(index)
     except Exception as error:  # MAX has no error of its own for it
@@ -117,8 +126,14 @@ def check_memory(needed: int, device: Device) -> None:
         device: Where they are wanted. One that does not tell its memory is not refused.
 
     Raises:
-        RuntimeError: It does not fit.
+        RuntimeError: It does not fit, or `VARIABLE` allows less.
     """
+    allowed = gigabytes(VARIABLE, 0)
+    if 0 < allowed < needed:
+        raise RuntimeError(
+            f"{VARIABLE} allows {_mib(allowed)} MiB of {device.label} {device.id}, and the model "
+            f"needs {_mib(needed)}: allow more, or choose a smaller model or compute type"
+        )
     free = device.stats.get("free_memory")
     if free is None or needed <= free:
         return

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import os
 import struct
 import time
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from max.driver import Buffer
 
+from ...system.size_variables import gigabytes
 from ...system.unpatched_threads import start_thread
 from ..checkpoint.load import Checkpoint
 from ..checkpoint.weight_dtypes import Storage
@@ -45,7 +45,7 @@ def kept_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pack
     What is packed now is kept for the next load, by a thread of its own. Weights that came from
     memory, or from files that have just been written, are not kept.
     """
-    most = _most_bytes()
+    most = gigabytes(VARIABLE, _MOST_GB)
     name = _name(checkpoint, storage) if most else None
     if name is None:
         return packed_weights(checkpoint, storage, threads)
@@ -55,22 +55,6 @@ def kept_weights(checkpoint: Checkpoint, storage: Storage, threads: int) -> Pack
         with contextlib.suppress(RuntimeError):  # the interpreter's end has no more threads
             start_thread(partial(_keep, name, found, most))
     return found
-
-
-def _most_bytes() -> int:
-    """How much may be kept.
-
-    Raises:
-        ValueError: The variable is no size.
-    """
-    given = os.environ.get(VARIABLE) or _MOST_GB
-    try:
-        size = int(float(given) * 1e9)
-    except (ValueError, OverflowError):
-        size = -1
-    if size < 0:
-        raise ValueError(f"{VARIABLE} must be a number of gigabytes from 0 on, got {given!r}")
-    return size
 
 
 def _name(checkpoint: Checkpoint, storage: Storage) -> str | None:
