@@ -5,9 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from max.driver import CPU
 
+from compat_tests.support.capturing import MODELS, capturing_model
 from compat_tests.support.compare import Transcription, assert_same
 from compat_tests.support.engines import (
     EngineCase,
@@ -20,9 +22,13 @@ from compat_tests.support.models import model_directory, reference_transcription
 from compat_tests.support.numpy_runtime import storage
 from compat_tests.support.recordings import load
 from whisper_max_backend.engine.api import devices
+from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.api.seed import set_random_seed
+from whisper_max_backend.engine.checkpoint.load import load_checkpoint
 from whisper_max_backend.engine.gpu.captured_graphs import VARIABLE
 from whisper_max_backend.engine.gpu.model import GPUModel
+from whisper_max_backend.engine.replica import Replica
+from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.whisper import Whisper
 from whisper_max_backend.system.cancellation import NEVER, StopFlag
 
@@ -71,7 +77,27 @@ def test_steps_that_cannot_be_captured(
             for one in models
         )
         assert actual[0].sequences_ids == expected[0].sequences_ids
-    assert [record.getMessage()[:26] for record in caplog.records] == ["device graphs are not used"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("decoder steps: device graphs are not used any more: ")
+
+
+def test_windows_and_prompts_that_are_replayed(engines: Engines) -> None:
+    """Each window has its own states and its own probability of silence, also after the next."""
+    checkpoint = load_checkpoint(engines.ours._path)
+    models = MODELS["gpu graphs"](checkpoint), capturing_model(checkpoint)
+    plain, replaying = (Replica(one, checkpoint.vocabulary, checkpoint.config) for one in models)
+    windows = [engines.features(seed=seed) for seed in range(4)]
+    states = [replaying.encode(window) for window in windows]
+    options = SearchOptions(beam_size=2, max_length=12, return_no_speech_prob=True)
+    for window, found in zip(windows, states, strict=True):
+        np.testing.assert_array_equal(np.array(plain.encode(window)), np.array(found))
+        call = GenerationCall(window, [engines.prompt()], options)
+        (expected,), (actual,) = plain.generate(call), replaying.generate(call)
+        assert actual.sequences_ids == expected.sequences_ids
+        assert actual.no_speech_prob == expected.no_speech_prob
+    for name in ("encode", "prefill"):
+        graph: Any = models[1]._graphs[name]
+        assert graph.replays >= 3, name
 
 
 def test_several_devices(

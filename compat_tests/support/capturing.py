@@ -23,6 +23,9 @@ class OnDevice:
     def to_numpy(self) -> np.ndarray:
         return self.array.copy()
 
+    def copy(self) -> Buffer:
+        return Buffer.from_numpy(self.array.copy())
+
 
 class CapturingGraph:
     """A compiled graph, captured and replayed as a GPU would, by executing it."""
@@ -67,14 +70,17 @@ class ReadingGraph:
 
 
 def capturing_model(checkpoint: Checkpoint) -> GPUModel:
-    """With steps that are replayed."""
+    """With windows, prompts and steps that are replayed."""
     model = GPUModel(checkpoint, CPU(), "float32")
-    steps = {name: CapturingGraph(model._graphs[name]) for name in ("step", "step_few")}
     decoder: Any = model.decoder
+    names = ("encode", "prefill", "step", "step_few")
+    captured: Any = {name: CapturingGraph(model._graphs[name]) for name in names}
     readers = {name: ReadingGraph(model._graphs[name]) for name in ("advance", "attended")}
-    decoder._graphs = {**decoder._graphs, **steps, **readers}
+    model._graphs.update(captured)
+    decoder._graphs = {**decoder._graphs, **captured, **readers}
     decoder._ahead._graph = readers["advance"]
-    decoder.captured_graphs.wanted = True
+    for one in (model._captured, decoder._captured_prefills, decoder.captured_graphs):
+        one.wanted = True
     return model
 
 

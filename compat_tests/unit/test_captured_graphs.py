@@ -65,7 +65,7 @@ class Model:
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> CapturedGraphs:
     monkeypatch.setenv(module.VARIABLE, "1")
-    return CapturedGraphs(CPU())
+    return CapturedGraphs(CPU(), "sums")
 
 
 def run(
@@ -112,9 +112,9 @@ def test_arrays_in_one_piece() -> None:
 def test_on_by_itself_on_nvidia_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(module.VARIABLE, raising=False)
     nvidia: Any = SimpleNamespace(api="cuda")
-    assert CapturedGraphs(nvidia).wanted
+    assert CapturedGraphs(nvidia, "sums").wanted
     model = Model()
-    graphs = CapturedGraphs(CPU())
+    graphs = CapturedGraphs(CPU(), "sums")
     assert [run(graphs, model, numbers(i)) for i in range(4)] == [100, 101, 102, 103]
     assert model.calls == ["execute"] * 4
 
@@ -129,6 +129,14 @@ def test_the_second_is_captured_and_the_third_replayed(graphs: CapturedGraphs) -
         107,
     ]
     assert model.calls == ["execute", "execute", "capture", "verify", *["replay"] * 4]
+
+
+def test_results_that_last(graphs: CapturedGraphs) -> None:
+    """A replay writes to the buffers of the last one; who keeps results gets buffers of his own."""
+    model = Model()
+    found = [begin(graphs, model, numbers(i)).lasting_results()[0] for i in range(5)]
+    assert model.calls.count("replay") == 4
+    assert [int(one.to_numpy()[0]) for one in found] == [100, 101, 102, 103, 104]
 
 
 def test_each_shape_and_kind_has_its_own(graphs: CapturedGraphs) -> None:

@@ -24,13 +24,15 @@ from .staging import parts, staged
 _log = logging.getLogger("whisper_max_backend")
 
 VARIABLE = "WHISPER_MAX_REPLAY"
-"""0 never captures and replays decoder steps, 1 tries it on any device."""
+"""0 never captures and replays anything, 1 tries it on any device."""
 MAX_CAPTURED = 24
 """Captured graphs that are kept: each has its results and what is between them on the device."""
 MAX_FAILURES = 3
 """Failures in a row after which nothing is captured any more."""
 
 Inputs = Callable[[Mapping[str, Buffer]], list[Buffer]]
+
+_numbers = itertools.count(1)
 
 
 class Execution:
@@ -42,11 +44,20 @@ class Execution:
     """
 
     def __init__(
-        self, arrays: Mapping[str, Buffer], results: list[Buffer], again: Callable[[], list[Buffer]]
+        self,
+        arrays: Mapping[str, Buffer],
+        results: list[Buffer],
+        again: Callable[[], list[Buffer]],
+        replayed: bool = False,
     ) -> None:
         self.arrays = arrays
         self.results = results
         self._again = again
+        self._replayed = replayed
+
+    def lasting_results(self) -> list[Buffer]:
+        """The results, which the next execution leaves alone."""
+        return [one.copy() for one in self.results] if self._replayed else self.results
 
     def repeat(self) -> None:
         """Executes once more; earlier results may be overwritten."""
@@ -94,10 +105,11 @@ class CapturedGraphs:
             the device is NVIDIA's.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, executed: str) -> None:
+        """For what is executed on a device; the log calls it so."""
         self.wanted = os.environ.get(VARIABLE, "1" if device.api == "cuda" else "0") == "1"
         self._device = device
-        self._numbers = itertools.count(1)
+        self._executed = executed
         self._seen: set[Hashable] = set()
         self._captured: OrderedDict[Hashable, _CapturedGraph] = OrderedDict()
         self._failures = 0
@@ -110,7 +122,7 @@ class CapturedGraphs:
         kept: tuple[Buffer, ...],
         inputs: Inputs,
     ) -> Execution:
-        """Executes a model; the results are to be read before the next execution.
+        """Executes a model; its results are to be read, or made lasting, before the next execution.
 
         Args:
             model: Executing it twice in a row changes nothing.
@@ -144,7 +156,7 @@ class CapturedGraphs:
             try:
                 captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
                 results = captured.replay()
-                return Execution(captured.arrays, results, captured.replay_or_execute)
+                return Execution(captured.arrays, results, captured.replay_or_execute, True)
             except Exception as error:
                 failure = error.with_traceback(None)
         del captured
@@ -188,7 +200,7 @@ class CapturedGraphs:
     ) -> Exception | None:
         """Captures an execution and replays it, to see whether its first result is the same."""
         expected = executed.results[0].to_numpy().copy()
-        number = next(self._numbers)
+        number = next(_numbers)
         try:
             outputs = list(model.capture(number, *given))
             self._captured[key] = _CapturedGraph(
@@ -209,11 +221,11 @@ class CapturedGraphs:
             self._release(key)
         self._failures += 1
         if self._failures < MAX_FAILURES:
-            _log.info("a decoder step was not captured, and will be another time: %s", error)
+            _log.info("%s: not captured now, but another time: %s", self._executed, error)
             return
         self.wanted = False
         self._forget_unless(None)
-        _log.warning("device graphs are not used any more: %s", error)
+        _log.warning("%s: device graphs are not used any more: %s", self._executed, error)
 
     def _forget_unless(self, kept: tuple[Buffer, ...] | None) -> None:
         """Lets go of what was captured with other buffers than these."""

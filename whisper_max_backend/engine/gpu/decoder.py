@@ -33,6 +33,8 @@ from .steps_ahead import StepsAhead
 from .weights import GPUWeights
 
 _LOOKAHEAD = {one.name for one in LOOKAHEAD}
+_SHORT = 4
+"""Tokens of a prompt without text. Prompts of other lengths are not worth capturing."""
 
 
 class GPUDecoder(Decoder):
@@ -70,17 +72,30 @@ class GPUDecoder(Decoder):
         self._signatures = signatures
         self._weights = weights
         self._lengths: dict[int, Buffer] = {}
-        self.captured_graphs = CapturedGraphs(device)
+        self.captured_graphs = CapturedGraphs(device, "decoder steps")
+        self._captured_prefills = CapturedGraphs(device, "prompts")
         self._ahead = StepsAhead(graphs["advance"], signatures.advance, device, d)
         if not self._ahead.work():
             self.steps_ahead = 1
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
-        positions = state.advance(tokens.shape[1])
-        new_tokens = self._upload(**self._new_token_arrays([state], [tokens], [positions], 1))
-        inputs = self._signatures.prefill.ordered(**new_tokens, **self._resident_inputs(state))
-        (state.prefill_states,) = self._graphs["prefill"].execute(*inputs)
+        length = tokens.shape[1]
+        positions = state.advance(length)
+        arrays = self._new_token_arrays([state], [tokens], [positions], 1)
+
+        def inputs(uploaded: Mapping[str, Buffer]) -> list[Buffer]:
+            return self._signatures.prefill.ordered(**uploaded, **self._resident_inputs(state))
+
+        prefill = self._graphs["prefill"]
+        if length > _SHORT:
+            (state.prefill_states,) = prefill.execute(*inputs(self._upload(**arrays)))
+            return
+        buffers = state.allocation.buffers
+        execution = self._captured_prefills.execute(
+            prefill, state.frames, arrays, (buffers.cross_kv, buffers.kv_cache), inputs
+        )
+        (state.prefill_states,) = execution.lasting_results()
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from max.driver import Buffer, Device
@@ -17,6 +18,7 @@ from ..checkpoint.weight_dtypes import gpu_types
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import Session
 from ..cpu.model_independent_graphs import common_graphs
+from .captured_graphs import CapturedGraphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
 from .graphs.signatures import Signatures
@@ -54,6 +56,7 @@ class GPUModel:
         self.log_mel = GPULogMel(graphs["log_mel"], device)
         signatures = Signatures(self.dimensions, dtype, storage)
         self._signature = signatures.encode
+        self._captured = CapturedGraphs(device, "windows of audio")
         self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray | Buffer, stop: StopFlag = NEVER) -> Buffer:
@@ -83,12 +86,17 @@ class GPUModel:
         return output
 
     def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
-        inputs = self._signature.ordered(
-            features=self.to_device(features),
-            encodings=self._weights.encodings[:states, :],
-            **self._weights.encoder,
-        )
-        (output,) = self._graphs["encode"].execute(*inputs)
+        def inputs(uploaded: Mapping[str, Buffer]) -> list[Buffer]:
+            encodings = self._weights.encodings[:states, :]
+            return self._signature.ordered(**uploaded, encodings=encodings, **self._weights.encoder)
+
+        encode = self._graphs["encode"]
+        # Several windows keep the device busy while their kernels are launched.
+        if features.shape[0] > 1 or isinstance(features, Buffer):
+            (output,) = encode.execute(*inputs({"features": self.to_device(features)}))
+            return output
+        execution = self._captured.execute(encode, states, {"features": features}, (), inputs)
+        (output,) = execution.lasting_results()
         return output
 
     def to_device(self, array: object) -> Buffer:
