@@ -43,8 +43,9 @@ def test_progress_goes_from_nothing_to_the_duration(
 ) -> None:
     told: list[float] = []
     options = {**ENGLISH, **options}
-    expected = texts(model.transcribe(minutes, **options)[0])
-    segments, info = model.transcribe(minutes, progress=told.append, **options)
+    audio = minutes[: len(minutes) // 2]
+    expected = texts(model.transcribe(audio, **options)[0])
+    segments, info = model.transcribe(audio, progress=told.append, **options)
     assert texts(segments) == expected
     assert told == sorted(set(told))
     assert told[-1] == info.duration

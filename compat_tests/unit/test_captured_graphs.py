@@ -160,11 +160,10 @@ def test_other_buffers_are_captured_anew(graphs: CapturedGraphs) -> None:
     assert len(model.graphs) == len(graphs._captured) == 1
 
 
-def test_no_more_than_so_many_are_kept(
-    graphs: CapturedGraphs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_than_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were not used for the longest time go."""
-    monkeypatch.setattr(module, "MAX_CAPTURED", 2)
+    monkeypatch.setenv(module.VARIABLE, "1")
+    graphs = CapturedGraphs(CPU(), "sums", most=2)
     model = Model()
     for kind in ("a", "b", "a", "c"):
         for i in range(3):
@@ -175,10 +174,9 @@ def test_no_more_than_so_many_are_kept(
     assert model.calls[calls:] == ["replay"]
 
 
-def test_shapes_that_never_come_again(
-    graphs: CapturedGraphs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_CAPTURED", 1)
+def test_shapes_that_never_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.VARIABLE, "1")
+    graphs = CapturedGraphs(CPU(), "sums", most=1)
     model = Model()
     for length in range(1, 200):
         run(graphs, model, np.zeros(length, np.int32))

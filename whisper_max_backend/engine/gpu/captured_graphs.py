@@ -105,11 +105,12 @@ class CapturedGraphs:
             the device is NVIDIA's.
     """
 
-    def __init__(self, device: Device, executed: str) -> None:
-        """For what is executed on a device; the log calls it so."""
+    def __init__(self, device: Device, executed: str, most: int = MAX_CAPTURED) -> None:
+        """For what is executed on a device, as the log calls it; keeps `most` captured graphs."""
         self.wanted = os.environ.get(VARIABLE, "1" if device.api == "cuda" else "0") == "1"
         self._device = device
         self._executed = executed
+        self._most = most
         self._seen: set[Hashable] = set()
         self._captured: OrderedDict[Hashable, _CapturedGraph] = OrderedDict()
         self._failures = 0
@@ -141,7 +142,7 @@ class CapturedGraphs:
                     return replayed
             elif key in self._seen:
                 return self._capture(model, key, arrays, fresh, kept, inputs)
-            if len(self._seen) >= 64 * MAX_CAPTURED:  # shapes that never come again
+            if len(self._seen) >= 64 * self._most:  # shapes that never come again
                 self._seen.clear()
             self._seen.add(key)
         on_device = parts(Buffer.from_numpy(fresh).to(self._device), arrays)
@@ -185,7 +186,7 @@ class CapturedGraphs:
             self._failed(key, error)
             return executed
         self._failures = 0
-        if len(self._captured) > MAX_CAPTURED:
+        if len(self._captured) > self._most:
             self._release(next(iter(self._captured)))
         return executed
 

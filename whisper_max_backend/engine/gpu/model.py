@@ -56,7 +56,8 @@ class GPUModel:
         self.log_mel = GPULogMel(graphs["log_mel"], device)
         signatures = Signatures(self.dimensions, dtype, storage)
         self._signature = signatures.encode
-        self._captured = CapturedGraphs(device, "windows of audio")
+        # Each keeps its activations. Nearly all windows have one length.
+        self._captured = CapturedGraphs(device, "windows of audio", most=2)
         self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray | Buffer, stop: StopFlag = NEVER) -> Buffer:
