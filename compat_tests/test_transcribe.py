@@ -27,8 +27,8 @@ ENGLISH = [
 ]
 MULTILINGUAL = [name for name in RECORDINGS if name not in ("bilingual", "two_minutes")]
 LONG = ("dialogue", "long_pauses")
-"""Greedy searches of these are the small model's, and so are all of two minutes: with the other, the
-reference takes minutes."""
+"""Greedy searches of these are the small model's, and so are all of "two_minutes": with the other,
+the reference takes minutes."""
 
 
 @pytest.mark.parametrize("beam_size", [5, 1])
