@@ -20,7 +20,7 @@ from benchmarks.gpu.peers import ask, median_seconds_of, transcribe
 from benchmarks.new_process import output_of
 from benchmarks.operations import encoder_operations
 from benchmarks.speech import RATE
-from whisper_max_backend.engine.api.devices import VARIABLE
+from whisper_max_backend.engine.api import devices
 from whisper_max_backend.engine.api.generation import GenerationCall
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
 from whisper_max_backend.engine.checkpoint.load import Checkpoint
@@ -38,7 +38,7 @@ BATCH = 32
 _POOL = "MODULAR_DEVICE_CONTEXT_MEMORY_MANAGER_"
 POOLS: Mapping[str, Mapping[str, str]] = {
     "slowly growing": {f"{_POOL}CHUNK_PERCENT": "1"},
-    "bounded": {VARIABLE: "6"},
+    "bounded": {devices.VARIABLE: "6"},
     "no": {f"{_POOL}SIZE": "0"},
 }
 """How MAX is told to keep the device's memory: in smaller chunks, at most 6 GB, and not at all."""

@@ -208,7 +208,7 @@ class Whisper:
         """
         call = GenerationCall.of(features, prompts, self._vocabulary, options)
         items = batch_size(call.features)
-        if not asynchronous or not items:  # of no items, none could bring an error later
+        if not asynchronous or not items:  # without items, no result could bring an error
             return self._workers.run(lambda replica, stop: replica.generate(call, stop))
         own = call.with_own_features()
         future = self._workers.post(lambda replica, stop: replica.generate(own, stop))

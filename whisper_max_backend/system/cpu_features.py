@@ -19,12 +19,8 @@ ARM_V8_2 = frozenset({"atomics", "asimddp"})
 _CPUID = {
     **{"fma": (0, 2, 12), "movbe": (0, 2, 22), "xsave": (0, 2, 27), "avx": (0, 2, 28)},
     **{"f16c": (0, 2, 29), "bmi1": (1, 1, 3), "avx2": (1, 1, 5), "bmi2": (1, 1, 8)},
-    **{"avx512f": (1, 1, 16), "abm": (2, 2, 5)},
-}
-# Of these not every glibc tells whether they are active. Where AVX2 is, they are.
-_CPUID_PRESENT = {
-    **{"gfni": (1, 2, 8), "vaes": (1, 2, 9), "vpclmulqdq": (1, 2, 10)},
-    "avx_vnni": (6, 0, 4),
+    **{"avx512f": (1, 1, 16), "gfni": (1, 2, 8), "vaes": (1, 2, 9), "vpclmulqdq": (1, 2, 10)},
+    **{"abm": (2, 2, 5), "avx_vnni": (6, 0, 4)},
 }
 
 _log = logging.getLogger("whisper_max_backend")
@@ -91,7 +87,7 @@ def _listed_features() -> frozenset[str]:
 
 
 def _cpuid_features() -> tuple[frozenset[str], frozenset[str]]:
-    """What CPUID says that this process can and cannot use; nothing where glibc is not.
+    """Which of `_CPUID` this process can use and which it cannot; nothing where glibc is not.
 
     Source: the GNU C Library's manual, "X86-specific Facilities".
     """
@@ -100,17 +96,12 @@ def _cpuid_features() -> tuple[frozenset[str], frozenset[str]]:
     except (AttributeError, OSError):  # another processor, C library or system
         return frozenset(), frozenset()
     leaf.argtypes, leaf.restype = [ctypes.c_uint], ctypes.POINTER(_Leaf)
-    active = {
+    active = frozenset(
         name
         for name, (number, register, bit) in _CPUID.items()
         if leaf(number).contents.active[register] >> bit & 1
-    }
-    active |= {
-        name
-        for name, (number, register, bit) in _CPUID_PRESENT.items()
-        if leaf(number).contents.present[register] >> bit & 1
-    }
-    return frozenset(active), frozenset({*_CPUID, *_CPUID_PRESENT} - active)
+    )
+    return active, frozenset(_CPUID) - active
 
 
 def _may_use_tiles() -> bool:

@@ -6,10 +6,10 @@ import os
 
 
 def gigabytes(variable: str, default: float) -> int:
-    """Bytes, of so many gigabytes (10^9 bytes) as a variable says.
+    """The gigabytes (10^9 bytes) that a variable gives, or else `default`, in bytes.
 
     Raises:
-        ValueError: It is no number from 0 on.
+        ValueError: The variable is not a number from 0 on.
     """
     given = os.environ.get(variable) or default
     try:

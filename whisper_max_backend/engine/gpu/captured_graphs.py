@@ -32,6 +32,7 @@ MAX_FAILURES = 3
 
 Inputs = Callable[[Mapping[str, Buffer]], list[Buffer]]
 
+# One sequence for all graphs: MAX does not say whether a key is a model's or the device's.
 _numbers = itertools.count(1)
 
 
@@ -157,7 +158,9 @@ class CapturedGraphs:
             try:
                 captured.staging.inplace_copy_from(Buffer.from_numpy(fresh))
                 results = captured.replay()
-                return Execution(captured.arrays, results, captured.replay_or_execute, True)
+                return Execution(
+                    captured.arrays, results, captured.replay_or_execute, replayed=True
+                )
             except Exception as error:
                 failure = error.with_traceback(None)
         del captured
