@@ -51,12 +51,16 @@ _HOMES = {
     "download_model": "faster_whisper",
     "format_timestamp": "faster_whisper",
 }
+_LOADERS = {"BatchedInferencePipeline", "WhisperModel", "load_model"}
+"""Who asks for these is about to load a model."""
 
 
 def __getattr__(name: str) -> _Any:
     if name == "__version__":
         value: _Any = _import_module("importlib.metadata").version("whisper-max-backend")
     elif name in _HOMES:
+        if name in _LOADERS:
+            _import_module("whisper_max_backend.engine.compile.library_loading").begin_to_load()
         value = getattr(_import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

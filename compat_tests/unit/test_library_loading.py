@@ -1,0 +1,50 @@
+"""MAX's library is mapped beside the first imports, and no process is harmed by it."""
+
+import subprocess
+import sys
+
+import pytest
+
+MAPPED = """
+import os, sys, threading
+from whisper_max_backend import WhisperModel
+
+for thread in threading.enumerate():
+    if thread.name == "load MAX":
+        thread.join()
+with open("/proc/self/maps") as maps:
+    print(any(f"{os.sep}max{os.sep}_core" in line for line in maps), "max" in sys.modules)
+"""
+FORKED = """
+import os
+import whisper_max_backend as package
+package.WhisperModel
+child = os.fork()
+if child == 0:
+    import max.driver
+    os._exit(0 if max.driver.CPU().label == "cpu" else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+OLD_PROCESSOR = """
+from whisper_max_backend.system import cpu_features
+cpu_features.processor_features = lambda: frozenset({"fma"})
+cpu_features.platform.machine = lambda: "x86_64"
+"""
+
+
+def printed(program: str) -> str:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux is it mapped beforehand")
+def test_the_library_is_mapped_before_max_is_imported() -> None:
+    assert printed(MAPPED) == "True False"
+
+
+def test_a_fork_at_that_moment_has_the_whole_library() -> None:
+    assert printed(FORKED) == "0"
+
+
+def test_a_processor_that_cannot_run_it_does_not_map_it() -> None:
+    assert printed(OLD_PROCESSOR + MAPPED) == "False False"

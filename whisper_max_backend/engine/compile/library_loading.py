@@ -1,0 +1,48 @@
+"""MAX's library, mapped into the process while Python imports other modules.
+
+It takes 30 to 50 ms, during which the thread that does it does not hold the interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+import threading
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...system.cpu_features import missing_features
+
+
+@functools.cache
+def begin_to_load() -> None:
+    """Map the library in a thread, on Linux, if this processor can run it.
+
+    Errors are left to the import of MAX, which comes later and maps the library where this has
+    not. A fork waits for the thread: the child would have half a library.
+    """
+    library = _library()
+    if sys.platform != "linux" or library is None or missing_features():
+        return
+    open_library = ctypes.CDLL(None).dlopen  # unlike ctypes.CDLL, it lets other threads run
+    open_library.restype, open_library.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    thread = threading.Thread(
+        target=open_library, args=(os.fsencode(library), os.RTLD_NOW), name="load MAX", daemon=True
+    )
+    thread.start()
+    os.register_at_fork(before=thread.join)
+
+
+def _library() -> Path | None:
+    """The extension module behind all of `max`."""
+    with contextlib.suppress(ImportError, ValueError):
+        package = find_spec("max")
+        for folder in (package and package.submodule_search_locations) or ():
+            library = Path(folder, "_core" + EXTENSION_SUFFIXES[0])
+            if library.is_file():
+                return library
+    return None
