@@ -10,7 +10,10 @@ APART = 16
 """Of the numbers that are mixed (cpu/rotation.mojo)."""
 _BYTES = ("sapphirerapids", "cooperlake", "cascadelake", "alderlake", "apple-m2", "cortex-a76")
 """Processors that multiply bytes."""
-_FEW = {"cooperlake": 6, "cascadelake": 6, "alderlake": 3, "apple-m2": 4, "cortex-a76": 4}
+_FEW = {
+    **{"sapphirerapids": 8, "cooperlake": 6, "cascadelake": 6, "alderlake": 3},
+    **{"apple-m2": 4, "cortex-a76": 4},
+}
 """So many rows have 16 bits there: those that half a strip holds (cpu/strips.mojo)."""
 
 

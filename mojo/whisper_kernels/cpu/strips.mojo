@@ -18,7 +18,7 @@ from std.sys import size_of
 
 from ..common.simd import BF16, F32, LANES
 from ..common.views import ByteView, FloatView, View
-from .amx.strips import quantize_tile_row, round_tile_row
+from .amx.strips import quantize_tile_row, round_tile_row, split_tile_row
 from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
 from .quantize import FINE_LEAST, FINE_STEPS, HALF_BYTE, RowQuantizer
@@ -94,8 +94,8 @@ struct Strips[storage: DType]:
         values. Where a request has `request_rows` and half a strip holds them, rows are of 16
         bits: others that share the product do not change them. 0 stands for many. Rows have a
         scale for every `segment` numbers of their depth, or, if it is 0, only one."""
-        var few = 0 < request_rows <= HALF_STRIP
-        comptime splits = Self.quantized and DOTS and not Self.tiled
+        var few = 0 < request_rows <= Self.rows_each // 2
+        comptime splits = Self.quantized and DOTS
         self.planes = 2 if splits and few else 1
         var room = align_up(self.planes * most_rows, Self.rows_each)
         self.memory = ByteView.allocate(room * Self.row_bytes(most_depth))
@@ -232,7 +232,7 @@ struct Strips[storage: DType]:
         dtype: DType
     ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
         """The same, in integers."""
-        comptime if DOTS and not Self.tiled:
+        comptime if DOTS:
             if self.planes == 2:
                 self.split(row, strip, start, index, scale)
                 return
@@ -251,8 +251,11 @@ struct Strips[storage: DType]:
     ](mut self, row: View[dtype], strip: ByteView, start: Int, index: Int, scale: Float32):
         """The same in two rows of the strip: high bytes and low ones."""
         var quantizer = RowQuantizer[FINE_LEAST, FINE_STEPS](row, self.depth)
-        var place = strip.offset(2 * WORD_BYTES * index)
-        split_row(row, self.depth, quantizer, place, self.height(2 * start))
+        comptime if Self.tiled:
+            split_tile_row(row, self.depth, quantizer, strip, 2 * index)
+        else:
+            var place = strip.offset(2 * WORD_BYTES * index)
+            split_row(row, self.depth, quantizer, place, self.height(2 * start))
         var zero = quantizer.zero.cast[DType.int32]()
         var high = (zero + HALF_BYTE) >> 8
         var first = 2 * (start + index)

@@ -23,8 +23,8 @@ from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead,
 from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
 from .weights import PackedWeights, cross_kv_shape, kv_cache_shape
 
-_MOST_FINE_ROWS = 6
-"""Rows that half of the highest strip holds (`HALF_STRIP` in cpu/strips.mojo)."""
+_MOST_FINE_ROWS = 8
+"""Rows that half of the highest strip holds, which is of AMX (cpu/strips.mojo)."""
 
 
 class CPUDecoder(Decoder):

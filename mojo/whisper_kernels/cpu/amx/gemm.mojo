@@ -28,8 +28,9 @@ struct Block[storage: DType](ImplicitlyCopyable):
     """[BLOCK_ROWS, PANEL], of four bytes each."""
     var panel: ByteView
     var first: Int
-    """The first of its rows."""
+    """The first of its rows of A."""
     var rows: Int
+    """Of A, each of which is one row of strips or two."""
     var column: Int
     var wide: Int
     """Its columns that there are."""
@@ -62,15 +63,16 @@ struct Block[storage: DType](ImplicitlyCopyable):
             column_scale = scales.load[PANEL]()
             column_sum = scales.load[PANEL](PANEL)
         for i in range(start, end):
-            var product = self.products.offset(i * PANEL)
+            var product = self.products.offset(a.planes * i * PANEL)
             var row = self.first + i
-            var value: SIMD[F32, PANEL]
+            var value = SIMD[F32, PANEL](0)
             comptime if Self.storage == DType.int8:
-                var zero = SIMD[F32, PANEL](-a.zeros[row])
-                value = product.bitcast[DType.int32]().load[PANEL]().cast[F32]()
-                value = zero.fma(column_sum, value)
-                var shift = SIMD[F32, PANEL](a.shifts[row])
-                value = value.fma(column_scale * a.scales[row], shift)
+                for plane in range(a.planes):
+                    var line = a.planes * row + plane
+                    var zero = SIMD[F32, PANEL](-a.zeros[line])
+                    var sums = product.bitcast[DType.int32]().load[PANEL](plane * PANEL)
+                    var exact = zero.fma(column_sum, sums.cast[F32]())
+                    value = exact.fma(column_scale * a.scales[line], value + a.shifts[line])
             else:
                 value = product.load[PANEL]()
             var place = row * stride + self.column
@@ -100,7 +102,8 @@ def multiply_tiles[
     var depth_bytes = padded_depth[storage](b.depth) * size_of[Scalar[storage]]()
     var steps = depth_bytes // TILE_BYTES
     var strip_bytes = TILE_ROWS * depth_bytes
-    var blocks = ceildiv(a.rows, BLOCK_ROWS)
+    var blocks = ceildiv(a.strip_rows(), BLOCK_ROWS)
+    var most_rows = BLOCK_ROWS // a.planes
     # Where a panel meets several blocks, each asks for a part of the next panel.
     var lines = ceildiv(PANEL, blocks) if blocks > 1 else 0
     var before = Block[storage](a.corner, b.data, 0, 0, 0, 0)
@@ -108,17 +111,17 @@ def multiply_tiles[
     for p in range(first_panel, last_panel):
         var panel = b.panel(p)
         var next = b.panel(p + 1)
-        for first in range(0, a.rows, BLOCK_ROWS):
+        for first in range(0, a.rows, most_rows):
             var block = Block[storage](
                 a.corner.offset(turn * BLOCK_ROWS * PANEL),
                 panel,
                 first,
-                min(BLOCK_ROWS, a.rows - first),
+                min(most_rows, a.rows - first),
                 p * PANEL,
                 min(PANEL, b.columns - p * PANEL),
             )
             turn = 1 - turn
-            var tall = block.rows > TILE_ROWS
+            var tall = a.planes * block.rows > TILE_ROWS
             var finishing = ceildiv(before.rows, steps)
             var asking = ceildiv(block.rows, steps) if blocks > 1 else 0
             if tall:
@@ -126,7 +129,7 @@ def multiply_tiles[
             else:
                 zero_block[False]()
             for step in range(steps):
-                var left = a.strip(first).offset(step * TILE_ROWS * TILE_BYTES)
+                var left = a.strip(a.planes * first).offset(step * TILE_ROWS * TILE_BYTES)
                 var right = panel.offset(header + step * SLICE_SIZE)
                 if tall:
                     add_products[storage, True](left, strip_bytes, right, TILE_BYTES)

@@ -6,7 +6,7 @@ Tiles lie one after another because rows that are far apart would collide in the
 from ...common.simd import F32, LANES
 from ...common.views import ByteView, View
 from ..panels import padded_depth
-from ..quantize import RowQuantizer
+from ..quantize import FINE_LEAST, FINE_STEPS, RowQuantizer
 from ..target import TILE_BYTES, TILE_ROWS
 
 
@@ -28,6 +28,27 @@ def quantize_tile_row[
         var q = quantizer.integers[1](row[k].cast[F32]())
         strip[tile_place(index, k)] = q.cast[DType.uint8]()
     # What follows meets zeros in the panel.
+
+
+def split_tile_row[
+    dtype: DType
+](
+    row: View[dtype],
+    depth: Int,
+    quantizer: RowQuantizer[FINE_LEAST, FINE_STEPS],
+    strip: ByteView,
+    index: Int,
+):
+    """A row as two rows of a strip of bytes: high bytes in row `index`, low ones in the next."""
+    var whole = depth // LANES * LANES
+    for k in range(0, whole, LANES):
+        var q = quantizer.integers(row.load[LANES](k).cast[F32]())
+        strip.store(tile_place(index, k), (q >> 8).cast[DType.uint8]())
+        strip.store(tile_place(index + 1, k), q.cast[DType.uint8]())
+    for k in range(whole, depth):
+        var q = quantizer.integers[1](row[k].cast[F32]())
+        strip[tile_place(index, k)] = (q >> 8).cast[DType.uint8]()
+        strip[tile_place(index + 1, k)] = q.cast[DType.uint8]()
 
 
 def round_tile_row[
