@@ -1,4 +1,4 @@
-"""The products on NVIDIA's tensor cores against float64: their PTX is executed in NumPy.
+"""What NVIDIA's tensor cores multiply against float64: the kernels' PTX is executed in NumPy.
 
 No graph on a CPU has these kernels, and a GPU is rarely at hand.
 """
@@ -20,7 +20,7 @@ import pytest
 from compat_tests.support.gpu_kernels import TOLERANCES
 from compat_tests.support.ptx.arithmetic import from_bfloat16, to_bfloat16
 from compat_tests.support.ptx.block import Block
-from compat_tests.support.ptx.compile import WIDTH
+from compat_tests.support.ptx.compile import CONTEXT, FRAMES, HEAD_SIZE, HEADS, SPLITS, WIDTH
 from compat_tests.support.ptx.program import Memory, Program
 from compat_tests.support.randomness import rng
 
@@ -209,6 +209,118 @@ def test_warpgroups(
 def test_few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> None:
     case = few_rows(kernels, kind, rows)
     assert case.error(case.ptx) < (1e-6 if case.added else HALF)
+
+
+class Launch:
+    """A launch of a kernel of attention: its memory, in which outputs are poisoned."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.fields = b""
+
+    def give(self, *values: np.ndarray | int) -> list[int]:
+        """The kernel's next fields; the addresses of those that are arrays."""
+        addresses = []
+        for value in values:
+            if isinstance(value, int):
+                self.fields += struct.pack("<q", value)
+            else:
+                addresses.append(self.memory.put(value))
+                self.fields += struct.pack("<qq", addresses[-1], value.size)
+        return addresses
+
+    def run(self, ptx: str, blocks: int, threads: int = 256) -> None:
+        program = Program(ptx)
+        for block in range(blocks):
+            Block(program, self.memory, self.fields, (block, 0), threads).run()
+
+
+def attention(kernels: Mapping[str, str], kind: str, *parameters: int) -> str:
+    """The kernel of a kind of attention with tensor cores."""
+    given = "".join(f"{each}_{INT}_" for each in parameters)
+    return named(kernels, f"{kind}AttentionKernel_DType_bfloat16_{given}True")
+
+
+def attended(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Queries [queries, HEADS, HEAD_SIZE] over keys and values [keys, ...], in float64."""
+    q, k, v = (from_bfloat16(each).astype(np.float64) for each in (queries, keys, values))
+    scores = np.einsum("qhd,khd->hqk", q, k) / math.sqrt(HEAD_SIZE)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = np.einsum("hqk,khd->qhd", weights, v)
+    return np.asarray(mixed / weights.sum(-1).T[..., None])
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 11])
+def test_self_attention(kernels: Mapping[str, str], tokens: int) -> None:
+    """Of rows without a history, with a short one and with a long one."""
+    positions, slots, layer = np.array([0, 21, 280], np.int32), 4, 1
+    group, rows, width = (1 if tokens == 1 else 8), len(positions), HEADS * HEAD_SIZE
+    cache = to_bfloat16(rng().normal(0, 1, (2, 2, slots, CONTEXT, HEADS, HEAD_SIZE)))
+    qkv = to_bfloat16(rng().normal(0, 1, (rows, tokens, 3, HEADS, HEAD_SIZE)))
+    slot_table = rng().integers(0, slots, (rows, CONTEXT)).astype(np.int32)
+    slot_table[np.arange(rows), positions] = np.arange(rows)  # each row writes to its own
+    output = np.full((rows, tokens, HEADS, HEAD_SIZE), NAN, np.uint16)
+    launch = Launch()
+    _, cached, *_, out = launch.give(qkv, cache, slot_table, positions, output)
+    launch.give(tokens, HEADS, slots, CONTEXT, layer)
+    launch.run(
+        attention(kernels, "Self", group, HEAD_SIZE), rows * HEADS * math.ceil(tokens / group)
+    )
+    expected = np.zeros(output.shape)
+    for row, position in enumerate(positions):
+        place = slot_table[row, :position], np.arange(position)
+        keys, values = (
+            np.concatenate([cache[layer, which][place], qkv[row, :, 1 + which]])
+            for which in range(2)
+        )
+        for token in range(tokens):
+            seen = position + token + 1
+            expected[row, token] = attended(
+                qkv[row, token : token + 1, 0], keys[:seen], values[:seen]
+            )[0]
+        for which in range(2):
+            cache[layer, which, row, position : position + tokens] = qkv[row, :, 1 + which]
+    assert distance(from_bfloat16(launch.memory.get(out, output)), expected) < HALF
+    assert (launch.memory.get(cached, cache) == cache).all()
+    assert width == qkv.shape[-1] * HEADS
+
+
+@pytest.mark.parametrize("splits", [1, SPLITS])
+@pytest.mark.parametrize("tokens", [1, 5, 11])
+def test_cross_attention(kernels: Mapping[str, str], tokens: int, splits: int) -> None:
+    windows, items, layer = np.array([2, 0], np.int32), 2, 1
+    group = 1 if tokens == 1 else 8
+    cross_kv = to_bfloat16(rng().normal(0, 1, (2, 3, FRAMES, 2, HEADS, HEAD_SIZE)))
+    queries = to_bfloat16(rng().normal(0, 2, (items, tokens, HEADS, HEAD_SIZE)))
+    output = np.full(queries.shape, NAN, np.uint16)
+    sums = np.full((splits, items, tokens, HEADS, HEAD_SIZE + 2), np.nan, np.float32)
+    launch = Launch()
+    *_, room, out = launch.give(queries, cross_kv, windows, sums, output)
+    launch.give(items, tokens, HEADS, cross_kv.shape[1], FRAMES, layer)
+    blocks = items * math.ceil(tokens / group) * splits * HEADS
+    launch.run(attention(kernels, "Cross", group, HEAD_SIZE, splits), blocks)
+    expected = np.stack(
+        [
+            attended(queries[item], *cross_kv[layer, windows[item]].swapaxes(0, 1))
+            for item in range(items)
+        ]
+    )
+    if splits == 1:
+        assert distance(from_bfloat16(launch.memory.get(out, output)), expected) < HALF
+        return
+    found = launch.memory.get(room, sums).astype(np.float64)
+    weights = np.exp(found[..., -2:-1] - found[..., -2:-1].max(0))
+    whole = (weights * found[..., :-2]).sum(0) / (weights * found[..., -1:]).sum(0)
+    assert distance(whole, expected) < 1e-5  # weights of 16 bits, what eight would not reach
+    merge = Launch()
+    *_, merged = merge.give(found.astype(np.float32), output)
+    merge.give(found[0].size)
+    merge.run(named(kernels, "MergeSplitsKernel"), math.ceil(output.size / 128), threads=128)
+    assert distance(from_bfloat16(merge.memory.get(merged, output)), expected) < HALF
 
 
 def test_a_missing_wait_shows(kernels: Mapping[str, str]) -> None:

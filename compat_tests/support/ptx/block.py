@@ -1,7 +1,7 @@
 """A block of threads, executed in NumPy: all threads that are at the same place, together.
 
 Threads that are at different places are taken one place after another, the earliest first, as far
-as a barrier. Shared memory holds NaN at first, and what is copied to it asynchronously is there
+as a barrier; what a warp does together waits for all of it. Shared memory holds NaN at first, and what is copied to it asynchronously is there
 when it has been waited for, so that a missing wait shows. Races between threads do not.
 
 Products of warpgroups see shared memory as it was at the last proxy fence. What they read must not
@@ -20,6 +20,8 @@ from compat_tests.support.ptx.program import TYPES, Memory, Program
 from compat_tests.support.ptx.warpgroup import WARPGROUP, multiplied
 
 WARP = 32
+_OF_WARPS = {"mma", "shfl"}
+"""Instructions that a warp's threads execute together."""
 
 
 class Block:
@@ -65,12 +67,19 @@ class Block:
             while True:
                 running = (self._place < end) & ~self._waiting
                 if running.any():
-                    place = int(self._place[running].min())
-                    self._step(place, running & (self._place == place))
+                    self._step(*self._next(running))
                 elif self._waiting.any():
                     self._waiting[:] = False
                 else:
                     return
+
+    def _next(self, running: np.ndarray) -> tuple[int, np.ndarray]:
+        """The place to go on with, and the threads that are there."""
+        for place in np.unique(self._place[running]):
+            active = running & (self._place == place)
+            if self._program.code[place].operation[0] not in _OF_WARPS or _whole_warps(active):
+                return int(place), active
+        raise AssertionError("a part of a warp")
 
     def _step(self, place: int, active: np.ndarray) -> None:
         one = self._program.code[place]
@@ -128,8 +137,10 @@ class Block:
             names = _names(x[1])
             parts = [self._value(name, f"u{int(o[-1][1:]) // len(names)}") for name in names]
             self._set(x[0], np.stack(parts, 1).view(TYPES[o[-1]])[:, 0], active)
+        elif o[-1] == "pred":
+            self._set(x[0], self._value(x[1], "").astype(bool), active)
         else:
-            self._set(x[0], self._value(x[1], "" if o[-1] == "pred" else o[-1]), active)
+            self._set(x[0], self._value(x[1], o[-1]), active)
 
     def _cvta(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
         """Between generic addresses and those of the card's memory, which are the same."""
@@ -138,14 +149,12 @@ class Block:
 
     def _shfl(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
         assert o[2] == "bfly", o
-        assert active.all(), "a part of the warps"
         partner = np.arange(self._count) ^ self._value(x[2], "u32").astype(np.int64)
         self._set(x[0].partition("|")[0], self._value(x[1], "u32")[partner], active)
 
     def _mma(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
         assert o[3] == "m16n8k16", o
         assert o[-4:] == ("f32", "bf16", "bf16", "f32"), o
-        assert active.all(), "a part of the warps"
         warps = self._count // WARP
         group, member = np.arange(WARP) // 4, np.arange(WARP) % 4
         left, right, added = (np.zeros((warps, *shape)) for shape in ((16, 16), (16, 8), (16, 8)))
@@ -262,6 +271,11 @@ class Block:
             for places, values in group:
                 self._shared[places] = values
             group.clear()
+
+
+def _whole_warps(active: np.ndarray) -> bool:
+    of_warps = active.reshape(-1, WARP)
+    return bool((of_warps.all(axis=1) == of_warps.any(axis=1)).all())
 
 
 def _names(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m compat_tests.support.ptx.compile sm_90``: the products on tensor cores, as PTX.
+"""``python -m compat_tests.support.ptx.compile sm_90``: what tensor cores multiply, as PTX.
 
 The PTX of each kernel stays in the folder that MODULAR_CACHE_DIR names.
 """
@@ -10,7 +10,7 @@ import sys
 
 from max import driver
 from max.dtype import DType
-from max.graph import DeviceRef, Module
+from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 
 from whisper_max_backend.engine.compile.artifacts import kernels_path
 from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
@@ -21,6 +21,9 @@ from whisper_max_backend.engine.graphs.ops import new_graph
 
 WIDTH = 328
 """Of the rows that are normalised: a multiple of a load, but not of what a warp takes at once."""
+HEADS, HEAD_SIZE = 2, 64
+CONTEXT, FRAMES, SPLITS = 300, 300, 2
+"""Of attention: histories, frames of a window, and how many parts of them are worked on at once."""
 
 
 def build(device: DeviceRef, api: str, dtype: DType) -> Module:
@@ -40,7 +43,38 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
             graph.output(many.added(*(value.tensor for value in graph.inputs)))
     with new_graph("normed", [stream, bias, bias, weight, bias], module) as graph:
         graph.output(few.normed_linear(*(value.tensor for value in graph.inputs)))
+    for group in (1, 8):
+        _add_attention(module, few, group)
     return module
+
+
+def _add_attention(module: Module, few: Layers, group: int) -> None:
+    """Graphs of the decoder's attention of up to `group` queries."""
+    width = HEADS * HEAD_SIZE
+    common = {"tensor_cores": few.tensor_cores, "head_size": HEAD_SIZE, "group": group}
+    result = few.tensor("items", "queries", width)
+    inputs: dict[str, TensorType | BufferType] = {
+        "kv_cache": BufferType(few.dtype, [2, 2, "slots", CONTEXT, width], few.device),
+        "qkv": few.tensor("items", "queries", 3 * width),
+        "slot_table": few.integers("rows", CONTEXT),
+        "positions": few.integers("rows"),
+    }
+    with new_graph(f"self_attention_{group}", list(inputs.values()), module) as graph:
+        cache, *others = graph.inputs
+        values = dict(zip(inputs, [cache.buffer, *(one.tensor for one in others)], strict=True))
+        values["layer"] = ops.constant(1, DType.int32, DeviceRef.CPU())
+        graph.output(*few.kernel("self_attention", values, [result], **common))
+    inputs = {
+        "queries": result,
+        "cross_kv": few.tensor(2, "windows", "frames", 2 * width),
+        "windows": few.integers("items"),
+    }
+    with new_graph(f"cross_attention_{group}", list(inputs.values()), module) as graph:
+        values = {name: one.tensor for name, one in zip(inputs, graph.inputs, strict=True)}
+        values["layer"] = ops.constant(1, DType.int32, DeviceRef.CPU())
+        room = few.floats(SPLITS, "items", "queries", HEADS, HEAD_SIZE + 2)
+        results = few.kernel("cross_attention", values, [result, room], **common, splits=SPLITS)
+        graph.output(*results)
 
 
 def main(target: str) -> None:

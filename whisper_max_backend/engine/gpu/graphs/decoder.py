@@ -191,7 +191,7 @@ class DecoderGraphs:
             given = dict(zip(shared, others, strict=True))
             number, *rest = own
             parts = iter(rest)
-            head = {"head_size": self.head_size}
+            head = {"head_size": self.head_size, "tensor_cores": layers.tensor_cores}
 
             def norm() -> Iterator[TensorValue]:
                 return islice(parts, 2)

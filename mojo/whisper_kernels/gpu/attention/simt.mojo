@@ -1,47 +1,26 @@
-"""Attention of the decoder: a few queries over many keys, read once for all of the queries.
+"""Attention of the decoder by threads, each of which works alone between barriers.
 
-A block takes a head, up to `group` queries that share their keys, and a split of the keys. Where
-the keys are split among blocks, a second kernel merges what these found.
+NVIDIA's GPUs multiply the half types with their tensor cores instead (`mma.mojo`).
 """
 
 from std.math import ceildiv, exp, fma, sqrt
 
-from ..common.views import FloatView, View
-from .thread_block import each_thread, load_float, shared
+from ...common.views import FloatView, View
+from ..thread_block import each_thread, load_float, shared
+from .keys_values import LOWEST, STATISTICS, KeysValues
 
-comptime ATTENTION_THREADS = 128
-comptime KEYS_PER_TILE = ATTENTION_THREADS
+comptime SIMT_THREADS = 128
+comptime KEYS_PER_TILE = SIMT_THREADS
 """Keys that a block works on at a time: one a thread."""
 comptime VECTOR = 8
 """Neighbouring numbers that a thread loads at once."""
 comptime MAX_THREADS_PER_QUERY = 16
 """That a query's scores are shared out among."""
-comptime LOWEST = Float32.MIN_FINITE
-comptime STATISTICS = 2
-"""Numbers of a split beside its weighted values: the largest score, the sum of weights."""
-
-
-trait KeysValues:
-    """Where the keys and values of one head are, and which of them a query may see."""
-
-    comptime dtype: DType
-
-    def key(self, index: Int) -> View[Self.dtype]:
-        """The key at a position."""
-        ...
-
-    def value(self, index: Int) -> View[Self.dtype]:
-        """The value at a position."""
-        ...
-
-    def visible(self, query: Int) -> Int:
-        """How many keys a query sees."""
-        ...
 
 
 @always_inline
-def attend[
-    K: KeysValues, //, group: Int, head_size: Int, split: Bool = False
+def attend_by_threads[
+    K: KeysValues, //, group: Int, head_size: Int, split: Bool
 ](
     keys: K,
     queries: View[K.dtype],
@@ -52,15 +31,11 @@ def attend[
     end: Int,
     output: View[K.dtype],
     output_stride: Int,
-    sums_of_split: Optional[FloatView] = None,
-    split_stride: Int = 0,
+    sums_of_split: Optional[FloatView],
+    split_stride: Int,
 ):
-    """Queries `[first, last)`, `stride` apart, over the keys `[begin, end)`.
-
-    Where these are all keys, the result goes to `output`. With `split` each query's sum of values,
-    largest score and sum of weights go to `sums_of_split` instead.
-    """
-    comptime THREADS = ATTENTION_THREADS
+    """As `attend`, by `SIMT_THREADS`."""
+    comptime THREADS = SIMT_THREADS
     comptime per_query = min(MAX_THREADS_PER_QUERY, THREADS // group)
     comptime vectors = head_size // VECTOR
     comptime shares = THREADS // vectors

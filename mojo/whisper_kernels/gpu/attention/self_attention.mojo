@@ -9,10 +9,11 @@ from extensibility import (
 from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
-from ..common.views import IntView, View
-from .decode_attention import ATTENTION_THREADS, KeysValues, attend
-from .thread_block import each_thread
-from .launch import Kernel, launch
+from ...common.views import IntView, View
+from ..launch import Kernel, launch
+from ..thread_block import each_thread
+from .attend import attend, attention_threads, has_products
+from .keys_values import KeysValues
 
 
 @fieldwise_init
@@ -54,10 +55,10 @@ struct CachedKeysValues[T: DType](ImplicitlyCopyable, KeysValues):
 
 
 @fieldwise_init
-struct SelfAttentionKernel[dtype: DType, group: Int, head_size: Int](Kernel):
+struct SelfAttentionKernel[dtype: DType, group: Int, head_size: Int, products: Bool](Kernel):
     """A head of up to `group` new tokens of one row; see `SelfAttention`."""
 
-    comptime threads = ATTENTION_THREADS
+    comptime threads = attention_threads(Self.products)
     var qkv: View[Self.dtype]
     var cache: View[Self.dtype]
     var slot_table: IntView
@@ -82,7 +83,7 @@ struct SelfAttentionKernel[dtype: DType, group: Int, head_size: Int](Kernel):
         var fresh = self.qkv.offset(row * self.tokens * 3 * width + column)
         var plane = self.slots * self.context * width
         var keys = self.cache.offset(2 * self.layer * plane + column)
-        attend[Self.group, Self.head_size](
+        attend[Self.group, Self.head_size, Self.products](
             CachedKeysValues[Self.dtype](
                 keys, plane, self.context, width, own_slots, position, fresh.offset(width)
             ),
@@ -122,7 +123,7 @@ struct SelfAttention:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, head_size: Int, group: Int
+        target: StaticString, dtype: DType, tensor_cores: Int, head_size: Int, group: Int
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
         kv_cache: MutableInputTensor[dtype=dtype, rank=5, ...],
@@ -135,7 +136,8 @@ struct SelfAttention:
         var rows = positions.dim_size(0)
         var heads = kv_cache.dim_size(4) // head_size
         var tokens = qkv.dim_size(0) * qkv.dim_size(1) // max(1, rows)
-        var kernel = SelfAttentionKernel[dtype, group, head_size](
+        comptime products = has_products(tensor_cores, head_size)
+        var kernel = SelfAttentionKernel[dtype, group, head_size, products](
             View(qkv),
             View(kv_cache),
             View(slot_table),

@@ -5,18 +5,15 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp
 
-from ..common.views import FloatView, IntView, View
-from .decode_attention import (
-    ATTENTION_THREADS,
-    KEYS_PER_TILE,
-    LOWEST,
-    STATISTICS,
-    KeysValues,
-    attend,
-)
-from .thread_block import each_element
-from .launch import Kernel, launch
+from ...common.views import FloatView, IntView, View
+from ..launch import Kernel, launch
+from ..thread_block import each_element
+from .attend import attend, attention_threads, has_products
+from .keys_values import LOWEST, STATISTICS, KeysValues
 
+comptime KEYS_PER_SHARE = 128
+"""A split's frames are a multiple of it: so many a block takes at a time."""
+comptime MERGE_THREADS = 128
 comptime ENOUGH_BLOCKS = 256
 """That keep a GPU busy: where there are so many, frames are not split."""
 
@@ -44,10 +41,12 @@ struct WindowKeysValues[T: DType](ImplicitlyCopyable, KeysValues):
 
 
 @fieldwise_init
-struct CrossAttentionKernel[dtype: DType, group: Int, head_size: Int, splits: Int](Kernel):
+struct CrossAttentionKernel[dtype: DType, group: Int, head_size: Int, splits: Int, products: Bool](
+    Kernel
+):
     """A head of up to `group` queries of an item over one split of the frames."""
 
-    comptime threads = ATTENTION_THREADS
+    comptime threads = attention_threads(Self.products)
     var queries: View[Self.dtype]
     var cross_kv: View[Self.dtype]
     var windows: IntView
@@ -69,7 +68,7 @@ struct CrossAttentionKernel[dtype: DType, group: Int, head_size: Int, splits: In
         var groups = ceildiv(self.tokens, Self.group)
         var first = block // self.heads // Self.splits % groups * Self.group
         var item = block // self.heads // Self.splits // groups
-        var share = ceildiv(ceildiv(self.frames, KEYS_PER_TILE), Self.splits) * KEYS_PER_TILE
+        var share = ceildiv(ceildiv(self.frames, KEYS_PER_SHARE), Self.splits) * KEYS_PER_SHARE
         var window = self.layer * self.all_windows + Int(self.windows[item])
         var column = head * Self.head_size
         var own = item * self.tokens * width + column
@@ -78,7 +77,7 @@ struct CrossAttentionKernel[dtype: DType, group: Int, head_size: Int, splits: In
             own_sums = self.split_sums.offset(
                 ((split * self.items + item) * self.tokens * self.heads + head) * split_size
             )
-        attend[Self.group, Self.head_size, split=Self.splits > 1](
+        attend[Self.group, Self.head_size, Self.products, split=Self.splits > 1](
             WindowKeysValues[Self.dtype](
                 self.cross_kv.offset(window * self.frames * 2 * width + column), width, self.frames
             ),
@@ -99,7 +98,7 @@ struct CrossAttentionKernel[dtype: DType, group: Int, head_size: Int, splits: In
 struct MergeSplitsKernel[dtype: DType, head_size: Int, splits: Int](Kernel):
     """The output of all queries and heads, a thread a number, from the sums of their splits."""
 
-    comptime threads = ATTENTION_THREADS
+    comptime threads = MERGE_THREADS
     var split_sums: FloatView
     var output: View[Self.dtype]
     var distance: Int
@@ -144,7 +143,12 @@ struct CrossAttention:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, head_size: Int, group: Int, splits: Int
+        target: StaticString,
+        dtype: DType,
+        tensor_cores: Int,
+        head_size: Int,
+        group: Int,
+        splits: Int,
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
         split_sums: OutputTensor[dtype=DType.float32, rank=5, ...],
@@ -159,7 +163,8 @@ struct CrossAttention:
         var heads = queries.dim_size(2) // head_size
 
         def by_splits[own_group: Int, own_splits: Int]() raises {imm}:
-            var kernel = CrossAttentionKernel[dtype, own_group, head_size, own_splits](
+            comptime products = has_products(tensor_cores, head_size)
+            var kernel = CrossAttentionKernel[dtype, own_group, head_size, own_splits, products](
                 View(queries),
                 View(cross_kv),
                 View(windows),
