@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 HALF = TOLERANCES["bfloat16"] / 5
 INT = "SIMD_DType_int_1"
 """What follows a parameter that is an integer, in a kernel's name."""
+EARLY_READER = 2
+"""See gpu/launch.mojo."""
 NAN = 0x7FC0
 """Of bfloat16."""
 SIZES = ((128, 64, 128), (150, 104, 203), (65, 32, 130))
@@ -65,6 +67,7 @@ class Case:
     fields: bytes
     grid: tuple[int, int]
     threads: int
+    weights = range(0)
 
     def __init__(self, rows: int, depth: int, columns: int, added: bool) -> None:
         self.memory = Memory()
@@ -97,7 +100,7 @@ class Case:
         """Of all blocks' output, relative; nothing else in the memory has changed."""
         program, before = Program(ptx, self.dynamic), self.memory.bytes.copy()
         for x, y in product(range(self.grid[0]), range(self.grid[1])):
-            Block(program, self.memory, self.fields, (x, y), self.threads).run()
+            Block(program, self.memory, self.fields, (x, y), self.threads, self.weights).run()
         start = self.address - Memory.BASE
         assert (before[:start] == self.memory.bytes[:start]).all()
         found = self.memory.get(self.address, self.y)
@@ -158,8 +161,11 @@ def tiles(
     return case
 
 
-def few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> Case:
-    """A product of `TensorCoresKernel`, ready to run; of a depth that takes two rounds."""
+def few_rows(kernels: Mapping[str, str], kind: str, rows: int, early: bool = False) -> Case:
+    """A product of `TensorCoresKernel`, ready to run; of a depth that takes two rounds.
+
+    With `early` the kernel begins before the one before it has ended.
+    """
     added, normed, activate = kind == "added", kind == "normed", kind == "gelu"
     depth, columns = WIDTH if normed else 1296, 35
     groups = 1 if rows <= 8 or normed else 4
@@ -172,10 +178,14 @@ def few_rows(kernels: Mapping[str, str], kind: str, rows: int) -> Case:
         inputs = from_bfloat16(to_bfloat16(scaled * case.gamma + case.beta))
     case.set_expected(inputs, activate)
     given = (case.x, case.stream, case.gamma, case.beta, case.weight)
-    case.fields = b"".join(map(case.view, given)) + case.epilogue()
+    case.fields = b"".join(map(case.view, given))
+    (weight,) = struct.unpack("<q", case.fields[-16:-8])
+    case.weights = range(weight, weight + case.weight.nbytes)
+    case.fields += case.epilogue()
     case.fields += struct.pack("<qq", rows, depth)
     result = "float32" if added else "bfloat16"
-    parameters = f"{activate}_True_{added}_{WIDTH if normed else 0}_{INT}_{groups}_{INT}"
+    parameters = f"{activate}_True_{added}_{WIDTH if normed else 0}_{INT}_{groups}_{INT}_"
+    parameters += f"{EARLY_READER if early else 0}_{INT}"
     case.ptx = named(
         kernels, f"TensorCoresKernel_(DType_bfloat16_){{2}}DType_{result}_{parameters}"
     )
@@ -321,6 +331,18 @@ def test_cross_attention(kernels: Mapping[str, str], tokens: int, splits: int) -
     merge.give(found[0].size)
     merge.run(named(kernels, "MergeSplitsKernel"), math.ceil(output.size / 128), threads=128)
     assert distance(from_bfloat16(merge.memory.get(merged, output)), expected) < HALF
+
+
+@pytest.mark.parametrize("kind", ["added", "normed"])
+def test_an_early_product(kernels: Mapping[str, str], kind: str) -> None:
+    """Weights are asked for before the wait; a wait that is missing shows."""
+    case = few_rows(kernels, kind, 5, early=True)
+    before, wait, _ = case.ptx.partition("griddepcontrol.wait;")
+    assert wait
+    assert "ld.global.v4" in before
+    with pytest.raises(AssertionError, match="too soon"):
+        few_rows(kernels, kind, 5, early=True).error(without("griddepcontrol.wait", case.ptx))
+    assert case.error(case.ptx) < (1e-6 if case.added else HALF)
 
 
 def test_a_missing_wait_shows(kernels: Mapping[str, str]) -> None:

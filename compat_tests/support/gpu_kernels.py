@@ -92,8 +92,10 @@ def build(device: DeviceRef, api: str, dtype: DType, hopper: bool) -> Module:
             "positions": few.integers("rows"),
         },
         [states],
+        tensor_cores=few.tensor_cores,
         head_size=HEAD,
         group=8,
+        early=few.early,
     )
     add(
         "cross_attention",
@@ -103,9 +105,11 @@ def build(device: DeviceRef, api: str, dtype: DType, hopper: bool) -> Module:
             "windows": few.integers("items"),
         },
         [states, few.floats(SPLITS, "items", "queries", HEADS, HEAD + 2)],
+        tensor_cores=few.tensor_cores,
         head_size=HEAD,
         group=8,
         splits=SPLITS,
+        early=few.early,
     )
     add(
         "probabilities",

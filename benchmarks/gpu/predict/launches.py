@@ -20,6 +20,8 @@ CANDIDATES = 2
 """For each beam."""
 GROUPS = 4
 """Of eight rows, in a product of more than eight (gpu/linear/layer.mojo)."""
+EARLY_READER = 2
+"""A kernel that reads weights while the one before it still works (gpu/launch.mojo)."""
 ENOUGH_BLOCKS = 256
 """Of cross-attention, so that frames are not split (gpu/cross_attention.mojo)."""
 
@@ -100,12 +102,13 @@ def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
     candidates = CANDIDATES * beams
     per_thread = ceil(ceil(d.n_vocab / BLOCKS_PER_ROW) / 256)
     group = 1 if beams == 1 else FEW_ROWS
+    early = int(rows <= FEW_ROWS)
     splits = SPLITS if rows <= FEW_ROWS and items * heads < ENOUGH_BLOCKS else 1
     layer = [
         *_normed("norm, queries, keys, values", rows, width, 3 * width),
         Launch(
             "self-attention",
-            f"SelfAttentionKernel_{_BFLOAT16}_{_integers(1, width // heads)}True",
+            f"SelfAttentionKernel_{_BFLOAT16}_{_integers(1, width // heads)}True__{early}",
             rows * heads,
             256,
             (Loop(ceil((POSITION + 1) / 128)), Loop(1)),
@@ -115,7 +118,7 @@ def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
         *_normed("norm, queries", rows, width, width),
         Launch(
             "cross-attention",
-            f"CrossAttentionKernel_{_BFLOAT16}_{_integers(group, width // heads, splits)}True",
+            f"CrossAttentionKernel_{_BFLOAT16}_{_integers(group, width // heads, splits)}True__{early}",
             items * splits * heads,
             256,
             (Loop(ceil(ceil(d.n_audio_ctx / splits) / 128), "dram"), Loop(ceil(group / 4))),
@@ -193,7 +196,8 @@ def _few(
     groups = 1 if rows <= FEW_ROWS else GROUPS
     parts = ceil(rows / (8 * groups))
     result = _BFLOAT16 if biased and not added else _FLOAT32
-    parameters = f"{activate}_{biased}_{added}_{_integers(depth if normed else 0, groups)}"
+    start = EARLY_READER if groups == 1 and (normed or added) else 0
+    parameters = f"{activate}_{biased}_{added}_{_integers(depth if normed else 0, groups, start)}"
     return Launch(
         label,
         f"TensorCoresKernel_{_BFLOAT16}_{_BFLOAT16}_{result}_{parameters}",

@@ -10,7 +10,7 @@ from benchmarks.gpu.predict import cards
 from benchmarks.gpu.predict.cards import Card
 from benchmarks.gpu.predict.kernels import Kernel
 from benchmarks.gpu.predict.launches import Launch
-from benchmarks.gpu.predict.scheduler import schedule
+from benchmarks.gpu.predict.scheduler import Scheduled, schedule
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,22 @@ def _predict(launch: Launch, kernel: Kernel | None, card: Card) -> Prediction:
     blocks = ceil(launch.blocks / card.multiprocessors)
     warps = ceil(launch.threads / cards.WARP / cards.SCHEDULERS)
 
-    def run(together: int) -> tuple[float, dict[str, float]]:
-        found = schedule(kernel.program, launch.loops, launch.source, together, warps)
-        return found.cycles, found.busy
+    def run(together: int) -> Scheduled:
+        return schedule(kernel.program, launch.loops, launch.source, together, warps)
 
     full, rest = divmod(blocks, resident)
-    cycles, busy = run(min(blocks, resident))
-    whole = full * cycles + (run(rest)[0] if full and rest else 0 if full else cycles)
-    times["instructions"] = whole / card.hertz
+    first = run(min(blocks, resident))
+    cycles, busy = first.cycles, first.busy
+    whole = full * cycles + (run(rest).cycles if full and rest else 0 if full else cycles)
+    # What comes before the wait is done beside the kernel before, as if there were always room.
+    times["instructions"] = (whole - first.waited) / card.hertz
+    gap = cards.EARLY_SECONDS if first.waited else cards.LAUNCH_SECONDS
     bound = max(times, key=lambda name: times[name])
     unit = max(busy, key=lambda name: busy[name])
     return Prediction(
         launch,
         kernel,
-        cards.LAUNCH_SECONDS + times[bound],
+        gap + times[bound],
         limit,
         bound,
         resident,

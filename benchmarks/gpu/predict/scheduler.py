@@ -25,6 +25,8 @@ _SPECIAL = {"MUFU", "F2I", "I2F", "F2F", "FRND"}
 _GLOBAL_LOADS = {"LDG", "LD"}
 _GLOBAL = {*_GLOBAL_LOADS, "STG", "ST", "LDGSTS"}
 _SHARED = {"LDS", "STS", "LDSM", "STSM"}
+_WAIT = "ACQBULK"
+"""For the kernel before this one."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,14 @@ class Scheduled:
         cycles: Until its last warp ended.
         issued: Instructions, by kind.
         busy: Cycles that each unit was busy, by its name.
+        waited: When the last warp had waited for the kernel before, and had what it loaded till
+            then; 0 where none waits.
     """
 
     cycles: float
     issued: dict[str, int]
     busy: dict[str, float]
+    waited: float = 0
 
 
 def schedule(
@@ -96,6 +101,7 @@ class _Scheduler:
         self.free: dict[str, float] = {}
         self.busy: dict[str, float] = {}
         self.issued: dict[str, int] = {}
+        self.waited = 0.0
         self.order = 0
         self.queue: list[tuple[float, int, _Warp]] = []
         for block in range(blocks):
@@ -125,9 +131,11 @@ class _Scheduler:
             else:
                 self._occupy(unit, ready, cycles)
             self.issued[instruction.kind] = self.issued.get(instruction.kind, 0) + 1
+            if instruction.kind == _WAIT:
+                self.waited = max(self.waited, ready)
             if not self._issue(warp, instruction, ready):
                 last = max(last, ready)
-        return Scheduled(last, self.issued, self.busy)
+        return Scheduled(last, self.issued, self.busy, self.waited)
 
     def _issue(self, warp: _Warp, instruction: Instruction, now: float) -> bool:
         """The effects of an instruction on its warp; False where that has ended."""
@@ -188,6 +196,8 @@ class _Scheduler:
 
     def _arrived(self, warp: _Warp, instruction: Instruction) -> float:
         """When the groups of copies or products are done that an instruction waits for."""
+        if instruction.kind == _WAIT:  # which takes longer than any load
+            return max(warp.boards)
         if instruction.name.startswith("WARPGROUP.DEPBAR"):
             groups = warp.products
         elif instruction.kind == "DEPBAR":

@@ -1,8 +1,12 @@
 """A block of threads, executed in NumPy: all threads that are at the same place, together.
 
 Threads that are at different places are taken one place after another, the earliest first, as far
-as a barrier; what a warp does together waits for all of it. Shared memory holds NaN at first, and what is copied to it asynchronously is there
-when it has been waited for, so that a missing wait shows. Races between threads do not.
+as a barrier; what a warp does together waits for all of it. Shared memory holds NaN at first, and
+what is copied to it asynchronously is there when it has been waited for, so that a missing wait
+shows. Races between threads do not.
+
+A kernel that begins while the one before it still works writes nothing until it has waited for that
+one, and reads only weights.
 
 Products of warpgroups see shared memory as it was at the last proxy fence. What they read must not
 be copied over, nor their sums be used, before they have been waited for.
@@ -33,6 +37,7 @@ class Block:
         parameters: The kernel's struct.
         index: Of the block in the grid.
         threads: Of the block.
+        weights: Addresses that may be read before the kernel has waited for the one before it.
     """
 
     def __init__(
@@ -42,11 +47,15 @@ class Block:
         parameters: bytes,
         index: tuple[int, int],
         threads: int,
+        weights: range = range(0),
     ) -> None:
         assert len(parameters) == program.parameter_bytes
         self._program, self._memory, self._count = program, memory, threads
         self._parameters = np.frombuffer(parameters, np.uint8)
         self._shared = np.full(program.shared_bytes, 0xFF, np.uint8)
+        self._weights = weights
+        begins_early = any(one.operation[0] == "griddepcontrol" for one in program.code)
+        self._waited = np.full(threads, not begins_early)
         self._place = np.zeros(threads, np.int64)
         self._waiting = np.zeros(threads, bool)
         self._copies: list[list[tuple[np.ndarray, np.ndarray]]] = [[]]
@@ -171,6 +180,12 @@ class Block:
         for (row, column), name in zip(places, _names(x[0]), strict=True):
             self._set(name, result[:, row, column].reshape(-1), active)
 
+    def _griddepcontrol(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
+        if o[1] == "wait":
+            self._waited |= active
+        else:
+            assert self._waited[active].all(), "the next kernel comes too soon"
+
     def _fence(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
         assert o[1:] == ("proxy", "async", "shared"), o
         assert active.all(), "a part of the threads"
@@ -221,6 +236,7 @@ class Block:
     def _st(self, o: Sequence[str], x: Sequence[str], active: np.ndarray) -> None:
         dtype, names = np.dtype(TYPES[o[-1]]), _names(x[1])
         data, places = self._cells(o, x[0], dtype.itemsize, len(names), active)
+        assert data is self._shared or self._waited[active].all(), "written too soon"
         for number, name in enumerate(names):
             value = np.ascontiguousarray(self._value(name, o[-1])[active])
             data[places[:, number]] = value.view(np.uint8).reshape(-1, dtype.itemsize)
@@ -236,10 +252,15 @@ class Block:
             first = self._address(address)[active]
             data = self._shared
             if "shared" not in o:
+                self._assert_not_too_soon(first, active)
                 data, first = self._memory.bytes, first - Memory.BASE
         assert (first % (size * count) == 0).all(), "an address that is not aligned"
         assert ((first >= 0) & (first + size * count <= len(data))).all(), "outside of the memory"
         return data, first[:, None, None] + np.arange(size * count).reshape(count, size)
+
+    def _assert_not_too_soon(self, addresses: np.ndarray, active: np.ndarray) -> None:
+        weights = (self._weights.start <= addresses) & (addresses < self._weights.stop)
+        assert (weights | self._waited[active]).all(), "read too soon"
 
     def _address(self, text: str) -> np.ndarray:
         name, offset = re.fullmatch(r"\[([%\w$.]+)\+?(-?\d+)?\]", text).groups()  # type: ignore[union-attr]
@@ -255,6 +276,7 @@ class Block:
         else:
             size = int(x[2])
             target = self._value(x[0].strip("[]"), "u32").astype(np.int64)[active]
+            self._assert_not_too_soon(self._address(x[1])[active], active)
             source = self._address(x[1])[active] - Memory.BASE
             inside = np.arange(size) < self._value(x[3], "u32")[active, None]
             cells = target[:, None] + np.arange(size)

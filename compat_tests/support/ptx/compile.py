@@ -30,7 +30,7 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     """A graph for each epilogue of the products; other sizes than `WIDTH` are told at run time."""
     module = Module()
     ampere, hopper = (Layers(device, api, dtype, hopper=which) for which in (False, True))
-    few = Layers(device, api, dtype, few=True)
+    few, early = (Layers(device, api, dtype, few=True, hopper=which) for which in (False, True))
     states, stream = few.tensor("items", "rows", WIDTH), few.floats("items", "rows", WIDTH)
     weight, bias = few.tensor(WIDTH, WIDTH), few.floats(WIDTH)
     for name, many in (("ampere", ampere), ("hopper", hopper)):
@@ -41,10 +41,14 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
                 graph.output(many.linear(*values, activate=activate))
         with new_graph(f"{name}_added", [stream, states, weight, bias], module) as graph:
             graph.output(many.added(*(value.tensor for value in graph.inputs)))
-    with new_graph("normed", [stream, bias, bias, weight, bias], module) as graph:
-        graph.output(few.normed_linear(*(value.tensor for value in graph.inputs)))
+    for kind in (few, early):
+        suffix = "_early" if kind.early else ""
+        with new_graph(f"normed{suffix}", [stream, bias, bias, weight, bias], module) as graph:
+            graph.output(kind.normed_linear(*(value.tensor for value in graph.inputs)))
+        with new_graph(f"added{suffix}", [stream, states, weight, bias], module) as graph:
+            graph.output(kind.added(*(value.tensor for value in graph.inputs)))
     for group in (1, 8):
-        _add_attention(module, few, group)
+        _add_attention(module, early, group)
     return module
 
 
@@ -52,6 +56,7 @@ def _add_attention(module: Module, few: Layers, group: int) -> None:
     """Graphs of the decoder's attention of up to `group` queries."""
     width = HEADS * HEAD_SIZE
     common = {"tensor_cores": few.tensor_cores, "head_size": HEAD_SIZE, "group": group}
+    common["early"] = few.early
     result = few.tensor("items", "queries", width)
     inputs: dict[str, TensorType | BufferType] = {
         "kv_cache": BufferType(few.dtype, [2, 2, "slots", CONTEXT, width], few.device),

@@ -8,8 +8,10 @@ from max.algorithm import sync_parallelize
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx
 from max.gpu.host import DeviceContext, FuncAttribute
 from max.gpu.host.info import is_cpu
+from max.gpu.primitives.grid_controls import pdl_launch_attributes
 from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.reflection import reflect
+from std.sys import inlined_assembly
 from std.utils.static_tuple import StaticTuple
 
 
@@ -48,13 +50,44 @@ comptime THREADS = 512
 """Threads that a multiprocessor has room for by default: each can have 128 registers."""
 
 
+comptime ALONE = 0
+"""A kernel begins when the one before it has ended."""
+comptime EARLY = 1
+"""It is brought to the multiprocessors before, and waits there."""
+comptime EARLY_READER = 2
+"""Likewise, and it calls `wait_for_kernel_before` itself: until then it may read weights."""
+
+
+@always_inline
+def wait_for_kernel_before():
+    """Until the kernel before this one has ended, and what it has written is there.
+
+    Then the next kernel may come, which does not touch what this one writes before its own wait.
+    The assembly is written out because other memory accesses must not move beyond it.
+
+    Source: PTX ISA, griddepcontrol.
+    """
+    inlined_assembly[
+        "griddepcontrol.wait;", NoneType, constraints="~{memory}", has_side_effect=True
+    ]()
+    inlined_assembly[
+        "griddepcontrol.launch_dependents;",
+        NoneType,
+        constraints="~{memory}",
+        has_side_effect=True,
+    ]()
+
+
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(K.threads)),
     `nvvm.minctasm`=SIMDLength(resident),
 )
-@__name(t"{reflect[K].name()}")
-def run[K: Kernel, resident: Int](passed: Passed[K]):
-    """What a thread of a GPU does. Profilers show it under the kernel's own name."""
+@__name(t"{reflect[K].name()}_{start}")
+def run[K: Kernel, resident: Int, start: Int = ALONE](passed: Passed[K]):
+    """What a thread of a GPU does. Profilers show it under the kernel's own
+    name and how it starts."""
+    comptime if start == EARLY:
+        wait_for_kernel_before()
     passed.kernel(Int(block_idx.x))
 
 
@@ -64,12 +97,14 @@ def launch[
     target: StaticString,
     shared_bytes: Int = 0,
     resident: Int = max(1, THREADS // K.threads),
+    start: Int = ALONE,
 ](kernel: K, blocks: Int, ctx: DeviceContext, high: Int = 1) raises:
     """Runs blocks `0 ... blocks - 1` of a kernel.
 
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
     `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
     A thread gets only so many registers that a multiprocessor has room for `resident` blocks.
+    Only Hopper GPUs and later ones `start` a kernel otherwise than `ALONE`.
     """
     if blocks == 0 or high == 0:
         return
@@ -90,6 +125,13 @@ def launch[
                 block_dim=K.threads,
                 shared_mem_bytes=shared_bytes,
                 func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(shared_bytes)),
+            )
+        elif start != ALONE:
+            ctx.enqueue_function[run[K, resident, start]](
+                Passed(kernel),
+                grid_dim=(blocks, high),
+                block_dim=K.threads,
+                attributes=pdl_launch_attributes(),
             )
         else:
             ctx.enqueue_function[run[K, resident]](

@@ -6,7 +6,7 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv, exp
 
 from ...common.views import FloatView, IntView, View
-from ..launch import Kernel, launch
+from ..launch import ALONE, EARLY, Kernel, launch
 from ..thread_block import each_element
 from .attend import attend, attention_threads, has_products
 from .keys_values import LOWEST, STATISTICS, KeysValues
@@ -149,6 +149,7 @@ struct CrossAttention:
         head_size: Int,
         group: Int,
         splits: Int,
+        early: Bool,
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
         split_sums: OutputTensor[dtype=DType.float32, rank=5, ...],
@@ -177,12 +178,14 @@ struct CrossAttention:
                 cross_kv.dim_size(2),
                 Int(layer),
             )
-            launch[target](kernel, items * ceildiv(tokens, own_group) * own_splits * heads, ctx)
+            comptime start = EARLY if early else ALONE
+            var blocks = items * ceildiv(tokens, own_group) * own_splits * heads
+            launch[target, start=start](kernel, blocks, ctx)
             comptime if own_splits > 1:
                 var merge = MergeSplitsKernel[dtype, head_size, own_splits](
                     View(split_sums), View(output), split_sums.size() // splits
                 )
-                launch[target](merge, ceildiv(output.size(), merge.threads), ctx)
+                launch[target, start=start](merge, ceildiv(output.size(), merge.threads), ctx)
 
         def by_groups[own_group: Int]() raises {imm}:
             if items * ceildiv(tokens, own_group) * heads < ENOUGH_BLOCKS:

@@ -10,7 +10,7 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
 from ...common.views import IntView, View
-from ..launch import Kernel, launch
+from ..launch import ALONE, EARLY, Kernel, launch
 from ..thread_block import each_thread
 from .attend import attend, attention_threads, has_products
 from .keys_values import KeysValues
@@ -123,7 +123,12 @@ struct SelfAttention:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Int, head_size: Int, group: Int
+        target: StaticString,
+        dtype: DType,
+        tensor_cores: Int,
+        head_size: Int,
+        group: Int,
+        early: Bool,
     ](
         output: OutputTensor[dtype=dtype, rank=3, ...],
         kv_cache: MutableInputTensor[dtype=dtype, rank=5, ...],
@@ -149,4 +154,6 @@ struct SelfAttention:
             kv_cache.dim_size(3),
             Int(layer),
         )
-        launch[target](kernel, rows * heads * ceildiv(tokens, group), ctx)
+        launch[target, start=EARLY if early else ALONE](
+            kernel, rows * heads * ceildiv(tokens, group), ctx
+        )

@@ -19,7 +19,7 @@ from std.sys import inlined_assembly
 
 from ...common.views import FloatView, View
 from ..thread_block import load, shared
-from ..launch import Kernel
+from ..launch import ALONE, EARLY_READER, Kernel, wait_for_kernel_before
 from ..norm import EPSILON
 from .epilogue import Epilogue
 from .few_rows_simt import inputs_per_load
@@ -36,12 +36,14 @@ struct TensorCoresKernel[
     added: Bool,
     normed: Int = 0,
     groups: Int = 1,
+    start: Int = ALONE,
 ](Kernel):
     """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows.
 
     These are `groups` of eight, as many as a product takes; all use the weights while they are in
     registers. With `normed`, which is the depth, `x` is not read, but is the layer normalisation of
-    `stream`; there is one group then.
+    `stream`; there is one group then. A kernel that is an `EARLY_READER` reads weights while the
+    one before it still works.
     """
 
     comptime warps = 8
@@ -119,7 +121,13 @@ struct TensorCoresKernel[
                 if k < self.depth:
                     uppers[i] = load[VECTOR](upper, k)
                     lowers[i] = load[VECTOR](lower, k)
-                    comptime if not Self.normed and Self.groups == 1:
+            comptime if Self.start == EARLY_READER:
+                if number == 0:
+                    wait_for_kernel_before()
+            comptime if not Self.normed and Self.groups == 1:
+                comptime for i in range(AHEAD):
+                    var k = start + i * WARPS * CHUNK
+                    if k < self.depth:
                         comptime for h in range(HALVES):
                             inputs[i * HALVES + h] = load[8](own[0], k + 8 * h)
             comptime if Self.normed:

@@ -41,7 +41,7 @@ struct LinearAddedInt8:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Int
+        target: StaticString, dtype: DType, tensor_cores: Int, early: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -54,7 +54,7 @@ struct LinearAddedInt8:
         var epilogue = Epilogue[INT8, DType.float32, activate=False, biased=True, added=True](
             View(scale), View(bias), View(residual), View(y), weight.dim_size(0)
         )
-        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
+        linear[target, tensor_cores, early](View(x), View(weight), epilogue, x.dim_size(2), ctx)
 
 
 @extensibility.register("whisper.gpu.logits_int8")

@@ -7,7 +7,7 @@ from max.gpu.host.info import is_cpu
 from std.math import ceildiv
 
 from ...common.views import View
-from ..launch import launch
+from ..launch import ALONE, EARLY_READER, launch
 from .epilogue import Epilogue
 from .few_rows_simt import FewRowsKernel
 from .many_rows_mma import ManyRowsKernel
@@ -34,6 +34,7 @@ def linear[
     //,
     target: StaticString,
     tensor_cores: Int,
+    early: Bool = False,
 ](
     x: View[dtype],
     weight: View[storage],
@@ -44,7 +45,8 @@ def linear[
     """The epilogue of `x [rows, depth] weight [columns, depth]^T`.
 
     The depth is a multiple of `inputs_per_load`. `tensor_cores` is the generation of NVIDIA's that
-    are there, `AMPERE` or `HOPPER`, and `dtype` is then a half type; or none, 0.
+    are there, `AMPERE` or `HOPPER`, and `dtype` is then a half type; or none, 0. With `early`, the
+    kernel for up to eight rows reads weights while the one before it still works.
     """
     var rows = x.count // depth
     var columns = epilogue.columns
@@ -60,13 +62,16 @@ def linear[
                     ctx,
                 )
                 return
-        comptime One = TensorCoresKernel[dtype, storage, result, activate, biased, added]
+        comptime start = EARLY_READER if early else ALONE
+        comptime One = TensorCoresKernel[
+            dtype, storage, result, activate, biased, added, start=start
+        ]
         comptime Few = TensorCoresKernel[
             dtype, storage, result, activate, biased, added, groups=GROUPS
         ]
         var unused = epilogue.scale
         if rows <= One.rows_per_block:
-            launch[target](
+            launch[target, start=start](
                 One(x, unused, unused, unused, weight, epilogue, rows, depth),
                 ceildiv(columns, One.columns_per_block),
                 ctx,
@@ -159,7 +164,7 @@ struct LinearAdded:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, tensor_cores: Int
+        target: StaticString, dtype: DType, tensor_cores: Int, early: Bool
     ](
         y: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -172,7 +177,7 @@ struct LinearAdded:
         var epilogue = Epilogue[dtype, DType.float32, activate=False, biased=True, added=True](
             unused, View(bias), View(residual), View(y), weight.dim_size(0)
         )
-        linear[target, tensor_cores](View(x), View(weight), epilogue, x.dim_size(2), ctx)
+        linear[target, tensor_cores, early](View(x), View(weight), epilogue, x.dim_size(2), ctx)
 
 
 @extensibility.register("whisper.gpu.logits")

@@ -6,13 +6,13 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
 from ...common.views import FloatView, View
-from ..launch import launch
+from ..launch import ALONE, EARLY_READER, launch
 from .epilogue import Epilogue
 from .few_rows_mma import TensorCoresKernel
 
 
 def linear_normed[
-    dtype: DType, storage: DType, activate: Bool, //, target: StaticString, width: Int
+    dtype: DType, storage: DType, activate: Bool, //, target: StaticString, width: Int, early: Bool
 ](
     x: FloatView,
     gamma: FloatView,
@@ -25,10 +25,13 @@ def linear_normed[
 
     The normalised rows are rounded to `dtype`, as where they are kept.
     """
-    comptime K = TensorCoresKernel[dtype, storage, dtype, activate, True, False, normed=width]
+    comptime start = EARLY_READER if early else ALONE
+    comptime K = TensorCoresKernel[
+        dtype, storage, dtype, activate, True, False, normed=width, start=start
+    ]
     var rows = x.count // width
     var unused = epilogue.y
-    launch[target](
+    launch[target, start=start](
         K(unused, x, gamma, beta, weight, epilogue, rows, width),
         ceildiv(epilogue.columns, K.columns_per_block) * ceildiv(rows, K.rows_per_block),
         ctx,
@@ -42,7 +45,7 @@ struct LinearNormed:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, activate: Bool, width: Int
+        target: StaticString, dtype: DType, activate: Bool, width: Int, early: Bool
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
@@ -56,7 +59,9 @@ struct LinearNormed:
         var epilogue = Epilogue[dtype, dtype, activate, True, False](
             unused, View(bias), unused, View(y), weight.dim_size(0)
         )
-        linear_normed[target, width](View(x), View(gamma), View(beta), View(weight), epilogue, ctx)
+        linear_normed[target, width, early](
+            View(x), View(gamma), View(beta), View(weight), epilogue, ctx
+        )
 
 
 @extensibility.register("whisper.gpu.linear_normed_int8")
@@ -65,7 +70,7 @@ struct LinearNormedInt8:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, activate: Bool, width: Int
+        target: StaticString, dtype: DType, activate: Bool, width: Int, early: Bool
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
@@ -80,4 +85,6 @@ struct LinearNormedInt8:
         var epilogue = Epilogue[DType.int8, dtype, activate, True, False](
             View(scale), View(bias), unused, View(y), weight.dim_size(0)
         )
-        linear_normed[target, width](View(x), View(gamma), View(beta), View(weight), epilogue, ctx)
+        linear_normed[target, width, early](
+            View(x), View(gamma), View(beta), View(weight), epilogue, ctx
+        )

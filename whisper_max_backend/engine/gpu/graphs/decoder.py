@@ -191,7 +191,11 @@ class DecoderGraphs:
             given = dict(zip(shared, others, strict=True))
             number, *rest = own
             parts = iter(rest)
-            head = {"head_size": self.head_size, "tensor_cores": layers.tensor_cores}
+            how: dict[str, bool | int] = {
+                "head_size": self.head_size,
+                "tensor_cores": layers.tensor_cores,
+                "early": layers.early,
+            }
 
             def norm() -> Iterator[TensorValue]:
                 return islice(parts, 2)
@@ -212,7 +216,7 @@ class DecoderGraphs:
                 },
                 [result],
                 group=new,
-                **head,
+                **how,
             )
             x = layers.added(x, attended, *linear())
             queries = layers.normed_linear(x, *norm(), *linear())
@@ -230,7 +234,7 @@ class DecoderGraphs:
                 [result, split_sums],
                 group=FEW_ROWS,
                 splits=splits,
-                **head,
+                **how,
             )
             x = layers.added(x, attended, *linear())
             hidden = layers.normed_linear(x, *norm(), *linear(), activate=True)

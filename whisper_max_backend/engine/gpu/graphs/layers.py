@@ -33,7 +33,8 @@ class Layers(Kernels):
         dtype: What it computes in.
         few: Whether products are for few rows, so that reading the weights takes the time. On a
             CPU the kernel for few rows makes all products: MAX's takes minutes to compile.
-        hopper: Whether products of many rows are those that Hopper GPUs alone can make.
+        hopper: Whether products of many rows are those that Hopper GPUs alone can make, and the
+            kernels of few rows begin early (gpu/launch.mojo).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Layers(Kernels):
         half = api == "cuda" and dtype != DType.float32
         self.tensor_cores = (HOPPER if hopper else AMPERE) if half else 0
         self.own_products = few or api == "cpu" or half
+        self.early = few and half and hopper
 
     @property
     def flash(self) -> bool:
@@ -114,7 +116,8 @@ class Layers(Kernels):
         result = self.tensor(*x.shape[:-1], weight.shape[0])
         inputs = {"x": x, "gamma": gamma, "beta": beta, **_named(weight, vectors)}
         name = _kept("linear_normed", weight)
-        return self.kernel(name, inputs, [result], activate=activate, width=int(x.shape[-1]))[0]
+        parameters = {"activate": activate, "width": int(x.shape[-1]), "early": self.early}
+        return self.kernel(name, inputs, [result], **parameters)[0]
 
     def added(
         self, residual: TensorValue, x: TensorValue, weight: TensorValue, *vectors: TensorValue
@@ -122,7 +125,8 @@ class Layers(Kernels):
         """``residual + x weight^T + bias`` in float32; `vectors` as in `linear`."""
         if self._own(weight):
             inputs = {"x": x, **_named(weight, vectors), "residual": residual}
-            return self._linear(_kept("linear_added", weight), inputs, residual.type)
+            name = _kept("linear_added", weight)
+            return self._linear(name, inputs, residual.type, early=self.early)
         return residual + self._product(x, weight, *vectors)
 
     def logits(self, states: TensorValue, weight: TensorValue, *scales: TensorValue) -> TensorValue:
