@@ -185,7 +185,7 @@ def few_rows(kernels: Mapping[str, str], kind: str, rows: int, early: bool = Fal
     case.fields += struct.pack("<qq", rows, depth)
     result = "float32" if added else "bfloat16"
     parameters = f"{activate}_True_{added}_{WIDTH if normed else 0}_{INT}_{groups}_{INT}_"
-    parameters += f"{EARLY_READER if early else 0}_{INT}"
+    parameters += f"{EARLY_READER if early else 0}_{INT}_2_{INT}"
     case.ptx = named(
         kernels, f"TensorCoresKernel_(DType_bfloat16_){{2}}DType_{result}_{parameters}"
     )

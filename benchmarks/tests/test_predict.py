@@ -166,7 +166,10 @@ def test_kernels_of_the_repository(tmp_path: Path) -> None:
     predict(["base"], "H200", tmp_path)
     (path,) = tmp_path.glob("gpu-predicted-h200-*.json")
     found = read(path).found
-    assert len(found["predicted"]) == 3
+    assert [row["measured"] is None for row in found["predicted"]] == [False, False, False, True]
     for row in found["predicted"]:
-        assert row["limit"] < row["seconds"] < row["measured"], row
-    assert all(row["local"] == 0 for row in found["launches"] if row["registers"])
+        assert row["limit"] < row["seconds"] < (row["measured"] or 1), row
+    # Products of 32 rows need a little more than a thread's registers.
+    spilled = {row["case"] for row in found["launches"] if row["local"]}
+    assert spilled <= {"base, decoder step, 20 windows, greedy"}
+    assert all(row["local"] <= 16 for row in found["launches"] if row["registers"])

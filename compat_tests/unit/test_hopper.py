@@ -1,4 +1,4 @@
-"""Hopper's own products are used on such a card alone, and only where it multiplies rightly."""
+"""Hopper's own kernels are used on such a card alone, and only where it runs them rightly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import pytest
 from max.driver import CPU
 from max.dtype import DType
 
+from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu import hopper
-from whisper_max_backend.engine.gpu.hopper import is_hopper, products_agree, uses_hopper
+from whisper_max_backend.engine.gpu.hopper import (
+    chains_agree,
+    is_hopper,
+    products_agree,
+    proof_artifact,
+    uses_hopper,
+)
 
 
 class Card:
@@ -31,18 +38,32 @@ OTHERS: tuple[Any, ...] = (
 )
 
 
-class Products:
-    """A session whose card multiplies as a test says."""
+class Proofs:
+    """A session whose card multiplies, and begins early, as a test says."""
 
-    def __init__(self, own: Any) -> None:
-        self.own = own
+    def __init__(self, own: Any, early: Any = np.copy) -> None:
+        self.own, self.early = own, early
 
     def init_all(self, artifact: object) -> dict[str, Any]:
-        return {"products": self}
+        return {"products": Products(self.own), "chains": Chains(self.early)}
+
+
+class Products:
+    def __init__(self, own: Any) -> None:
+        self.own = own
 
     def execute(self, x: np.ndarray, weight: np.ndarray) -> list[Any]:
         known = (x @ weight.T).view(Result)
         return [known, self.own(known.copy())]
+
+
+class Chains:
+    def __init__(self, early: Any) -> None:
+        self.early = early
+
+    def execute(self, stream: np.ndarray, vector: np.ndarray, weight: np.ndarray) -> list[Any]:
+        known = (stream @ weight.T + vector).view(Result)
+        return [known, self.early(known).view(Result)]
 
 
 class Result(np.ndarray):
@@ -57,7 +78,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes sessions that compile nothing."""
     monkeypatch.setattr(hopper, "compiled", lambda **_: None)
     monkeypatch.setattr(hopper, "on_device", lambda array, *_: array)
-    return Products
+    return Proofs
 
 
 def one_wrong(product: np.ndarray) -> np.ndarray:
@@ -85,6 +106,21 @@ def test_a_card_that_multiplies_wrongly(
     assert "multiplies wrongly" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "early",
+    [
+        lambda known: np.nextafter(known, np.float32(np.inf)),
+        lambda known: np.where(known == known.max(), np.nan, known),
+    ],
+)
+def test_a_card_that_begins_too_early(
+    session: Any, early: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert not uses_hopper(HOPPER, DType.bfloat16, session(lambda product: product, early))
+    assert "begins kernels too early" in caplog.text
+
+
 def test_other_cards_and_types(session: Any) -> None:
     right = session(lambda product: product)
     assert is_hopper(HOPPER, DType.bfloat16)
@@ -94,7 +130,10 @@ def test_other_cards_and_types(session: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_graph_that_asks() -> None:
-    """On a CPU both products are by the same kernel."""
-    device = CPU()
-    assert products_agree(device, DType.float32, Session([device]))
+def test_the_graphs_that_ask() -> None:
+    """On a CPU both sides are by the same kernels."""
+    device, dtype = CPU(), DType.float32
+    session = Session([device])
+    graphs = session.init_all(compiled(**proof_artifact(device, dtype, session)))
+    assert products_agree(graphs["products"], device, dtype)
+    assert chains_agree(graphs["chains"], device, dtype)

@@ -22,6 +22,8 @@ GROUPS = 4
 """Of eight rows, in a product of more than eight (gpu/linear/layer.mojo)."""
 EARLY_READER = 2
 """A kernel that reads weights while the one before it still works (gpu/launch.mojo)."""
+RESIDENT_BLOCKS = 264
+"""Of a product with a norm: where there are more, three share a multiprocessor, not two."""
 ENOUGH_BLOCKS = 256
 """Of cross-attention, so that frames are not split (gpu/cross_attention.mojo)."""
 
@@ -102,13 +104,13 @@ def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
     candidates = CANDIDATES * beams
     per_thread = ceil(ceil(d.n_vocab / BLOCKS_PER_ROW) / 256)
     group = 1 if beams == 1 else FEW_ROWS
-    early = int(rows <= FEW_ROWS)
+    how = f"True__{int(rows <= FEW_ROWS)}"  # on tensor cores, and begun early
     splits = SPLITS if rows <= FEW_ROWS and items * heads < ENOUGH_BLOCKS else 1
     layer = [
         *_normed("norm, queries, keys, values", rows, width, 3 * width),
         Launch(
             "self-attention",
-            f"SelfAttentionKernel_{_BFLOAT16}_{_integers(1, width // heads)}True__{early}",
+            f"SelfAttentionKernel_{_BFLOAT16}_{_integers(1, width // heads)}{how}",
             rows * heads,
             256,
             (Loop(ceil((POSITION + 1) / 128)), Loop(1)),
@@ -118,7 +120,7 @@ def step_launches(d: Dimensions, items: int, beams: int) -> list[Launch]:
         *_normed("norm, queries", rows, width, width),
         Launch(
             "cross-attention",
-            f"CrossAttentionKernel_{_BFLOAT16}_{_integers(group, width // heads, splits)}True__{early}",
+            f"CrossAttentionKernel_{_BFLOAT16}_{_integers(group, width // heads, splits)}{how}",
             items * splits * heads,
             256,
             (Loop(ceil(ceil(d.n_audio_ctx / splits) / 128), "dram"), Loop(ceil(group / 4))),
@@ -197,17 +199,20 @@ def _few(
     parts = ceil(rows / (8 * groups))
     result = _BFLOAT16 if biased and not added else _FLOAT32
     start = EARLY_READER if groups == 1 and (normed or added) else 0
-    parameters = f"{activate}_{biased}_{added}_{_integers(depth if normed else 0, groups, start)}"
+    blocks = ceil(columns / 16) * parts
+    resident = 3 if normed and blocks > RESIDENT_BLOCKS else 2
+    integers = _integers(depth if normed else 0, groups, start, resident)
+    parameters = f"{activate}_{biased}_{added}_{integers}"
     return Launch(
         label,
         f"TensorCoresKernel_{_BFLOAT16}_{_BFLOAT16}_{result}_{parameters}",
-        ceil(columns / 16) * parts,
+        blocks,
         256,
         (Loop(ceil(depth / 1280)),),
         source="dram",
         operations=2.0 * rows * depth * columns,
         bytes=depth * columns * HALF,
-        requested=ceil(columns / 16) * parts * (16 + 8 * groups) * depth * HALF,
+        requested=blocks * (16 + 8 * groups) * depth * HALF,
     )
 
 

@@ -41,12 +41,12 @@ def build(device: DeviceRef, api: str, dtype: DType) -> Module:
                 graph.output(many.linear(*values, activate=activate))
         with new_graph(f"{name}_added", [stream, states, weight, bias], module) as graph:
             graph.output(many.added(*(value.tensor for value in graph.inputs)))
-    for kind in (few, early):
-        suffix = "_early" if kind.early else ""
+    for layers in (few, early):
+        suffix = "_early" if layers.early else ""
         with new_graph(f"normed{suffix}", [stream, bias, bias, weight, bias], module) as graph:
-            graph.output(kind.normed_linear(*(value.tensor for value in graph.inputs)))
+            graph.output(layers.normed_linear(*(value.tensor for value in graph.inputs)))
         with new_graph(f"added{suffix}", [stream, states, weight, bias], module) as graph:
-            graph.output(kind.added(*(value.tensor for value in graph.inputs)))
+            graph.output(layers.added(*(value.tensor for value in graph.inputs)))
     for group in (1, 8):
         _add_attention(module, early, group)
     return module

@@ -84,8 +84,8 @@ def wait_for_kernel_before():
 )
 @__name(t"{reflect[K].name()}_{start}")
 def run[K: Kernel, resident: Int, start: Int = ALONE](passed: Passed[K]):
-    """What a thread of a GPU does. Profilers show it under the kernel's own
-    name and how it starts."""
+    """What a thread of a GPU does. Profilers show it under the kernel's own name, with how it
+    starts."""
     comptime if start == EARLY:
         wait_for_kernel_before()
     passed.kernel(Int(block_idx.x))

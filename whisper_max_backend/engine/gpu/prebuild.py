@@ -19,7 +19,7 @@ from ..checkpoint.dimensions import PUBLISHED, Dimensions
 from ..compile.artifacts import ArtifactSpec
 from ..compile.prebuild import put
 from ..compile.session import Session
-from .hopper import is_hopper, products_artifact
+from .hopper import is_hopper, proof_artifact
 from .model import gpu_artifact
 
 COMPUTE_TYPES = ("bfloat16", "int8_bfloat16")
@@ -54,7 +54,7 @@ def specs(
 ) -> list[ArtifactSpec]:
     """What a process with such a GPU asks for, to run models of some dimensions."""
     hopper = is_hopper(device, DType.bfloat16)
-    found = [products_artifact(device, DType.bfloat16, session)] if hopper else []
+    found = [proof_artifact(device, DType.bfloat16, session)] if hopper else []
     return found + [
         gpu_artifact(dimensions, compute_type, device, session, hopper)
         for compute_type in COMPUTE_TYPES

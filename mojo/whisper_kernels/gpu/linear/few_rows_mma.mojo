@@ -37,13 +37,14 @@ struct TensorCoresKernel[
     normed: Int = 0,
     groups: Int = 1,
     start: Int = ALONE,
+    resident: Int = 2,
 ](Kernel):
     """`columns_per_block` columns of `y = x weight^T` for up to `rows_per_block` rows.
 
     These are `groups` of eight, as many as a product takes; all use the weights while they are in
     registers. With `normed`, which is the depth, `x` is not read, but is the layer normalisation of
     `stream`; there is one group then. A kernel that is an `EARLY_READER` reads weights while the
-    one before it still works.
+    one before it still works. Of the blocks, `resident` share a multiprocessor and its registers.
     """
 
     comptime warps = 8
@@ -133,7 +134,7 @@ struct TensorCoresKernel[
             comptime if Self.normed:
                 if number == 0:
                     var row = min(first_row + own_warp, last_row)
-                    normalize[Self.normed, Self.threads](
+                    normalize[Self.normed, Self.threads, Self.resident == 2](
                         self.stream.slice(row * Self.normed, Self.normed),
                         self.gamma,
                         self.beta,
@@ -192,7 +193,7 @@ struct TensorCoresKernel[
 
 @always_inline
 def normalize[
-    width: Int, threads: Int, dtype: DType
+    width: Int, threads: Int, kept: Bool, dtype: DType
 ](
     x: FloatView,
     gamma: FloatView,
@@ -205,31 +206,45 @@ def normalize[
     """Layer normalisation of a row by each warp of a block, all of whose threads come here.
 
     The block copies gamma and beta to `scales`, which is shared memory at `address`, while the rows
-    are on their way: else each warp would load both by itself, and only when it needs them.
+    are on their way: else each warp would load both by itself, and only when it needs them. A row is
+    `kept` in registers, or else loaded three times, of which the L1 cache answers two.
     """
     comptime VECTOR = 4
+    comptime V = SIMD[DType.float32, VECTOR]
     comptime count = ceildiv(width, 32 * VECTOR)
     comptime brought = ceildiv(width, threads * VECTOR)
     var lane = thread % 32
-    var own = Array[SIMD[DType.float32, VECTOR], count](fill=0)
-    var total = Float32(0)
-    comptime for i in range(count):
-        var k = (i * 32 + lane) * VECTOR
-        if k < width:
-            own[i] = load[VECTOR](x, k)
+    var own = Array[V, count if kept else 1](fill=0)
+    comptime if kept:
+        comptime for i in range(count):
+            var k = (i * 32 + lane) * VECTOR
+            if k < width:
+                own[i] = load[VECTOR](x, k)
     comptime for i in range(brought):
         var k = (i * threads + thread) * VECTOR
         if k < width:
             copy_ahead(address + UInt32(4 * k), gamma.offset(k).data, 16)
             copy_ahead(address + UInt32(4 * (width + k)), beta.offset(k).data, 16)
+
+    @always_inline
+    def numbers[i: Int](k: Int) {imm} -> V:
+        comptime if kept:
+            return own[i]
+        else:
+            return load[VECTOR](x, k)
+
+    var total = Float32(0)
     comptime for i in range(count):
-        total += own[i].reduce_add()
+        var k = (i * 32 + lane) * VECTOR
+        if k < width:
+            total += numbers[i](k).reduce_add()
     var mean = warp.sum(total) / Float32(width)
     var squares = Float32(0)
     comptime for i in range(count):
-        if (i * 32 + lane) * VECTOR < width:
-            own[i] -= mean
-            squares += (own[i] * own[i]).reduce_add()
+        var k = (i * 32 + lane) * VECTOR
+        if k < width:
+            var difference = numbers[i](k) - mean
+            squares += (difference * difference).reduce_add()
     var factor = 1 / sqrt(warp.sum(squares) / Float32(width) + EPSILON)
     inlined_assembly[
         "cp.async.wait_all;", NoneType, constraints="~{memory}", has_side_effect=True
@@ -239,5 +254,5 @@ def normalize[
         var k = (i * 32 + lane) * VECTOR
         if k < width:
             var gain = load[VECTOR](scales, k)
-            var value = own[i] * factor * gain + load[VECTOR](scales, width + k)
+            var value = (numbers[i](k) - mean) * factor * gain + load[VECTOR](scales, width + k)
             y.store[alignment=8](k, value.cast[dtype]())

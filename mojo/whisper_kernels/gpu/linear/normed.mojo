@@ -9,6 +9,7 @@ from ...common.views import FloatView, View
 from ..launch import ALONE, EARLY_READER, launch
 from .epilogue import Epilogue
 from .few_rows_mma import TensorCoresKernel
+from .layer import MULTIPROCESSORS
 
 
 def linear_normed[
@@ -26,16 +27,24 @@ def linear_normed[
     The normalised rows are rounded to `dtype`, as where they are kept.
     """
     comptime start = EARLY_READER if early else ALONE
-    comptime K = TensorCoresKernel[
-        dtype, storage, dtype, activate, True, False, normed=width, start=start
-    ]
     var rows = x.count // width
     var unused = epilogue.y
-    launch[target, start=start](
-        K(unused, x, gamma, beta, weight, epilogue, rows, width),
-        ceildiv(epilogue.columns, K.columns_per_block) * ceildiv(rows, K.rows_per_block),
-        ctx,
-    )
+
+    def by[resident: Int]() raises {imm}:
+        comptime K = TensorCoresKernel[
+            dtype, storage, dtype, activate, True, False, width, start=start, resident=resident
+        ]
+        launch[target, resident=resident, start=start](
+            K(unused, x, gamma, beta, weight, epilogue, rows, width),
+            ceildiv(epilogue.columns, K.columns_per_block) * ceildiv(rows, K.rows_per_block),
+            ctx,
+        )
+
+    # Blocks that come later would have to wait for their weights, and normalise the rows again.
+    if ceildiv(epilogue.columns, 16) > 2 * MULTIPROCESSORS:
+        by[3]()
+    else:
+        by[2]()
 
 
 @extensibility.register("whisper.gpu.linear_normed")
