@@ -10,12 +10,12 @@ import ctypes
 import functools
 import os
 import sys
-import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...system.cpu_features import missing_features
+from ...system.unpatched_threads import new_lock, start_thread
 
 
 @functools.cache
@@ -30,11 +30,23 @@ def begin_to_load() -> None:
         return
     open_library = ctypes.CDLL(None).dlopen  # unlike ctypes.CDLL, it lets other threads run
     open_library.restype, open_library.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
-    thread = threading.Thread(
-        target=open_library, args=(os.fsencode(library), os.RTLD_NOW), name="load MAX", daemon=True
-    )
-    thread.start()
-    os.register_at_fork(before=thread.join)
+    loading = new_lock()
+
+    def load() -> None:
+        with loading:
+            begun.release()
+            open_library(os.fsencode(library), os.RTLD_NOW)
+
+    def wait() -> None:
+        with loading:
+            pass
+
+    begun = new_lock()
+    begun.acquire()
+    with contextlib.suppress(RuntimeError):  # there are no more threads to be had
+        start_thread(load)
+        begun.acquire()
+        os.register_at_fork(before=wait)
 
 
 def _library() -> Path | None:
