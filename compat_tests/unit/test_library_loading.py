@@ -31,6 +31,9 @@ from whisper_max_backend.system import cpu_features
 cpu_features.processor_features = lambda: frozenset({"fma"})
 cpu_features.platform.machine = lambda: "x86_64"
 """
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere nothing is mapped beforehand, and no /proc tells it"
+)
 
 
 def printed(program: str) -> str:
@@ -38,7 +41,7 @@ def printed(program: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux is it mapped beforehand")
+@on_linux
 def test_the_library_is_mapped_before_max_is_imported() -> None:
     assert printed(MAPPED) == "True False"
 
@@ -47,5 +50,6 @@ def test_a_fork_at_that_moment_has_the_whole_library() -> None:
     assert printed(FORKED) == "0"
 
 
+@on_linux
 def test_a_processor_that_cannot_run_it_does_not_map_it() -> None:
     assert printed(OLD_PROCESSOR + MAPPED) == "False False"

@@ -276,8 +276,9 @@ class Block:
         else:
             size = int(x[2])
             target = self._value(x[0].strip("[]"), "u32").astype(np.int64)[active]
-            self._assert_not_too_soon(self._address(x[1])[active], active)
-            source = self._address(x[1])[active] - Memory.BASE
+            source = self._address(x[1])[active]
+            self._assert_not_too_soon(source, active)
+            source = source - Memory.BASE
             inside = np.arange(size) < self._value(x[3], "u32")[active, None]
             cells = target[:, None] + np.arange(size)
             read = [places for group in self._multiplied for places in group]

@@ -104,7 +104,8 @@ def launch[
     A kernel for GPUs alone may have a grid that is `high` blocks high, and asks for `block_idx.y`.
     `shared_bytes` are what it takes by `external_memory`: more than the 48 KiB that arrays may have.
     A thread gets only so many registers that a multiprocessor has room for `resident` blocks.
-    Only Hopper GPUs and later ones `start` a kernel otherwise than `ALONE`.
+    Only Hopper GPUs and later ones `start` a kernel otherwise than `ALONE`, and only one without
+    `shared_bytes`.
     """
     if blocks == 0 or high == 0:
         return

@@ -25,27 +25,26 @@ def begin_to_load() -> None:
     Errors are left to the import of MAX, which comes later and maps the library where this has
     not. A fork waits for the thread: the child would have half a library.
     """
+    if sys.platform != "linux" or missing_features():
+        return
     library = _library()
-    if sys.platform != "linux" or library is None or missing_features():
+    if library is None:
         return
     open_library = ctypes.CDLL(None).dlopen  # unlike ctypes.CDLL, it lets other threads run
     open_library.restype, open_library.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
     loading = new_lock()
 
     def load() -> None:
-        with loading:
-            begun.release()
-            open_library(os.fsencode(library), os.RTLD_NOW)
+        open_library(os.fsencode(library), os.RTLD_NOW)
+        loading.release()
 
     def wait() -> None:
         with loading:
             pass
 
-    begun = new_lock()
-    begun.acquire()
+    loading.acquire()
     with contextlib.suppress(RuntimeError):  # there are no more threads to be had
         start_thread(load)
-        begun.acquire()
         os.register_at_fork(before=wait)
 
 

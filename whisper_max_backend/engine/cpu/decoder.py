@@ -24,7 +24,7 @@ from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
 from .weights import PackedWeights, cross_kv_shape, kv_cache_shape
 
 _MOST_FINE_ROWS = 8
-"""Rows that half of the highest strip holds, which is of AMX (cpu/strips.mojo)."""
+"""Rows that half of the highest strip holds, which is AMX's (cpu/strips.mojo)."""
 
 
 class CPUDecoder(Decoder):

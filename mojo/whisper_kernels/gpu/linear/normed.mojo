@@ -41,7 +41,8 @@ def linear_normed[
         )
 
     # Blocks that come later would have to wait for their weights, and normalise the rows again.
-    if ceildiv(epilogue.columns, 16) > 2 * MULTIPROCESSORS:
+    comptime One = TensorCoresKernel[dtype, storage, dtype, activate, True, False, width]
+    if ceildiv(epilogue.columns, One.columns_per_block) > 2 * MULTIPROCESSORS:
         by[3]()
     else:
         by[2]()
