@@ -1,10 +1,13 @@
 """faster-whisper's names, with models that run on MAX graphs and Mojo kernels."""
 
+import gc as _gc
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
-from typing import Any as _Any
 
+# As in typing, which is only imported once MAX's library is being mapped beside it.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from faster_whisper import available_models, decode_audio, download_model, format_timestamp
 
     from .batched import BatchedInferencePipeline
@@ -55,17 +58,28 @@ _LOADERS = {"BatchedInferencePipeline", "WhisperModel", "load_model"}
 """Who asks for these is about to load a model."""
 
 
-def __getattr__(name: str) -> _Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
-        value: _Any = _import_module("importlib.metadata").version("whisper-max-backend")
+        value: Any = _import_module("importlib.metadata").version("whisper-max-backend")
     elif name in _HOMES:
         if name in _LOADERS:
             _import_module("whisper_max_backend.engine.compile.library_loading").begin_to_load()
-        value = getattr(_import_module(_HOMES[name]), name)
+        value = getattr(_imported(_HOMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> "Any":
+    """A module. What importing makes is not searched for garbage, of which it has next to none."""
+    collecting = _gc.isenabled()
+    _gc.disable()
+    try:
+        return _import_module(module)
+    finally:
+        if collecting:
+            _gc.enable()
 
 
 def __dir__() -> list[str]:

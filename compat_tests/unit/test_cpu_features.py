@@ -26,7 +26,7 @@ V3 = V2 | cpu_features.X86_64_V3
 
 @pytest.fixture
 def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(cpu_features, "_architecture", lambda: "x86_64")
     monkeypatch.setattr(cpu_features, "processor_features", lambda: V3 - {"avx2"})
     for told in (installation._told, plugins._tell_passed_over):
         told.clear() if isinstance(told, set) else told.cache_clear()
@@ -36,7 +36,7 @@ def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     ("machine", "features", "missing"),
     [
         ("x86_64", V3, []),
-        ("AMD64", V2, sorted(cpu_features.X86_64_V3)),
+        ("x86_64", V2, sorted(cpu_features.X86_64_V3)),
         ("x86_64", V3 - {"fma"}, ["fma"]),
         ("x86_64", frozenset(), []),  # not known
         ("aarch64", {"asimd", "fp"}, ["asimddp", "atomics"]),
@@ -47,7 +47,7 @@ def without_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_features(
     monkeypatch: pytest.MonkeyPatch, machine: str, features: frozenset[str], missing: list[str]
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu_features, "_architecture", lambda: machine)
     monkeypatch.setattr(cpu_features, "processor_features", lambda: features)
     assert cpu_features.missing_features() == missing
 

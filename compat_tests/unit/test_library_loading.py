@@ -29,7 +29,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 OLD_PROCESSOR = """
 from whisper_max_backend.system import cpu_features
 cpu_features.processor_features = lambda: frozenset({"fma"})
-cpu_features.platform.machine = lambda: "x86_64"
+cpu_features._architecture = lambda: "x86_64"
 """
 on_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere nothing is mapped beforehand, and no /proc tells it"

@@ -1,13 +1,13 @@
-"""What the processor can do. This imports nothing of MAX, which itself needs some of it."""
+"""What the processor can do. This imports nothing of MAX, which itself needs some of it.
+
+It imports little else: MAX's library is mapped beside the other imports, and only after this.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 import os
-import platform
-from pathlib import Path
 
 X86_64_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
 """What MAX's own libraries take for granted on x86-64: elsewhere importing them ends the process
@@ -22,8 +22,6 @@ _CPUID = {
     **{"avx512f": (1, 1, 16), "gfni": (1, 2, 8), "vaes": (1, 2, 9), "vpclmulqdq": (1, 2, 10)},
     **{"abm": (2, 2, 5), "avx_vnni": (6, 0, 4)},
 }
-
-_log = logging.getLogger("whisper_max_backend")
 
 
 class _Leaf(ctypes.Structure):
@@ -50,12 +48,14 @@ def require_processor() -> None:
 def missing_features() -> list[str]:
     """What MAX needs and this processor lacks, by the names of /proc/cpuinfo; [] if unknown."""
     features = processor_features()
-    machine = platform.machine().lower()
-    if features and machine in ("x86_64", "amd64"):
-        return sorted(X86_64_V3 - features)
-    if features and machine == "aarch64":
-        return sorted(ARM_V8_2 - features)
-    return []
+    if not features:
+        return []
+    needed = {"x86_64": X86_64_V3, "aarch64": ARM_V8_2}.get(_architecture(), frozenset())
+    return sorted(needed - features)
+
+
+def _architecture() -> str:
+    return os.uname().machine
 
 
 @functools.cache
@@ -76,13 +76,13 @@ def processor_features() -> frozenset[str]:
 
 def _listed_features() -> frozenset[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        with open("/proc/cpuinfo", errors="replace") as lines:
+            for line in lines:
+                label, _, value = line.partition(":")
+                if label.strip() in ("flags", "Features"):
+                    return frozenset(value.split())
     except OSError:
-        return frozenset()
-    for line in lines:
-        label, _, value = line.partition(":")
-        if label.strip() in ("flags", "Features"):
-            return frozenset(value.split())
+        pass
     return frozenset()
 
 
@@ -113,6 +113,9 @@ def _may_use_tiles() -> bool:
     arch_prctl, request, tile_data = 158, 0x1023, 18
     allowed: bool = library.syscall(arch_prctl, request, tile_data) == 0
     if not allowed:
+        import logging
+
         reason = os.strerror(ctypes.get_errno())
-        _log.info("AMX is not used: the kernel refuses it (%s)", reason)
+        log = logging.getLogger("whisper_max_backend")
+        log.info("AMX is not used: the kernel refuses it (%s)", reason)
     return allowed

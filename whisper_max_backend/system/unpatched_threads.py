@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable
-from types import ModuleType, TracebackType
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, which is imported after this (library_loading.py)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType, TracebackType
+    from typing import Any
 
 
 def _unpatched(name: str) -> ModuleType:

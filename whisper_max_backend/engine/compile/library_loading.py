@@ -10,12 +10,16 @@ import ctypes
 import functools
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
-from pathlib import Path
 
 from ...system.cpu_features import missing_features
 from ...system.unpatched_threads import new_lock, start_thread
+
+_MEANWHILE = ("logging", "pathlib", "ast")
+"""Modules that others import soon, and that have no library of their own: the system maps one
+library at a time, so that one of theirs would wait for MAX's."""
 
 
 @functools.cache
@@ -46,14 +50,16 @@ def begin_to_load() -> None:
     with contextlib.suppress(RuntimeError):  # there are no more threads to be had
         start_thread(load)
         os.register_at_fork(before=wait)
+    for module in _MEANWHILE:
+        import_module(module)
 
 
-def _library() -> Path | None:
+def _library() -> str | None:
     """The extension module behind all of `max`."""
     with contextlib.suppress(ImportError, ValueError):
         package = find_spec("max")
         for folder in (package and package.submodule_search_locations) or ():
-            library = Path(folder, "_core" + EXTENSION_SUFFIXES[0])
-            if library.is_file():
+            library = os.path.join(folder, "_core" + EXTENSION_SUFFIXES[0])
+            if os.path.isfile(library):
                 return library
     return None
