@@ -65,7 +65,7 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
             most = given["chunk_length"] or model.feature_extractor.chunk_length
             if given["vad_filter"]:
                 vad_options = _vad_options(vad_options, most)
-                speeches = speech_timestamps(samples, vad_options)
+                speeches = speech_timestamps(samples, vad_options, model.model.intra_threads)
             elif duration < most:
                 speeches = [{"start": 0, "end": len(samples)}]
             else:

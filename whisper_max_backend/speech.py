@@ -1,24 +1,27 @@
 """Where a recording has speech: by the reference's Silero model, and by its rules.
 
-The reference (faster_whisper/vad.py) copies the recording three times to ask the model. Here it is
-asked about a minute at a time, which gives the same numbers.
+The reference (faster_whisper/vad.py) copies the recording three times to ask the model, in one
+thread. Here it is asked about some seconds at a time, by several, which gives the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
-from faster_whisper.vad import VadOptions, get_vad_model
+from faster_whisper.vad import VadOptions
 
 from .audio import Samples
+from .silero import BEGINNING, silero
+from .system.cores import thread_count
 
 FRAME = 512
 """Samples that the model judges at once."""
 _CONTEXT = 64
 """Samples before a frame, which it sees, too."""
-_AT_ONCE = 2000
+_AT_ONCE = 500
 """Frames that it is asked about in one go."""
 _RATE = 16000
 _SHORT_SILENCE = 0.098
@@ -32,42 +35,56 @@ class SpeechModel:
     """The Silero model on its way through a recording, whose frames come in their order."""
 
     def __init__(self) -> None:
-        self._state = [np.zeros((1, 1, 128), np.float32)] * 2
+        self._model = silero()
+        self._state = BEGINNING
         self._context: np.ndarray | None = None
 
     def probabilities(self, samples: np.ndarray) -> npt.NDArray[np.float32]:
         """Of speech in each of the next frames, ``[frames * FRAME]`` samples, float32."""
         if self._context is None:  # of the samples' type: the model refuses any but float32
             self._context = np.zeros(_CONTEXT, samples.dtype)
-        audio = np.concatenate([self._context, samples])
-        self._context = audio[-_CONTEXT:]
-        frames = np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + FRAME)[::FRAME]
-        inputs = dict(zip(("h", "c"), self._state, strict=True), input=frames)
-        found, *self._state = get_vad_model().session.run(None, inputs)
-        probabilities: npt.NDArray[np.float32] = found.ravel()
-        return probabilities
+        encoded = self._model.encode(_frames(self._context, samples))
+        self._context = samples[-_CONTEXT:].copy()
+        found, self._state = self._model.decode(encoded, self._state)
+        return found.ravel()
 
 
-def speech_probabilities(samples: Samples) -> npt.NDArray[np.float32]:
+def _frames(context: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Frames ``[frames, _CONTEXT + FRAME]``, each with the samples before it."""
+    audio = np.concatenate([context, samples])
+    return np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + FRAME)[::FRAME]
+
+
+def speech_probabilities(samples: Samples, threads: int = 0) -> npt.NDArray[np.float32]:
     """Of speech in each frame of a recording, float32 ``[samples]``; its end is padded with zeros.
 
-    They are those that `get_speech_timestamps` of the reference goes by.
+    They are those that `get_speech_timestamps` of the reference goes by. 0 threads are one a core.
     """
-    model = SpeechModel()
+    model = silero()
     whole = len(samples) // FRAME * FRAME
     last = np.zeros(FRAME, samples.dtype)
     last[: len(samples) - whole] = samples[whole : len(samples)]
     last[-_CONTEXT:] = 0  # the reference's model forgets these samples
-    blocks = [
-        model.probabilities(samples[start : min(start + _AT_ONCE * FRAME, whole)])
-        for start in range(0, whole, _AT_ONCE * FRAME)
-    ]
-    return np.concatenate([*blocks, model.probabilities(last)])
+
+    def context(place: int) -> np.ndarray:
+        return samples[place - _CONTEXT : place] if place else np.zeros(_CONTEXT, samples.dtype)
+
+    def encode(start: int) -> np.ndarray:
+        block = samples[start : min(start + _AT_ONCE * FRAME, whole)]
+        return model.encode(_frames(context(start), block))
+
+    found, state = [], BEGINNING
+    with ThreadPoolExecutor(thread_count(threads)) as pool:
+        for encoded in pool.map(encode, range(0, whole, _AT_ONCE * FRAME)):
+            probabilities, state = model.decode(encoded, state)
+            found.append(probabilities.ravel())
+    probabilities, _ = model.decode(model.encode(_frames(context(whole), last)), state)
+    return np.concatenate([*found, probabilities.ravel()])
 
 
-def speech_timestamps(samples: Samples, options: VadOptions) -> list[Speech]:
+def speech_timestamps(samples: Samples, options: VadOptions, threads: int = 0) -> list[Speech]:
     """What the reference's `get_speech_timestamps` finds in a recording, float32 ``[samples]``."""
-    found = _speeches(speech_probabilities(samples), len(samples), options)
+    found = _speeches(speech_probabilities(samples, threads), len(samples), options)
     _pad(found, len(samples), _RATE * options.speech_pad_ms / 1000)
     return found
 

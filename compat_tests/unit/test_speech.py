@@ -62,7 +62,7 @@ def test_timestamps_of_any_probabilities(
     samples = np.zeros((len(probabilities) - 1) * FRAME + last - 1, np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vad, "get_vad_model", lambda: lambda _audio: probabilities[:, None])
-        patch.setattr(speech, "speech_probabilities", lambda _samples: probabilities)
+        patch.setattr(speech, "speech_probabilities", lambda *_: probabilities)
         expected = vad.get_speech_timestamps(samples, options)
         assert speech.speech_timestamps(samples, options) == expected
 

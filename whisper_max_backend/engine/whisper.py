@@ -134,6 +134,11 @@ class Whisper:
         return list(self._device_index)
 
     @property
+    def intra_threads(self) -> int:
+        """Number of threads that compute, as it was asked for: 0 for one a core."""
+        return self._threads
+
+    @property
     def compute_type(self) -> str:
         """Computation type that the model runs in."""
         return self._precision.running

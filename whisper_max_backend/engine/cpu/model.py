@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
 
 from ...system.cancellation import NEVER, StopFlag
+from ...system.cores import thread_count
 from ..checkpoint.load import Checkpoint, dense
 from ..checkpoint.weight_dtypes import Storage, storage_for
 from ..compile.artifacts import ArtifactSpec, compiled
@@ -50,7 +50,7 @@ class CPUModel:
         session = Session([self._device])
         storage = storage_for(checkpoint, compute_type)
         artifact = compiled(**cpu_artifact(storage, self._device, session))
-        count = _thread_count(threads)
+        count = thread_count(threads)
         self._threads = self.to_device(np.array([count], np.int32))
         weights = kept_weights(checkpoint, storage, count)
         self._weights = weights.encoder.to(self._device)
@@ -114,13 +114,3 @@ def cpu_artifact(storage: Storage, device: Device, session: Session) -> Artifact
         "session": session,
         "about_seconds": 45,
     }
-
-
-def _thread_count(threads: int) -> int:
-    """How many threads compute: as asked, else OMP_NUM_THREADS as the reference, else all cores."""
-    if threads > 0:
-        return threads
-    chosen = os.environ.get("OMP_NUM_THREADS", "")
-    if chosen.isdecimal() and int(chosen) > 0:
-        return int(chosen)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
