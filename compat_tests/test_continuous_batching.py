@@ -23,7 +23,7 @@ from whisper_max_backend.engine.checkpoint.load import Checkpoint, load_checkpoi
 from whisper_max_backend.engine.replica import Replica
 from whisper_max_backend.engine.search.options import SearchOptions
 from whisper_max_backend.engine.serving.continuous_batching import SharedModel
-from whisper_max_backend.engine.state.step_batch import Step
+from whisper_max_backend.engine.state.step_batch import Prompt, Step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a miniature may have to be compiled
 
@@ -184,6 +184,36 @@ def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
     assert max(map(len, executed)) >= CALLERS / 2  # a CPU has two kinds, for what is suppressed
     # Where steps are made ahead there are few executions, so those of one request at its end count.
     assert len(executed) < steps * (0.5 if decoder.steps_ahead == 1 else 0.8)
+
+
+def test_prompts_are_appended_together(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one request's is, those of others gather, of other lengths; all texts stay."""
+    v = pair.checkpoint.vocabulary
+    requests = [
+        dataclasses.replace(
+            request, prompts=[[v.to_id("<|startofprev|>"), *range(40, 45 + i), *prompt]]
+        )
+        for i, request in enumerate(pair.request(2 * i) for i in range(CALLERS))
+        for prompt in request.prompts
+    ]
+    expected = [request.answer(pair.alone) for request in requests]
+    decoder = pair.model.decoder
+    prefill = decoder._decoder.prefill_together
+    together: list[int] = []
+
+    def held(prompts: Sequence[Prompt]) -> None:
+        deadline = time.monotonic() + 60
+        while not together and len(decoder._prompt_batcher._waiting) < CALLERS - 1:
+            assert time.monotonic() < deadline
+            decoder._turn.wait(0.001)  # the others need the device, to come here
+        together.append(len(prompts))
+        prefill(prompts)
+
+    monkeypatch.setattr(decoder._decoder, "prefill_together", held)
+    found = at_once([partial(request.answer, pair.shared) for request in requests])
+    for one, other in zip(expected, found, strict=True):
+        pair.same(one, other)
+    assert together == ([1] * CALLERS if pair.exact else [1, CALLERS - 1])
 
 
 def test_positions_differ(

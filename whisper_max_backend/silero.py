@@ -128,18 +128,16 @@ def split(model: bytes) -> tuple[bytes, bytes, str]:
     nodes = [field for field in fields if field.number == _NODE]
     inputs = [field for field in fields if field.number == _GRAPH_INPUT]
     outputs = [field for field in fields if field.number == _GRAPH_OUTPUT]
-    recurrent = [
-        place
-        for place, node in enumerate(nodes)
-        if _texts(_fields(node.content), _OPERATOR) == [b"LSTM"]
-    ]
-    if len(recurrent) != 1:
-        raise ValueError(f"it has {len(recurrent)} recurrent layers")
-    (place,) = recurrent
-    name = _texts(_fields(nodes[place].content), _NODE_INPUT)[0]
+    operators = [_texts(_fields(node.content), _OPERATOR) for node in nodes]
+    if operators.count([b"LSTM"]) != 1:
+        raise ValueError("it has not one recurrent layer")
+    place = operators.index([b"LSTM"])
+    name, *_ = _texts(_fields(nodes[place].content), _NODE_INPUT)
     kind = _message(_TENSOR, _message(_ELEMENT, _FLOAT))
     between = _message(_NAME, name) + _message(_TYPE, kind)
-    frames = [field for field in inputs if _texts(_fields(field.content), _NAME) == [b"input"]]
+    frames = [
+        field for field in inputs if _texts(_fields(field.content), _NAME) == [_INPUT.encode()]
+    ]
     state = [field for field in inputs if field not in frames]
     others = [field for field in fields if field.number not in (_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT)]
 

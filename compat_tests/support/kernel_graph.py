@@ -135,7 +135,13 @@ def _add_alignment(kernels: KernelModule) -> None:
     memory = ("layers", "items", "heads", "head_bytes")
     kernels.add(
         "cross_kv",
-        [written(*memory), floats("items", "frames", "width"), panels(), integers(1)],
+        [
+            written("layers", "windows", "heads", "head_bytes"),
+            integers("items"),
+            floats("items", "frames", "width"),
+            panels(),
+            integers(1),
+        ],
         [],
         parameters={"storage": DType.float32, "kv_type": DType.float32},
     )

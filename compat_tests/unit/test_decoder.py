@@ -23,8 +23,8 @@ from whisper_max_backend.engine.search.rules import FixedRules, make_rules
 from whisper_max_backend.engine.state.alignment_request import AlignmentRequest, Alignments
 from whisper_max_backend.engine.state.decoder import Decoder
 from whisper_max_backend.engine.state.decoder_state import DecoderState
-from whisper_max_backend.engine.state.kv_cache import KVLayout, SharedKVAllocator
-from whisper_max_backend.engine.state.step_batch import Step
+from whisper_max_backend.engine.state.kv_cache import KVAllocation, KVLayout, SharedKVAllocator
+from whisper_max_backend.engine.state.step_batch import Prompt, Step
 
 FRAMES, CONTEXT, STATE = 3, 4, 2
 DIMENSIONS = Dimensions(80, FRAMES, STATE, 1, 1, 50, CONTEXT, STATE, 1, 2)
@@ -46,14 +46,17 @@ class Replaced(Decoder):
         self.asked: list[Any] = []
         self.fails = False
 
-    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+    def _fill_cross_kv(self, allocation: KVAllocation, encoded: Buffer) -> None:
         if self.fails:
             raise RuntimeError("out of memory")
         self.filled.append(int(encoded.shape[0]))
-        cross_kv.to_numpy()[:] = encoded.to_numpy()
+        allocation.buffers.cross_kv.to_numpy()[:, allocation.windows] = encoded.to_numpy()
 
-    def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        self.asked.append(tokens.tolist())
+    def prefill_together(self, prompts: Sequence[Prompt]) -> None:
+        self.asked.extend(prompt.tokens.tolist() for prompt in prompts)
+
+    def prompt_kind(self, prompt: Prompt) -> Hashable:
+        return None
 
     def kind(self, step: Step) -> Hashable:
         return None
@@ -123,10 +126,10 @@ def test_buffers_of_a_request_alone_are_filled_at_once(decoder: Replaced) -> Non
     assert decoder.n_vocab == 50
 
 
-def test_windows_among_those_of_others_are_stored_one_by_one(shared: Replaced) -> None:
+def test_windows_are_filled_at_once_among_those_of_others(shared: Replaced) -> None:
     first = shared.start(encoded(2), RULES)
     second = shared.start(encoded(2, first=10), RULES)
-    assert shared.filled == [2, 1, 1]
+    assert shared.filled == [2, 2]
     assert (windows_of(first), windows_of(second)) == ([1, 2], [10, 11])
     assert first.allocation.buffers is second.allocation.buffers
 
@@ -159,6 +162,17 @@ def test_a_step_advances_and_is_executed_alone(decoder: Replaced) -> None:
         decoder.step(state, request)
 
 
+def test_a_prompt_advances(decoder: Replaced) -> None:
+    state = decoder.start(encoded(2), RULES)
+    prompt = decoder.next_prompt(state, np.array([[5, 6], [7, 8]], np.int32))
+    assert (prompt.state, prompt.positions.tolist(), state.left) == (state, [0, 0], CONTEXT - 2)
+    with pytest.raises(RuntimeError, match="No position encodings"):
+        decoder.prefill(state, np.zeros((2, CONTEXT - 1), np.int32))
+    assert decoder.asked == []
+    decoder.prefill(state, np.array([[9], [9]], np.int32))
+    assert (decoder.asked, state.left) == ([[[9], [9]]], CONTEXT - 3)
+
+
 def test_a_probability_of_the_prefill_is_over_the_vocabulary(decoder: Replaced) -> None:
     state = decoder.start(encoded(2), RULES)
     assert decoder.prefill_probability(state, 3, 20).tolist() == pytest.approx([0.2, 0.2])
@@ -171,10 +185,11 @@ def test_languages_are_weighed_against_each_other(shared: Replaced) -> None:
     np.testing.assert_allclose(found, [[0.1, 0.11, 0.12]] * 2)
     assert shared.asked == [[[5], [5]], (0, [[[10, 11, 12]]] * 2, 0)]
     assert shared.filled == [2]
-    assert shared.start(encoded(1), RULES).allocation.has_all_windows
+    assert shared.start(encoded(1), RULES).allocation.windows.tolist() == [0]
 
 
 def test_what_a_device_has_to_bring() -> None:
     assert Decoder.__abstractmethods__ == {
-        *("prefill", "kind", "step_together", "align", "_fill_cross_kv", "_probabilities")
+        *("prompt_kind", "prefill_together", "kind", "step_together"),
+        *("align", "_fill_cross_kv", "_probabilities"),
     }

@@ -297,7 +297,7 @@ def test_alignment_weights(kernels: Kernels, head_size: int, width: int) -> None
     identity = packed(np.eye(state, dtype=np.float32))
     nothing = np.zeros(-(-4 * state // 64) * 64, np.uint8)
     weights_of_layers = np.concatenate([identity, nothing] * 2 * layers)
-    kernels("cross_kv", cross_kv, states, weights_of_layers, [state])
+    kernels("cross_kv", cross_kv, range(items), states, weights_of_layers, [state])
     queries = normal(layers, items, tokens, state)
     expected = np.zeros((items, tokens, 75))
     for item, (length, normalized, frames) in enumerate(sizes):

@@ -5,7 +5,7 @@ from extensibility import InputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from ..common.views import ByteView, FloatView, View, first
+from ..common.views import ByteView, FloatView, IntView, View, first
 from .attention import KeysValues
 from .epilogue import Epilogue
 from .gemm import multiply
@@ -28,10 +28,13 @@ def project_cross_kv[
     heads: Int,
     state: Int,
     cross_kv: ByteView,
+    windows: IntView,
+    all_windows: Int,
     head_bytes: Int,
     threads: Int,
 ):
-    """Encoder states [items, frames, width] to cross_kv [layers, items, heads, head_bytes].
+    """Encoder states [items, frames, width] to their windows [items] of
+    cross_kv [layers, all_windows, heads, head_bytes].
 
     `state` is the decoder's width.
     """
@@ -68,7 +71,8 @@ def project_cross_kv[
                 apply(strips, value, low, high, values.offset(-first_column), columns)
                 for head in range(group * groups.each, groups.last_head(group)):
                     var column = head * head_size - first_column
-                    var place = (layer * items + item) * heads + head
+                    var window = layer * all_windows + Int(windows[item])
+                    var place = window * heads + head
                     KeysValues[kv_type](
                         cross_kv.slice(place * head_bytes, head_bytes), frames, head_size
                     ).pack(keys.offset(column), values.offset(column), columns)
@@ -97,8 +101,8 @@ def apply[
 struct CrossKV:
     """Cross-attention keys and values of all layers, in place.
 
-    cross_kv [layers, items, heads, bytes]; states [items, frames, width];
-    weights [bytes]: of every layer the projection to keys, then to values;
+    cross_kv [layers, windows, heads, bytes]; windows [items], those that are written;
+    states [items, frames, width]; weights [bytes]: of every layer the projection to keys, then to values;
     text_width [1] int32, of the decoder.
     """
 
@@ -107,6 +111,7 @@ struct CrossKV:
         target: StaticString, storage: DType, kv_type: DType
     ](
         cross_kv: MutableInputTensor[dtype=DType.uint8, rank=4, ...],
+        windows: InputTensor[dtype=DType.int32, rank=1, ...],
         states: InputTensor[dtype=DType.float32, rank=3, ...],
         weights: InputTensor[dtype=DType.uint8, rank=1, ...],
         text_width: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -123,6 +128,8 @@ struct CrossKV:
             cross_kv.dim_size(2),
             first(text_width),
             View(cross_kv),
+            View(windows),
+            cross_kv.dim_size(1),
             cross_kv.dim_size(3),
             first(threads),
         )

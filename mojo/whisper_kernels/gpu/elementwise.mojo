@@ -1,4 +1,4 @@
-"""Copies: in another type, to a layer of cross-attention keys and values, with positions added.
+"""Copies: in another type, to windows of cross-attention keys and values, with positions added.
 
 Why these are not MAX's is told in `norm.mojo`.
 """
@@ -12,7 +12,7 @@ from extensibility import (
 from max.gpu.host import DeviceContext
 from std.math import ceildiv
 
-from ..common.views import FloatView, View
+from ..common.views import FloatView, IntView, View
 from .thread_block import each_thread
 from .launch import Kernel, launch
 
@@ -34,6 +34,38 @@ struct CopyKernel[source: DType, result: DType](Kernel):
         def copy(thread: Int) {imm}:
             for k in range(begin + thread, end, Self.threads):
                 self.y[k] = self.x[k].cast[Self.result]()
+
+        each_thread[Self.threads](copy)
+
+
+@fieldwise_init
+struct StoreWindowKernel[dtype: DType](Kernel):
+    """Some numbers of an item of x, to the window of the same layer that is the item's."""
+
+    comptime threads = 128
+    comptime numbers_per_block = 8 * Self.threads
+    var x: View[Self.dtype]
+    var windows: IntView
+    var layer: View[Self.dtype]
+    var size: Int
+    """Numbers of an item."""
+
+    @always_inline
+    def blocks_each(self) -> Int:
+        """Blocks of an item."""
+        return ceildiv(self.size, Self.numbers_per_block)
+
+    @always_inline
+    def __call__(self, block: Int):
+        var item = block // self.blocks_each()
+        var begin = block % self.blocks_each() * Self.numbers_per_block
+        var end = min(self.size, begin + Self.numbers_per_block)
+        var source = self.x.slice(item * self.size, self.size)
+        var window = self.layer.slice(Int(self.windows[item]) * self.size, self.size)
+
+        def copy(thread: Int) {imm}:
+            for k in range(begin + thread, end, Self.threads):
+                window[k] = source[k]
 
         each_thread[Self.threads](copy)
 
@@ -87,7 +119,8 @@ struct Cast:
 
 @extensibility.register("whisper.gpu.store_cross_kv")
 struct StoreCrossKV:
-    """Writes x [items, frames, 2 * width] into its layer of cross_kv [layers, items, frames, ...].
+    """Writes x [items, frames, 2 * width] into its layer and windows [items] of
+    cross_kv [layers, windows, frames, 2 * width].
 
     count [1] takes nothing: an operation has a result.
     """
@@ -99,11 +132,15 @@ struct StoreCrossKV:
         count: OutputTensor[dtype=DType.int32, rank=1, ...],
         cross_kv: MutableInputTensor[dtype=dtype, rank=4, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
+        windows: InputTensor[dtype=DType.int32, rank=1, ...],
         layer: Int32,
         ctx: DeviceContext,
     ) raises:
-        var own = View(x)
-        copy[target](own, View(cross_kv).slice(Int(layer) * own.count, own.count), ctx)
+        var size = x.dim_size(1) * x.dim_size(2)
+        var whole = cross_kv.dim_size(1) * size
+        var own_layer = View(cross_kv).slice(Int(layer) * whole, whole)
+        var kernel = StoreWindowKernel(View(x), View(windows), own_layer, size)
+        launch[target](kernel, x.dim_size(0) * kernel.blocks_each(), ctx)
 
 
 @extensibility.register("whisper.gpu.add_positions")

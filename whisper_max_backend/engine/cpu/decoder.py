@@ -18,8 +18,16 @@ from ..search.rules import Constraints
 from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
-from ..state.kv_cache import KVLayout
-from ..state.step_batch import Step, joined, joined_lookahead, keep_steps_ahead, split_candidates
+from ..state.kv_cache import KVAllocation, KVLayout
+from ..state.step_batch import (
+    Prompt,
+    Step,
+    joined,
+    joined_lookahead,
+    keep_final_states,
+    keep_steps_ahead,
+    split_candidates,
+)
 from .graphs.signatures import ALIGN, CROSS_KV, PREFILL, PROBABILITIES, STEP
 from .weights import PackedWeights, cross_kv_shape, kv_cache_shape
 
@@ -62,11 +70,21 @@ class CPUDecoder(Decoder):
         self._embeddings = weights.embeddings.to(device)
         self._weights = weights.decoder.to(device)
 
-    def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
-        new = self._new_tokens([state], [tokens], [state.advance(tokens.shape[1])], 1)
+    def prompt_kind(self, prompt: Prompt) -> Hashable:
+        """Each has its own: how fine the numbers of int8 are depends on how many rows there are."""
+        return id(prompt.state)
+
+    def prefill_together(self, prompts: Sequence[Prompt]) -> None:
+        """Appends the prompts of requests, of one kind and with the same buffers."""
+        new = self._new_tokens(
+            [prompt.state for prompt in prompts],
+            [prompt.tokens for prompt in prompts],
+            [prompt.positions for prompt in prompts],
+            1,
+        )
         inputs = PREFILL.ordered(**new, threads=self._threads)
-        (state.prefill_states,) = self._graphs["prefill"].execute(*inputs)
+        (states,) = self._graphs["prefill"].execute(*inputs)
+        keep_final_states(prompts, states)
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together."""
@@ -159,9 +177,10 @@ class CPUDecoder(Decoder):
         paths, lengths, probabilities = self._graphs["align"].execute(*inputs)
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
-    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+    def _fill_cross_kv(self, allocation: KVAllocation, encoded: Buffer) -> None:
         inputs = CROSS_KV.ordered(
-            cross_kv=cross_kv,
+            cross_kv=allocation.buffers.cross_kv,
+            windows=self._buffer(allocation.windows),
             states=encoded,
             weights=self._cross_kv_weights,
             text_width=self._width,

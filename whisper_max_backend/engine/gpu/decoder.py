@@ -17,11 +17,13 @@ from ..search.rules import stacked
 from ..state.alignment_request import AlignmentRequest, Alignments
 from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
-from ..state.kv_cache import KVLayout
+from ..state.kv_cache import KVAllocation, KVLayout
 from ..state.step_batch import (
+    Prompt,
     Step,
     joined,
     joined_lookahead,
+    keep_final_states,
     keep_steps_ahead,
     split_candidates,
 )
@@ -78,24 +80,36 @@ class GPUDecoder(Decoder):
         if not self._ahead.work():
             self.steps_ahead = 1
 
-    def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
-        length = tokens.shape[1]
-        positions = state.advance(length)
-        arrays = self._new_token_arrays([state], [tokens], [positions], 1)
+    def prompt_kind(self, prompt: Prompt) -> Hashable:
+        """See `Decoder.prompt_kind`. Prompts are made as long as the longest, so none that goes
+        with others is half as long as another."""
+        length = max(prompt.tokens.shape[1], _SHORT)
+        return prompt.state.frames, int(prompt.positions[0]), length.bit_length()
+
+    def prefill_together(self, prompts: Sequence[Prompt]) -> None:
+        """Appends the prompts of requests, of one kind and with the same buffers."""
+        state, length = prompts[0].state, max(prompt.tokens.shape[1] for prompt in prompts)
+        arrays = self._new_token_arrays(
+            [prompt.state for prompt in prompts],
+            # What follows a shorter one is written to where its next tokens will be.
+            [_lengthened(prompt.tokens, length) for prompt in prompts],
+            [prompt.positions for prompt in prompts],
+            1,
+        )
 
         def inputs(uploaded: Mapping[str, Buffer]) -> list[Buffer]:
             return self._signatures.prefill.ordered(**uploaded, **self._resident_inputs(state))
 
         prefill = self._graphs["prefill"]
         if length > _SHORT:
-            (state.prefill_states,) = prefill.execute(*inputs(self._upload(**arrays)))
-            return
-        buffers = state.allocation.buffers
-        execution = self._captured_prefills.execute(
-            prefill, state.frames, arrays, (buffers.cross_kv, buffers.kv_cache), inputs
-        )
-        (state.prefill_states,) = execution.lasting_results()
+            (states,) = prefill.execute(*inputs(self._upload(**arrays)))
+        else:
+            buffers = state.allocation.buffers
+            execution = self._captured_prefills.execute(
+                prefill, state.frames, arrays, (buffers.cross_kv, buffers.kv_cache), inputs
+            )
+            (states,) = execution.lasting_results()
+        keep_final_states(prompts, states)
 
     def kind(self, step: Step) -> Hashable:
         """What has to be equal for steps to be executed together: the rest is told row by row."""
@@ -220,9 +234,12 @@ class GPUDecoder(Decoder):
         paths, lengths = self._graphs["dtw"].execute(*inputs)
         return Alignments.of(paths.to_numpy(), lengths.to_numpy(), probabilities.to_numpy())
 
-    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+    def _fill_cross_kv(self, allocation: KVAllocation, encoded: Buffer) -> None:
         inputs = self._signatures.cross_kv.ordered(
-            cross_kv=cross_kv, states=encoded, **self._weights.cross_kv
+            cross_kv=allocation.buffers.cross_kv,
+            **self._upload(windows=allocation.windows),
+            states=encoded,
+            **self._weights.cross_kv,
         )
         self._graphs["cross_kv"].execute(*inputs)
 
@@ -280,6 +297,11 @@ class GPUDecoder(Decoder):
         if count not in self._lengths:
             self._lengths[count] = Buffer(DType.int32, (count,), self._device)
         return self._lengths[count]
+
+
+def _lengthened(tokens: Int32Array, length: int) -> Int32Array:
+    """Tokens ``[rows, length]``, the last ones 0."""
+    return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])))
 
 
 def _wants_more(request: StepRequest) -> bool:

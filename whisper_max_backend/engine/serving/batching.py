@@ -47,7 +47,7 @@ class Batcher(Generic[Request, Result]):
     itself and for all that wait. Threads that call again and again `join`; work begins when all of
     them have asked, so that they stay together, or when one of them takes so much longer than usual
     that the others go on without it. Between two calls a thread that has joined must not wait for
-    another.
+    one that waits here.
     """
 
     def __init__(

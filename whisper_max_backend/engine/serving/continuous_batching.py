@@ -20,7 +20,7 @@ from ..state.decoder import Decoder
 from ..state.decoder_state import DecoderState
 from ..state.device_locks import locks_of
 from ..state.kv_cache import SharedKVAllocator
-from ..state.step_batch import Step
+from ..state.step_batch import Prompt, Step
 from .batching import Batcher
 from .protocol import DeviceModel
 
@@ -63,7 +63,7 @@ class SharedModel:
 class SharedDecoder:
     """A decoder for requests of several threads, each of which decodes as if it were alone.
 
-    A request takes part from its first step until it is finished. A step is executed when every
+    A request takes part from its prompt until it is finished. A step is executed when every
     request that takes part has asked for its next one; in between they only search, which is
     short. So one that ends leaves at once, and a new one joins at the next step.
     """
@@ -79,6 +79,9 @@ class SharedDecoder:
         self._turn = turn
         decoder.allocator = SharedKVAllocator(decoder.layout, turn)
         self._step_batcher: Batcher[Step, Candidates] = Batcher(self._step_together, decoder.kind)
+        self._prompt_batcher: Batcher[Prompt, None] = Batcher(
+            self._prefill_together, decoder.prompt_kind
+        )
         self._joined: set[DecoderState] = set()
 
     @property
@@ -111,9 +114,12 @@ class SharedDecoder:
             self._decoder.finish(state)
 
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
-        """See `Decoder.prefill`."""
-        with self._turn:
-            self._decoder.prefill(state, tokens)
+        """See `Decoder.prefill`; appended together with the prompts of other threads.
+
+        From now on the request takes part: the others' next step waits for its first one.
+        """
+        self._join(state)
+        self._prompt_batcher.call(self._decoder.next_prompt(state, tokens))
 
     def prefill_probability(self, state: DecoderState, position: int, token: int) -> Float32Array:
         """See `Decoder.prefill_probability`."""
@@ -122,9 +128,7 @@ class SharedDecoder:
 
     def step(self, state: DecoderState, request: StepRequest) -> Candidates:
         """See `Decoder.step`; executed together with those of other threads."""
-        if state not in self._joined:
-            self._joined.add(state)
-            self._step_batcher.join()
+        self._join(state)
         candidates = self._step_batcher.call(self._decoder.next_step(state, request))
         state.stop.check()
         return candidates
@@ -140,6 +144,16 @@ class SharedDecoder:
         """See `Decoder.align`."""
         with self._turn:
             return self._decoder.align(encoded, request)
+
+    def _join(self, state: DecoderState) -> None:
+        if state not in self._joined:
+            self._joined.add(state)
+            self._step_batcher.join()
+
+    def _prefill_together(self, prompts: Sequence[Prompt]) -> list[None]:
+        with self._turn:
+            self._decoder.prefill_together(prompts)
+        return [None] * len(prompts)
 
     def _step_together(self, steps: Sequence[Step]) -> list[Candidates]:
         with self._turn:

@@ -18,8 +18,8 @@ from ..search.protocol import Candidates, Float32Array, Int32Array, StepRequest
 from ..search.rules import FixedRules
 from .alignment_request import AlignmentRequest, Alignments
 from .decoder_state import DecoderState
-from .kv_cache import KVAllocator, KVLayout, PrivateKVAllocator
-from .step_batch import Step
+from .kv_cache import KVAllocation, KVAllocator, KVLayout, PrivateKVAllocator
+from .step_batch import Prompt, Step
 
 
 class Decoder(ABC):
@@ -73,13 +73,7 @@ class Decoder(ABC):
         allocation = self.allocator.allocate(frames, items, items * rows_per_item)
         state = DecoderState(allocation, frames, self._dimensions.n_text_ctx, rules, stop)
         try:
-            if allocation.has_all_windows:
-                self._fill_cross_kv(allocation.buffers.cross_kv, encoded)
-                return state
-            for index in range(items):
-                window = self.layout.new_cross_kv(frames, 1)
-                self._fill_cross_kv(window, encoded[index : index + 1, :, :])
-                allocation.store_window(index, window)
+            self._fill_cross_kv(allocation, encoded)
         except BaseException:
             self.finish(state)
             raise
@@ -107,9 +101,25 @@ class Decoder(ABC):
         """
         return Step(state, state.advance(1), request)
 
-    @abstractmethod
     def prefill(self, state: DecoderState, tokens: Int32Array) -> None:
         """Appends ``tokens [rows, length]`` to the KV cache of all rows."""
+        self.prefill_together([self.next_prompt(state, tokens)])
+
+    def next_prompt(self, state: DecoderState, tokens: Int32Array) -> Prompt:
+        """What `prefill` would append; the state advances.
+
+        Raises:
+            RuntimeError: There are too few positions left.
+        """
+        return Prompt(state, state.advance(tokens.shape[1]), tokens)
+
+    @abstractmethod
+    def prompt_kind(self, prompt: Prompt) -> Hashable:
+        """What has to be equal for prompts to be appended together."""
+
+    @abstractmethod
+    def prefill_together(self, prompts: Sequence[Prompt]) -> None:
+        """Appends the prompts of requests, of one kind and with the same buffers."""
 
     @abstractmethod
     def kind(self, step: Step) -> Hashable:
@@ -144,7 +154,7 @@ class Decoder(ABC):
         """
 
     @abstractmethod
-    def _fill_cross_kv(self, cross_kv: Buffer, encoded: Buffer) -> None:
+    def _fill_cross_kv(self, allocation: KVAllocation, encoded: Buffer) -> None:
         """Fills the cross-attention keys and values of windows from their encoder output."""
 
     @abstractmethod
@@ -160,5 +170,5 @@ class Decoder(ABC):
         """A state for one pass, in buffers of its own: alignment reads all of the cross KV."""
         items, frames, _ = encoded.shape
         allocation = self._private.allocate(frames, items, items)
-        self._fill_cross_kv(allocation.buffers.cross_kv, encoded)
+        self._fill_cross_kv(allocation, encoded)
         return DecoderState(allocation, frames, self._dimensions.n_text_ctx, FixedRules())

@@ -81,18 +81,6 @@ class KVAllocation:
     windows: Int32Array
     slots: Int32Array
 
-    @property
-    def has_all_windows(self) -> bool:
-        """Whether all windows of the buffers are this request's."""
-        return len(self.windows) == int(self.buffers.cross_kv.shape[1])
-
-    def store_window(self, index: int, window: Buffer) -> None:
-        """Copies the cross KV of one window, ``[layers, 1, ...]``, to where it belongs."""
-        cross_kv, place = self.buffers.cross_kv, int(self.windows[index])
-        for layer in range(cross_kv.shape[0]):
-            cross_kv[layer, place, :, :].inplace_copy_from(window[layer, 0, :, :])
-        cross_kv.device.synchronize()  # a copy within the CPU's memory is not done at its return
-
 
 class KVAllocator(Protocol):
     """Gives requests their windows and slots."""
@@ -230,7 +218,7 @@ class SharedKVAllocator:
             kv_cache = self._layout.new_kv_cache(len(free))
             _copy_beginning(buffers.kv_cache, kv_cache, self._layout.slot_axis)
             buffers.kv_cache, buffers.free_slots = kv_cache, free
-        self._layout.device.synchronize()  # see `KVAllocation.store_window`
+        self._layout.device.synchronize()  # a copy in the CPU's memory is not done at its return
 
     def _forget_empty_but(self, buffers: _SharedKVBuffers, frames: int) -> None:
         """Lets go of the memory of other lengths."""

@@ -1,4 +1,4 @@
-"""Steps of several requests as one batch: their inputs joined, their results told apart."""
+"""What several requests ask for as one batch: their inputs joined, their results told apart."""
 
 from __future__ import annotations
 
@@ -30,6 +30,31 @@ class Step:
     def rows(self) -> int:
         """Hypotheses."""
         return self.request.rows
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """The tokens before the first step of a request, whose state has advanced already.
+
+    Attributes:
+        state: Of the request.
+        positions: ``[rows]``: where its tokens begin.
+        tokens: ``[rows, length]``.
+    """
+
+    state: DecoderState
+    positions: Int32Array
+    tokens: Int32Array
+
+
+def keep_final_states(prompts: Sequence[Prompt], states: Buffer) -> None:
+    """Gives each request its part of the final states ``[rows, length, n_text_state]``."""
+    row = 0
+    for prompt in prompts:
+        end = row + len(prompt.tokens)
+        whole = len(prompts) == 1
+        prompt.state.prefill_states = states if whole else states[row:end, :, :]
+        row = end
 
 
 def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:

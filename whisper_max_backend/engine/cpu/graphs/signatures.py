@@ -28,7 +28,8 @@ ENCODE = Signature(
 )
 
 CROSS_KV = Signature(
-    Input("cross_kv", DType.uint8, ("layers", "items", "heads", "head_bytes"), in_place=True),
+    Input("cross_kv", DType.uint8, ("layers", "windows", "heads", "head_bytes"), in_place=True),
+    integers("windows", "items"),  # that are written
     floats("states", "items", "frames", "width"),
     packed("weights"),
     integers("text_width", 1),  # of the decoder

@@ -73,7 +73,12 @@ def add_cross_kv(module: Module, layers: Layers, d: Dimensions, signature: Signa
             made = layers.linear(x, *(values[one.name].tensor for one in own))
             layers.kernel(
                 "store_cross_kv",
-                {"cross_kv": values["cross_kv"], "x": made, "layer": number},
+                {
+                    "cross_kv": values["cross_kv"],
+                    "x": made,
+                    "windows": values["windows"],
+                    "layer": number,
+                },
                 [layers.integers(1)],
             )
         graph.output()

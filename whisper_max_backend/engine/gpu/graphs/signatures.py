@@ -58,7 +58,8 @@ class Signatures:
             *weight_specs.inputs(weight_specs.encoder_weights(d), dtype),
         )
         self.cross_kv = Signature(
-            Input("cross_kv", dtype, _cross_kv_shape(d, "items"), in_place=True),
+            Input("cross_kv", dtype, _cross_kv_shape(d, "windows"), in_place=True),
+            integers("windows", "items"),  # that are written
             floats("states", "items", "frames", d.n_audio_state),
             *weight_specs.inputs(weight_specs.cross_kv_weights(d), dtype),
         )
