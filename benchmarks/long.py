@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import av
 import click
 import numpy as np
 from rich.console import Console
@@ -78,15 +80,37 @@ def long_speech(minutes: float) -> np.ndarray:
     return np.resize(np.concatenate(parts), int(60 * minutes * RATE))
 
 
-def measure(side: FasterWhisper, model: Model, way: str, minutes: float) -> Run:
+def write_flac(path: Path, samples: np.ndarray) -> None:
+    """Float32 ``[samples]`` as a file of 16 bits."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("flac", rate=RATE, layout="mono")
+        for part in np.array_split(samples, max(1, len(samples) // RATE)):
+            integers = np.round(part * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(integers[None], "s16", "mono")
+            frame.sample_rate = RATE
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+
+
+def measure(
+    side: FasterWhisper, model: Model, way: str, minutes: float, file: Path | None = None
+) -> Run:
     """Transcribe in a new process and watch it.
+
+    Args:
+        side: Who transcribes.
+        model: With what.
+        way: One of `WAYS`.
+        minutes: Of `long_speech`.
+        file: Has it, if it is to be decoded as well.
 
     Raises:
         RuntimeError: The process has ended early.
     """
     context = multiprocessing.get_context("spawn")
     connection, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, side, model, way, minutes), daemon=True)
+    args = (theirs, side, model, way, minutes, file)
+    process = context.Process(target=_serve, args=args, daemon=True)
     process.start()
     theirs.close()
     assert process.pid is not None
@@ -122,7 +146,12 @@ def measure(side: FasterWhisper, model: Model, way: str, minutes: float) -> Run:
 
 
 def _serve(
-    connection: Connection, side: FasterWhisper, model: Model, way: str, minutes: float
+    connection: Connection,
+    side: FasterWhisper,
+    model: Model,
+    way: str,
+    minutes: float,
+    file: Path | None,
 ) -> None:
     loaded: Any = side.open(model)
     options: dict[str, Any] = {"language": "en", "temperature": 0.0}
@@ -133,10 +162,10 @@ def _serve(
         options["condition_on_previous_text"] = False
     # Buffers that a first use makes, for whole batches too.
     list(loaded.transcribe(long_speech(_WARM_UP_MINUTES), **options)[0])
-    samples = long_speech(minutes)
+    audio = str(file) if file else long_speech(minutes)
     connection.send(None)
     connection.recv()
-    segments, _ = loaded.transcribe(samples, **options)
+    segments, _ = loaded.transcribe(audio, **options)
     connection.send(sum(1 for _ in segments))
     with suppress(EOFError):
         connection.recv()  # stays as it is until it has been looked at
@@ -187,6 +216,7 @@ def table(runs: Sequence[Run]) -> Table:
 @click.option("--model", "name", default="base", show_default=True, help="base or tiny.en.")
 @click.option("--compute-type", default="int8", show_default=True)
 @click.option("--stock", is_flag=True, help="Stock faster-whisper instead of this package.")
+@click.option("--file", "from_file", is_flag=True, help="From FLAC files instead of samples.")
 @results_option
 def main(
     hours: tuple[float, ...],
@@ -194,19 +224,25 @@ def main(
     name: str,
     compute_type: str,
     stock: bool,
+    from_file: bool,
     results: Path,
 ) -> None:
     """Time for each minute and memory over time; 1 if the one grows or the other is not flat."""
     console = Console()
     module = "faster_whisper" if stock else whisper_max_backend.__name__
     side, model = FasterWhisper(module, compute_type), Model(name, model_directory(name))
-    variant = " ".join([name, *ways, *(["stock"] if stock else [])])
+    flags = {"stock": stock, "file": from_file}
+    variant = " ".join([name, *ways, *(flag for flag, given in flags.items() if given)])
     record = begin("long", variant, model=name, side=side.name)
     runs: list[Run] = []
     for way in ways:
         for length in hours or (1 / 6, 1, 3):
             console.print(f"{side.name}, {way}: {60 * length:.0f} minutes of audio")
-            runs.append(measure(side, model, way, 60 * length))
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "long.flac") if from_file else None
+                if file:
+                    write_flac(file, long_speech(60 * length))
+                runs.append(measure(side, model, way, 60 * length, file))
             record.found |= {"long": [asdict(run) for run in runs], "broken": broken(runs)}
             record.keep(results)
     console.print(table(runs))
