@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,10 +43,18 @@ Samples = np.ndarray | DecodedSamples
 """Of a recording."""
 
 
-def checked_samples(audio: Any, sampling_rate: int) -> Samples:
-    """What `checked_audio` gives, but of a file in half of the memory."""
+def checked_samples(
+    audio: Any, sampling_rate: int, listen: Callable[[np.ndarray], None] | None = None
+) -> Samples:
+    """What `checked_audio` gives, but of a file in half of the memory.
+
+    `listen` is called with all samples in their order, float32, a part as soon as it is there.
+    """
     if not (isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read")):
-        return _checked_samples(_as_array(audio))
+        samples = _checked_samples(_as_array(audio))
+        if listen is not None:
+            listen(samples)
+        return samples
     named = isinstance(audio, (str, os.PathLike))
     name = os.fspath(audio) if named else getattr(audio, "name", None)
     with _clear_errors(audio, name):
@@ -54,6 +62,8 @@ def checked_samples(audio: Any, sampling_rate: int) -> Samples:
         whole = bytearray()  # it grows where it is; parts in a list would be in memory twice
         for part in _decoded(audio, sampling_rate):
             whole += part.data
+            if listen is not None:
+                listen(DecodedSamples(part)[:])
     return DecodedSamples(np.frombuffer(whole, np.int16))
 
 

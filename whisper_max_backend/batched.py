@@ -21,7 +21,7 @@ from faster_whisper.vad import VadOptions
 
 from .audio import Samples, checked_samples
 from .model import transcribe_as_asked
-from .speech import Speech, speech_timestamps
+from .speech import Speech, SpeechFinder, speech_timestamps
 from .system.cancellation import CancelToken
 from .watch import Progress, current_watch, watched_like
 
@@ -52,11 +52,16 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
         multilingual = given["multilingual"] and model.model.is_multilingual
         if given["multilingual"] and not multilingual:
             log.warning("the model is English-only: multilingual=True is ignored")
-        samples = checked_samples(audio, rate)
+        speeches, vad_options = given["clip_timestamps"], given["vad_parameters"]
+        if given["vad_filter"] and not speeches:
+            with SpeechFinder(model.model.intra_threads) as finder:
+                samples = checked_samples(audio, rate, finder.push)
+                heard = finder.probabilities()
+        else:
+            samples = checked_samples(audio, rate)
         duration = len(samples) / rate
         log.info("Processing audio with duration %s", format_timestamp(duration))
 
-        speeches, vad_options = given["clip_timestamps"], given["vad_parameters"]
         if speeches:
             speeches = [{key: int(at * rate) for key, at in clip.items()} for clip in speeches]
             chunks = [[clip] for clip in speeches]
@@ -65,7 +70,7 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
             most = given["chunk_length"] or model.feature_extractor.chunk_length
             if given["vad_filter"]:
                 vad_options = _vad_options(vad_options, most)
-                speeches = speech_timestamps(samples, vad_options, model.model.intra_threads)
+                speeches = speech_timestamps(heard, len(samples), vad_options)
             elif duration < most:
                 speeches = [{"start": 0, "end": len(samples)}]
             else:

@@ -6,14 +6,15 @@ thread. Here it is asked about some seconds at a time, by several, which gives t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import VadOptions
 
-from .audio import Samples
 from .silero import BEGINNING, silero
 from .system.cores import thread_count
 
@@ -21,14 +22,16 @@ FRAME = 512
 """Samples that the model judges at once."""
 _CONTEXT = 64
 """Samples before a frame, which it sees, too."""
-_AT_ONCE = 500
-"""Frames that it is asked about in one go."""
+_BLOCK = 250 * FRAME
+"""Samples that it is asked about in one go."""
 _RATE = 16000
 _SHORT_SILENCE = 0.098
 """Seconds of silence at which speech that lasts too long may be cut."""
 
 Speech = dict[str, int]
 """A part of a recording that has speech: `start` and `end`, in samples."""
+Probabilities = npt.NDArray[np.float32]
+"""Of speech, ``[frames]``."""
 
 
 class SpeechModel:
@@ -39,53 +42,101 @@ class SpeechModel:
         self._state = BEGINNING
         self._context: np.ndarray | None = None
 
-    def probabilities(self, samples: np.ndarray) -> npt.NDArray[np.float32]:
+    def probabilities(self, samples: np.ndarray) -> Probabilities:
         """Of speech in each of the next frames, ``[frames * FRAME]`` samples, float32."""
+        return self.decode(self.encode(self.frames(samples)))
+
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """The next frames, each with the samples before it: ``[frames, _CONTEXT + FRAME]``."""
         if self._context is None:  # of the samples' type: the model refuses any but float32
             self._context = np.zeros(_CONTEXT, samples.dtype)
-        encoded = self._model.encode(_frames(self._context, samples))
-        self._context = samples[-_CONTEXT:].copy()
+        audio = np.concatenate([self._context, samples])
+        self._context = audio[-_CONTEXT:].copy()
+        return np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + FRAME)[::FRAME]
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """What `decode` needs of frames, which any thread may make of any of them."""
+        return self._model.encode(frames)
+
+    def decode(self, encoded: np.ndarray) -> Probabilities:
+        """Of speech in the next frames."""
         found, self._state = self._model.decode(encoded, self._state)
         return found.ravel()
 
 
-def _frames(context: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Frames ``[frames, _CONTEXT + FRAME]``, each with the samples before it."""
-    audio = np.concatenate([context, samples])
-    return np.lib.stride_tricks.sliding_window_view(audio, _CONTEXT + FRAME)[::FRAME]
+class SpeechFinder:
+    """Finds speech with several threads, while the recording is still being decoded."""
+
+    def __init__(self, threads: int = 0) -> None:
+        """With so many threads; 0 for one a core."""
+        count = thread_count(threads)
+        self._model = SpeechModel()
+        self._pool = ThreadPoolExecutor(count)
+        self._most = 2 * count
+        self._encoded: deque[Future[np.ndarray]] = deque()
+        self._rest: np.ndarray | None = None  # samples of a block that is not complete
+        self._found: list[Probabilities] = []
+
+    def __enter__(self) -> SpeechFinder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def push(self, samples: np.ndarray) -> None:
+        """The next samples, float32 ``[samples]``."""
+        if self._rest is not None:
+            samples = np.concatenate([self._rest, samples])
+        end = len(samples) // _BLOCK * _BLOCK
+        for start in range(0, end, _BLOCK):
+            self._encode(samples[start : start + _BLOCK])
+        self._rest = samples[end:].copy()
+
+    def probabilities(self) -> Probabilities:
+        """Of speech in each frame of what was pushed; its end is padded with zeros.
+
+        They are those that `get_speech_timestamps` of the reference goes by.
+        """
+        rest = np.zeros(0, np.float32) if self._rest is None else self._rest
+        whole = len(rest) // FRAME * FRAME
+        if whole:
+            self._encode(rest[:whole])
+        last = np.zeros(FRAME, rest.dtype)
+        last[: len(rest) - whole] = rest[whole:]
+        last[-_CONTEXT:] = 0  # the reference's model forgets these samples
+        self._encode(last)
+        while self._encoded:
+            self._decode_next()
+        return np.concatenate(self._found)
+
+    def _encode(self, block: np.ndarray) -> None:
+        """Has frames encoded, when there are not too many before them: they need memory."""
+        while len(self._encoded) >= self._most:
+            self._decode_next()
+        self._encoded.append(self._pool.submit(self._model.encode, self._model.frames(block)))
+
+    def _decode_next(self) -> None:
+        self._found.append(self._model.decode(self._encoded.popleft().result()))
 
 
-def speech_probabilities(samples: Samples, threads: int = 0) -> npt.NDArray[np.float32]:
-    """Of speech in each frame of a recording, float32 ``[samples]``; its end is padded with zeros.
-
-    They are those that `get_speech_timestamps` of the reference goes by. 0 threads are one a core.
-    """
-    model = silero()
-    whole = len(samples) // FRAME * FRAME
-    last = np.zeros(FRAME, samples.dtype)
-    last[: len(samples) - whole] = samples[whole : len(samples)]
-    last[-_CONTEXT:] = 0  # the reference's model forgets these samples
-
-    def context(place: int) -> np.ndarray:
-        return samples[place - _CONTEXT : place] if place else np.zeros(_CONTEXT, samples.dtype)
-
-    def encode(start: int) -> np.ndarray:
-        block = samples[start : min(start + _AT_ONCE * FRAME, whole)]
-        return model.encode(_frames(context(start), block))
-
-    found, state = [], BEGINNING
-    with ThreadPoolExecutor(thread_count(threads)) as pool:
-        for encoded in pool.map(encode, range(0, whole, _AT_ONCE * FRAME)):
-            probabilities, state = model.decode(encoded, state)
-            found.append(probabilities.ravel())
-    probabilities, _ = model.decode(model.encode(_frames(context(whole), last)), state)
-    return np.concatenate([*found, probabilities.ravel()])
+def speech_probabilities(samples: np.ndarray) -> Probabilities:
+    """Of speech in each frame of a recording, float32 ``[samples]``, as of `SpeechFinder`."""
+    with SpeechFinder() as finder:
+        finder.push(samples)
+        return finder.probabilities()
 
 
-def speech_timestamps(samples: Samples, options: VadOptions, threads: int = 0) -> list[Speech]:
-    """What the reference's `get_speech_timestamps` finds in a recording, float32 ``[samples]``."""
-    found = _speeches(speech_probabilities(samples, threads), len(samples), options)
-    _pad(found, len(samples), _RATE * options.speech_pad_ms / 1000)
+def speech_timestamps(
+    probabilities: Probabilities, samples: int, options: VadOptions
+) -> list[Speech]:
+    """What the reference's `get_speech_timestamps` finds in a recording of so many samples."""
+    found = _speeches(probabilities, samples, options)
+    _pad(found, samples, _RATE * options.speech_pad_ms / 1000)
     return found
 
 

@@ -26,14 +26,6 @@ def model_read_anew() -> Iterator[None]:
     silero.silero.cache_clear()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
-def test_threads_change_nothing(threads: int) -> None:
-    samples = load("two_minutes")
-    alone = vad.get_vad_model()(np.pad(samples, (0, -len(samples) % speech.FRAME))).ravel()
-    found = speech.speech_probabilities(samples, threads)
-    np.testing.assert_array_equal(found[: len(alone)], alone)
-
-
 @pytest.mark.usefixtures("model_read_anew")
 @pytest.mark.parametrize("content", [WHOLE[:-100], WHOLE.replace(b"LSTM", b"LSTN"), b""])
 def test_another_model_stays_whole(

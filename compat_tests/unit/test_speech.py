@@ -35,11 +35,24 @@ RUNS = st.lists(
 @pytest.mark.parametrize("rest", [0, 1, 300, 448, 449, 500, 511])
 def test_probabilities_are_the_reference_models(rest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the last frame lacks, and in pieces that are shorter than the recording."""
-    monkeypatch.setattr(speech, "_AT_ONCE", 70)
+    monkeypatch.setattr(speech, "_BLOCK", 70 * FRAME)
     samples = load("austen")[: 300 * FRAME + rest]
     padded = np.pad(samples, (0, FRAME - len(samples) % FRAME))
     expected = vad.get_vad_model()(padded).ravel()
     np.testing.assert_array_equal(speech.speech_probabilities(samples), expected)
+
+
+@pytest.mark.parametrize(("threads", "part"), [(1, 100_000), (2, 500_000), (7, 12_345)])
+def test_threads_and_parts_change_nothing(threads: int, part: int) -> None:
+    """Of a recording that comes in parts."""
+    samples = load("two_minutes")
+    expected = speech.SpeechModel().probabilities(samples[: len(samples) // FRAME * FRAME])
+    with speech.SpeechFinder(threads) as finder:
+        for start in range(0, len(samples), part):
+            finder.push(samples[start : start + part])
+            assert len(finder._encoded) <= 2 * threads  # and no more of it in memory
+        found = finder.probabilities()
+    np.testing.assert_array_equal(found[:-1], expected)
 
 
 @pytest.mark.parametrize("name", ["two_minutes", "long_pauses", "music", "silence"])
@@ -47,7 +60,8 @@ def test_probabilities_are_the_reference_models(rest: int, monkeypatch: pytest.M
 def test_timestamps_of_recordings(name: str, options: VadOptions) -> None:
     samples = load(name)
     expected = vad.get_speech_timestamps(samples.copy(), options)
-    assert speech.speech_timestamps(samples, options) == expected
+    heard = speech.speech_probabilities(samples)
+    assert speech.speech_timestamps(heard, len(samples), options) == expected
 
 
 @given(RUNS, st.integers(1, FRAME), OPTIONS)
@@ -62,9 +76,8 @@ def test_timestamps_of_any_probabilities(
     samples = np.zeros((len(probabilities) - 1) * FRAME + last - 1, np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vad, "get_vad_model", lambda: lambda _audio: probabilities[:, None])
-        patch.setattr(speech, "speech_probabilities", lambda *_: probabilities)
         expected = vad.get_speech_timestamps(samples, options)
-        assert speech.speech_timestamps(samples, options) == expected
+    assert speech.speech_timestamps(probabilities, len(samples), options) == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=20), st.integers(1, 60))
