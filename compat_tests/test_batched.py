@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from faster_whisper.vad import VadOptions
 
+import whisper_max_backend
 from compat_tests.support.errors import same_error
 from compat_tests.support.models import check, our_class, reference_model
-from compat_tests.support.recordings import load
+from compat_tests.support.recordings import audio_file, load
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +136,18 @@ def test_wrong_options(options: dict[str, Any]) -> None:
         lambda: stock.transcribe(audio.copy(), **options),
         lambda: ours.transcribe(audio, **options),
     )
+
+
+def test_a_file_by_a_model_of_ctranslate2() -> None:
+    """As ``whisper-max transcribe --batched --backend ctranslate2`` has it."""
+    model, path = reference_model("tiny.en"), str(audio_file("jfk.flac"))
+    pipelines = (
+        whisper_max_backend.BatchedInferencePipeline,
+        faster_whisper.BatchedInferencePipeline,
+    )
+    (ours, info), (stock, expected) = (pipeline(model).transcribe(path) for pipeline in pipelines)
+    assert list(ours) == list(stock)
+    assert info.duration_after_vad == expected.duration_after_vad
 
 
 def test_the_callers_options_stay() -> None:
