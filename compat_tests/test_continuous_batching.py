@@ -187,7 +187,7 @@ def test_equal_requests(pair: Pair, executed: list[list[Step]]) -> None:
 
 
 def test_prompts_are_appended_together(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one request's is, those of others gather, of other lengths; all texts stay."""
+    """Prompts of different lengths gather while the first is executed; no text changes."""
     v = pair.checkpoint.vocabulary
     requests = [
         dataclasses.replace(

@@ -3,7 +3,7 @@
 import gc as _gc
 from importlib import import_module as _import_module
 
-# As in typing, which is only imported once MAX's library is being mapped beside it.
+# Instead of typing's, which would take time before MAX's library is mapped (library_loading.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> "Any":
 
 
 def _imported(module: str) -> "Any":
-    """A module. What importing makes is not searched for garbage, of which it has next to none."""
+    """Import a module, and collect no garbage meanwhile: an import makes next to none."""
     collecting = _gc.isenabled()
     _gc.disable()
     try:

@@ -54,7 +54,7 @@ class BatchedInferencePipeline(reference.BatchedInferencePipeline):
             log.warning("the model is English-only: multilingual=True is ignored")
         speeches, vad_options = given["clip_timestamps"], given["vad_parameters"]
         if given["vad_filter"] and not speeches:
-            # A model of CTranslate2's does not tell.
+            # CTranslate2's models do not say how many threads they have.
             with SpeechFinder(getattr(model.model, "intra_threads", 0)) as finder:
                 samples = checked_samples(audio, rate, finder.push)
                 heard = finder.probabilities()

@@ -45,8 +45,13 @@ class Silero:
     """The model's sessions. Calls of several threads at once are legal."""
 
     def __init__(self, encoder: Any, decoder: Any, between: str) -> None:
-        """The name is that of what the encoder gives to the decoder, which is the whole model if
-        there is no encoder."""
+        """Put the parts together.
+
+        Args:
+            encoder: The session of what is before the recurrent layer; None if the model is whole.
+            decoder: That of the rest, or of the whole model.
+            between: The input of the decoder that takes what `encode` gives.
+        """
         self._encoder, self._decoder, self._between = encoder, decoder, between
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
@@ -118,7 +123,7 @@ class _Field(NamedTuple):
 
 
 def split(model: bytes) -> tuple[bytes, bytes, str]:
-    """What is before the model's recurrent layer, what comes from there on, and what goes between.
+    """Two models, cut before the recurrent layer, and the name of what the first gives the second.
 
     Raises:
         ValueError: It is no model of ONNX, or has not one such layer.

@@ -72,7 +72,7 @@ class SpeechFinder:
         count = thread_count(threads)
         self._model = SpeechModel()
         self._pool = ThreadPoolExecutor(count)
-        self._most = 2 * count
+        self._most = 2 * count  # blocks that wait
         self._encoded: deque[Future[np.ndarray]] = deque()
         self._rest: np.ndarray | None = None  # samples of a block that is not complete
         self._found: list[Probabilities] = []
@@ -115,7 +115,7 @@ class SpeechFinder:
         return np.concatenate(self._found)
 
     def _encode(self, block: np.ndarray) -> None:
-        """Has frames encoded, when there are not too many before them: they need memory."""
+        """Have a block encoded, once few enough blocks wait: each needs memory."""
         while len(self._encoded) >= self._most:
             self._decode_next()
         self._encoded.append(self._pool.submit(self._model.encode, self._model.frames(block)))

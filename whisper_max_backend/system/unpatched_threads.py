@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 
-TYPE_CHECKING = False  # as in typing, which is imported after this (library_loading.py)
+TYPE_CHECKING = False  # instead of typing's, see the package's __init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType, TracebackType

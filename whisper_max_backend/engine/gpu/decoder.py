@@ -81,8 +81,8 @@ class GPUDecoder(Decoder):
             self.steps_ahead = 1
 
     def prompt_kind(self, prompt: Prompt) -> Hashable:
-        """See `Decoder.prompt_kind`. Prompts are made as long as the longest, so none that goes
-        with others is half as long as another."""
+        """See `Decoder.prompt_kind`. Prompts that go together are padded to the longest, so their
+        lengths lie between the same powers of 2: less than half of a prompt is padding."""
         length = max(prompt.tokens.shape[1], _SHORT)
         return prompt.state.frames, int(prompt.positions[0]), length.bit_length()
 
