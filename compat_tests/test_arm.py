@@ -60,8 +60,11 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_kernel(runtime: Path) -> None:
-    """Against float64, as on this machine; each kernel runs, and the run tells which ones did."""
-    ran = run_kernels("apple-m2", runtime)
+    """Against float64, as on this machine; each kernel runs, and the run tells which ones did.
+
+    Matrices of float16 are the decoder's alone: the encoder's kernels are those of float32.
+    """
+    ran = run_kernels("apple-m2", runtime, "-k", "not (float16 and (encode or frame))")
     assert "ran whisper.encoder[storage=int8]" in ran
     assert "did not run" not in ran
 

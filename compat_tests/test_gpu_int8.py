@@ -26,7 +26,7 @@ from whisper_max_backend.engine.compile.artifacts import compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weight_specs import decoder_weights
-from whisper_max_backend.engine.gpu.weights import gpu_weights
+from whisper_max_backend.engine.gpu.model import GPUModel
 from whisper_max_backend.engine.graphs.ops import new_graph
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 def on_device(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     """The decoder's weights by name: one array each, two of what is int8."""
-    placed = gpu_weights(checkpoint, DType.float32, DType.int8, CPU()).decoder
+    placed = GPUModel(checkpoint, CPU(), "int8_float32").weights.decoder
     return {
         weight.name: [placed[one.name].to_numpy() for one in weight.inputs(DType.int8)]
         for weight in decoder_weights(checkpoint.dimensions)

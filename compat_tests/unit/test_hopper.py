@@ -27,6 +27,7 @@ class Card:
 
     def __init__(self, api: str, architecture_name: str) -> None:
         self.api, self.architecture_name = api, architecture_name
+        self.label, self.id = "gpu", 0
 
 
 HOPPER: Any = Card("cuda", "sm_90a")

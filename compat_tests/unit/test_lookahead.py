@@ -34,21 +34,21 @@ class ReplayingWhisper(GPUGraphsWhisper):
         return capturing_model(checkpoint)
 
 
-ENGINES: dict[str, tuple[type[Whisper], int]] = {
-    "cpu": (Whisper, 0),
-    "cpu, other weights": (Whisper, 5),
-    "gpu graphs": (GPUGraphsWhisper, 5),
-    "gpu graphs, replayed": (ReplayingWhisper, 0),
+ENGINES: dict[str, tuple[type[Whisper], str, int]] = {
+    "cpu": (Whisper, "float32", 0),
+    "cpu, int8": (Whisper, "int8_float32", 5),
+    "gpu graphs": (GPUGraphsWhisper, "float32", 5),
+    "gpu graphs, replayed": (ReplayingWhisper, "float32", 0),
 }
-"""And the seed of their models' weights."""
+"""And the type that they compute in, and the seed of their models' weights."""
 
 
 @pytest.fixture(scope="module", params=list(ENGINES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whisper:
     directory: Path = tmp_path_factory.mktemp("miniature")
-    engine, seed = ENGINES[request.param]
+    engine, compute_type, seed = ENGINES[request.param]
     make_livelier(directory, seed)
-    return engine(str(directory), compute_type="float32")
+    return engine(str(directory), compute_type=compute_type)
 
 
 def look_ahead(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

@@ -104,14 +104,14 @@ def copy[
 
 @extensibility.register("whisper.gpu.cast")
 struct Cast:
-    """Copies x [items, positions, width], float32, in another type."""
+    """Copies x [items, positions, width] in another type."""
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, source: DType, dtype: DType
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
+        x: InputTensor[dtype=source, rank=3, ...],
         ctx: DeviceContext,
     ) raises:
         copy[target](View(x), View(y), ctx)

@@ -17,6 +17,7 @@ from max.graph import DeviceRef, Module, TensorValue
 from ..compile.artifacts import ArtifactSpec, compiled
 from ..compile.session import LoadedGraph, Session
 from ..graphs.ops import new_graph
+from ..state.device_locks import locks_of
 from .graphs.layers import Layers
 from .weights import on_device
 
@@ -43,12 +44,13 @@ def uses_hopper(device: Device, dtype: DType, session: Session) -> bool:
     if not is_hopper(device, dtype):
         return False
     graphs = session.init_all(compiled(**proof_artifact(device, dtype, session)))
-    if not products_agree(graphs["products"], device, dtype):
-        fault = "multiplies wrongly with warpgroups"
-    elif not chains_agree(graphs["chains"], device, dtype):
-        fault = "begins kernels too early"
-    else:
-        return True
+    with locks_of(device).beside:
+        if not products_agree(graphs["products"], device, dtype):
+            fault = "multiplies wrongly with warpgroups"
+        elif not chains_agree(graphs["chains"], device, dtype):
+            fault = "begins kernels too early"
+        else:
+            return True
     _log.warning(
         "%s %s; the slower kernels of older GPUs are used. Another driver may mend this.",
         *(device, fault),

@@ -50,15 +50,15 @@ class GPUModel:
         hopper = uses_hopper(device, dtype, session)
         spec = gpu_artifact(self.dimensions, compute_type, device, session, hopper)
         artifact = compiled(**spec)
-        self._weights = gpu_weights(checkpoint, dtype, storage, device)
         self._graphs = session.init_all(artifact)
+        self.weights = gpu_weights(checkpoint, dtype, storage, device, self._graphs)
         graphs = {**self._graphs, "dtw": common_graphs()["dtw"]}
         self.log_mel = GPULogMel(graphs["log_mel"], device)
         signatures = Signatures(self.dimensions, dtype, storage)
         self._signature = signatures.encode
         # Each keeps its activations. Nearly all windows have one length.
         self._captured = CapturedGraphs(device, "windows of audio", most=2)
-        self.decoder = GPUDecoder(graphs, signatures, self._weights, self.dimensions, device, dtype)
+        self.decoder = GPUDecoder(graphs, signatures, self.weights, self.dimensions, device, dtype)
 
     def encode(self, features: np.ndarray | Buffer, stop: StopFlag = NEVER) -> Buffer:
         """Encoder states of log-mel features.
@@ -88,8 +88,8 @@ class GPUModel:
 
     def _encode(self, features: np.ndarray | Buffer, states: int) -> Buffer:
         def inputs(uploaded: Mapping[str, Buffer]) -> list[Buffer]:
-            encodings = self._weights.encodings[:states, :]
-            return self._signature.ordered(**uploaded, encodings=encodings, **self._weights.encoder)
+            encodings = self.weights.encodings[:states, :]
+            return self._signature.ordered(**uploaded, encodings=encodings, **self.weights.encoder)
 
         encode = self._graphs["encode"]
         # Several windows keep the device busy while their kernels are launched.

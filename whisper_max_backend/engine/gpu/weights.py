@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from max.dtype import DType
 from ..checkpoint.bfloat16 import rounded
 from ..checkpoint.dimensions import Dimensions
 from ..checkpoint.load import Checkpoint, dense
+from ..checkpoint.weight_dtypes import FILE_TYPES
+from ..compile.session import LoadedGraph
+from ..state.device_locks import locks_of
 from .graphs import weight_specs
 from .graphs.weight_specs import Weight
 
@@ -36,7 +39,13 @@ class GPUWeights:
     embeddings: dict[str, Buffer]
 
 
-def gpu_weights(checkpoint: Checkpoint, dtype: DType, storage: DType, device: Device) -> GPUWeights:
+def gpu_weights(
+    checkpoint: Checkpoint,
+    dtype: DType,
+    storage: DType,
+    device: Device,
+    graphs: Mapping[str, LoadedGraph],
+) -> GPUWeights:
     """Every weight of a model; vectors are float32.
 
     Where `storage` is int8, the device has no second copy of the decoder's matrices: large-v3's 800
@@ -50,20 +59,34 @@ def gpu_weights(checkpoint: Checkpoint, dtype: DType, storage: DType, device: De
         storage: Of the decoder's other matrices: `dtype`, or int8. What is int8 in the model stays
             as it is; floats are quantised as the reference does it.
         device: Where they are put.
+        graphs: Among them those of `add_casts`.
     """
     d = checkpoint.dimensions
+    beside = locks_of(device).beside
+
+    def buffers(weight: Weight, storage: DType) -> list[Buffer]:
+        if not weight.matrix:
+            parts = [_rows(dense(checkpoint.weights, weight.name), weight).copy()]
+        elif storage == DType.int8:
+            parts = list(quantized(checkpoint, weight))
+        else:
+            matrix = _as_saved(checkpoint, weight)
+            with beside:
+                return [_cast(matrix.to(device), storage, graphs)]
+        with beside:
+            return [Buffer.from_numpy(part).to(device) for part in parts]
 
     def placed(wanted: Iterable[Weight], storage: DType) -> dict[str, Buffer]:
-        buffers: dict[str, Buffer] = {}
+        found: dict[str, Buffer] = {}
         for weight in wanted:
             names = [one.name for one in weight.inputs(storage)]
-            buffers |= zip(names, _buffers(checkpoint, weight, storage, device), strict=True)
-        return buffers
+            found |= zip(names, buffers(weight, storage), strict=True)
+        return found
 
     encodings = Weight("encoder/position_encodings/encodings", (d.n_audio_ctx, d.n_audio_state))
     decoder = placed(weight_specs.decoder_weights(d), storage)
     return GPUWeights(
-        encodings=_buffers(checkpoint, encodings, dtype, device)[0],
+        encodings=buffers(encodings, dtype)[0],
         encoder=placed(weight_specs.encoder_weights(d), dtype),
         cross_kv=placed(weight_specs.cross_kv_weights(d), dtype),
         decoder=decoder,
@@ -83,18 +106,6 @@ def weight_bytes(d: Dimensions, dtype: DType, storage: DType) -> int:
     return sum(math.prod(map(int, one.shape)) * one.dtype.size_in_bytes for one in inputs)
 
 
-def _buffers(
-    checkpoint: Checkpoint, weight: Weight, storage: DType, device: Device
-) -> list[Buffer]:
-    """The weight as inputs of a graph: see `Weight.inputs`."""
-    if not weight.matrix:
-        return [on_device(_part(checkpoint, weight), DType.float32, device)]
-    if storage != DType.int8:
-        return [on_device(_part(checkpoint, weight), storage, device)]
-    values, scales = quantized(checkpoint, weight)
-    return [Buffer.from_numpy(values).to(device), Buffer.from_numpy(scales).to(device)]
-
-
 def quantized(checkpoint: Checkpoint, weight: Weight) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a matrix ``[outputs, inputs]``: int8, and float32 scales ``[outputs]``.
 
@@ -106,7 +117,7 @@ def quantized(checkpoint: Checkpoint, weight: Weight) -> tuple[np.ndarray, np.nd
     if saved.dtype == np.int8:
         factors = np.asarray(checkpoint.weights[f"{weight.name}_scale"], np.float32).reshape(-1)
         return np.array(saved[rows]), 1 / factors[rows]
-    values = np.array(_part(checkpoint, weight))
+    values = np.array(_rows(dense(checkpoint.weights, weight.name), weight))
     largest = np.maximum(values.max(axis=1), -values.min(axis=1))
     largest[largest == 0] = 127
     largest = np.maximum(largest, 127 / np.finfo(np.float32).max)  # the factor is finite
@@ -115,13 +126,30 @@ def quantized(checkpoint: Checkpoint, weight: Weight) -> tuple[np.ndarray, np.nd
     return np.rint(values, out=values).astype(np.int8), 1 / factors
 
 
-def _part(checkpoint: Checkpoint, weight: Weight) -> np.ndarray:
-    """The rows of a checkpoint's weight, in float32."""
-    values = dense(checkpoint.weights, weight.name)
-    values = values[weight.first : weight.first + weight.shape[0]]
-    if values.ndim == 3:
-        values = values.transpose(0, 2, 1)
-    return np.ascontiguousarray(values, np.float32).reshape(weight.shape)
+def _rows(values: np.ndarray, weight: Weight) -> np.ndarray:
+    """Those of a checkpoint's weight that a weight of a graph is."""
+    part = values[weight.first : weight.first + weight.shape[0]]
+    if part.ndim == 3:
+        part = part.transpose(0, 2, 1)
+    return np.ascontiguousarray(part).reshape(weight.shape)
+
+
+def _as_saved(checkpoint: Checkpoint, weight: Weight) -> Buffer:
+    """A matrix in the float type of its file, on the host; what is quantised there, in float32."""
+    saved = checkpoint.weights[weight.name]
+    kind = FILE_TYPES.get(saved.dtype, DType.int8)
+    if kind == DType.int8:
+        saved, kind = dense(checkpoint.weights, weight.name), DType.float32
+    return Buffer.from_numpy(np.array(_rows(saved, weight))).view(kind)
+
+
+def _cast(matrix: Buffer, dtype: DType, graphs: Mapping[str, LoadedGraph]) -> Buffer:
+    """A matrix on the device in another float type, rounded to the nearest."""
+    if matrix.dtype == dtype:
+        return matrix
+    whole = matrix.view(matrix.dtype, (1, *matrix.shape))
+    (made,) = graphs[f"cast_{matrix.dtype.name}"].execute(whole)
+    return made.view(dtype, matrix.shape)
 
 
 def on_device(values: np.ndarray, dtype: DType, device: Device) -> Buffer:

@@ -84,7 +84,7 @@ class Layers(Kernels):
         return self._norm(x, gamma, beta, self.floats(*x.shape))
 
     def cast(self, x: TensorValue) -> TensorValue:
-        """Float32 in the type of the products."""
+        """Another float type in that of the products."""
         return self.kernel("cast", {"x": x}, [self.tensor(*x.shape)])[0]
 
     def linear(

@@ -7,6 +7,7 @@ from max.graph import DeviceRef, Module
 
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.log_mel import add_log_mel
+from .casts import add_casts
 from .decoder import DecoderGraphs
 from .encoder import add_cross_kv, add_encoder
 from .layers import Layers
@@ -22,7 +23,7 @@ def build_module(
     hopper: bool = False,
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
-    ``advance``, ``attended``, ``probabilities`` and ``align``.
+    ``advance``, ``attended``, ``probabilities``, ``align``, and those of `add_casts`.
 
     Args:
         device: Where they run.
@@ -38,5 +39,6 @@ def build_module(
     add_encoder(module, layers, dimensions, signatures.encode)
     add_cross_kv(module, layers, dimensions, signatures.cross_kv)
     add_log_mel(module, device)
+    add_casts(module, layers)
     DecoderGraphs(module, device, api, dtype, storage, dimensions, hopper).add_all()
     return module
