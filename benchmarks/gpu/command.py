@@ -144,6 +144,7 @@ def _compile(place: Any, names: list[str]) -> None:
     from whisper_max_backend.engine.compile.session import Session
     from whisper_max_backend.engine.cpu.model import cpu_artifact
     from whisper_max_backend.engine.cpu.model_independent_graphs import common_artifact
+    from whisper_max_backend.engine.gpu.graphs.layers import THREADS
     from whisper_max_backend.engine.gpu.model import gpu_artifact
     from whisper_max_backend.engine.gpu.prebuild import specs
 
@@ -152,7 +153,7 @@ def _compile(place: Any, names: list[str]) -> None:
     wanted.append(product_artifact(place, DType.bfloat16, session, SIDE))
     wanted.append(products_artifact(place, DType.bfloat16, session))
     wanted += [
-        gpu_artifact(DIMENSIONS["miniature"], kind, place, session, hopper=False)
+        gpu_artifact(DIMENSIONS["miniature"], kind, place, session, THREADS)
         for kind in ("float32", "int8_float32")
     ]
     wanted += specs([DIMENSIONS[name] for name in names], place, session)

@@ -21,7 +21,7 @@ from compat_tests.support.randomness import rng
 from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
-from whisper_max_backend.engine.gpu.hopper import is_hopper
+from whisper_max_backend.engine.gpu.proofs import newest
 from whisper_max_backend.engine.gpu.weights import on_device
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -57,11 +57,11 @@ def shapes_for(device: Device) -> tuple[tuple[int, int], ...]:
 
 def products_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile: each product alone, and between norm, GELU and residual."""
-    shapes, hopper = shapes_for(device), is_hopper(device, dtype)
+    shapes, generation = shapes_for(device), newest(device, dtype)
 
     def build() -> Module:
         module = Module()
-        layers = Layers(DeviceRef.from_device(device), device.api, dtype, hopper=hopper)
+        layers = Layers(DeviceRef.from_device(device), device.api, dtype, generation=generation)
         for depth, columns in shapes:
             x, weight = layers.tensor("items", "rows", depth), layers.tensor(columns, depth)
             bias = layers.floats(columns)
@@ -79,7 +79,7 @@ def products_artifact(device: Device, dtype: DType, session: Session) -> Artifac
     return {
         "name": f"products-{device.api}-{dtype.name}",
         "build": build,
-        "key": {"dtype": dtype.name, "shapes": shapes, "hopper": hopper},
+        "key": {"dtype": dtype.name, "shapes": shapes, "generation": generation},
         "session": session,
         "about_seconds": 60,
     }

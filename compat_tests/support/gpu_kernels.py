@@ -17,7 +17,7 @@ from whisper_max_backend.engine.compile.artifacts import ArtifactSpec, compiled
 from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.weight_specs import Weight
-from whisper_max_backend.engine.gpu.hopper import is_hopper
+from whisper_max_backend.engine.gpu.proofs import newest
 from whisper_max_backend.engine.gpu.weights import on_device
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -45,10 +45,10 @@ class Check:
     error: float
 
 
-def build(device: DeviceRef, api: str, dtype: DType, hopper: bool) -> Module:
+def build(device: DeviceRef, api: str, dtype: DType, generation: int) -> Module:
     """A graph for each kernel, and for the products and the attention that are MAX's."""
     module = Module()
-    many, few = (Layers(device, api, dtype, which, hopper) for which in (False, True))
+    many, few = (Layers(device, api, dtype, which, generation) for which in (False, True))
     states = few.tensor("items", "queries", WIDTH)
 
     def add(
@@ -160,11 +160,11 @@ def _add_products(
 
 def kernels_artifact(device: Device, dtype: DType, session: Session) -> ArtifactSpec:
     """What `compiled` is to compile."""
-    hopper = is_hopper(device, dtype)
+    generation = newest(device, dtype)
     return {
         "name": f"kernels-{device.api}-{dtype.name}",
-        "build": lambda: build(DeviceRef.from_device(device), device.api, dtype, hopper),
-        "key": {"dtype": dtype.name, "kernels": 4, "hopper": hopper},
+        "build": lambda: build(DeviceRef.from_device(device), device.api, dtype, generation),
+        "key": {"dtype": dtype.name, "kernels": 4, "generation": generation},
         "session": session,
         "about_seconds": 120,
     }

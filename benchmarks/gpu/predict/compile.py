@@ -22,8 +22,8 @@ from whisper_max_backend.engine.gpu.graphs.decoder import DecoderGraphs
 from whisper_max_backend.engine.gpu.graphs.encoder import add_encoder
 from whisper_max_backend.engine.gpu.graphs.layers import Layers
 from whisper_max_backend.engine.gpu.graphs.signatures import Signatures
-from whisper_max_backend.engine.gpu.hopper import is_hopper
 from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
+from whisper_max_backend.engine.gpu.proofs import newest
 
 
 def main(target: str, size: str) -> None:
@@ -35,9 +35,9 @@ def main(target: str, size: str) -> None:
     d = dataclasses.replace(SIZES[size], n_audio_layer=1, n_text_layer=1)
     module = Module()
     encode = Signatures(d, dtype, dtype).encode
-    hopper = is_hopper(gpu, dtype)
-    add_encoder(module, Layers(device, gpu.api, dtype, hopper=hopper), d, encode)
-    decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d, hopper)
+    generation = newest(gpu, dtype)
+    add_encoder(module, Layers(device, gpu.api, dtype, generation=generation), d, encode)
+    decoder = DecoderGraphs(module, device, gpu.api, dtype, dtype, d, generation)
     decoder.add_step("step", decoder.many)
     decoder.add_step("step_few", decoder.few)
     Session([gpu]).compile(module, custom_extensions=[kernels_path()])

@@ -8,7 +8,8 @@ from math import ceil
 
 from benchmarks.gpu.predict.scheduler import Loop
 from whisper_max_backend.engine.checkpoint.dimensions import Dimensions
-from whisper_max_backend.engine.gpu.graphs.decoder import BLOCKS_PER_ROW, SPLITS
+from whisper_max_backend.engine.gpu.graphs.attention import SPLITS
+from whisper_max_backend.engine.gpu.graphs.decoder import BLOCKS_PER_ROW
 from whisper_max_backend.engine.gpu.graphs.layers import FEW_ROWS
 
 HALF = 2

@@ -15,7 +15,7 @@ from max.graph import BufferType, DeviceRef, Module, TensorType, ops
 from whisper_max_backend.engine.compile.artifacts import kernels_path
 from whisper_max_backend.engine.compile.cpu_target import apply_cpu_target
 from whisper_max_backend.engine.compile.session import Session
-from whisper_max_backend.engine.gpu.graphs.layers import Layers
+from whisper_max_backend.engine.gpu.graphs.layers import AMPERE, HOPPER, Layers
 from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
 from whisper_max_backend.engine.graphs.ops import new_graph
 
@@ -29,8 +29,8 @@ CONTEXT, FRAMES, SPLITS = 300, 300, 2
 def build(device: DeviceRef, api: str, dtype: DType) -> Module:
     """A graph for each epilogue of the products; other sizes than `WIDTH` are told at run time."""
     module = Module()
-    ampere, hopper = (Layers(device, api, dtype, hopper=which) for which in (False, True))
-    few, early = (Layers(device, api, dtype, few=True, hopper=which) for which in (False, True))
+    ampere, hopper = (Layers(device, api, dtype, generation=which) for which in (AMPERE, HOPPER))
+    few, early = (Layers(device, api, dtype, True, which) for which in (AMPERE, HOPPER))
     states, stream = few.tensor("items", "rows", WIDTH), few.floats("items", "rows", WIDTH)
     weight, bias = few.tensor(WIDTH, WIDTH), few.floats(WIDTH)
     for name, many in (("ampere", ampere), ("hopper", hopper)):

@@ -22,8 +22,8 @@ from .captured_graphs import CapturedGraphs
 from .decoder import GPUDecoder
 from .graphs.module import build_module
 from .graphs.signatures import Signatures
-from .hopper import uses_hopper
 from .log_mel import GPULogMel
+from .proofs import proven
 from .weights import gpu_weights, weight_bytes
 
 WINDOWS = 8
@@ -47,8 +47,8 @@ class GPUModel:
         dtype, storage = gpu_types(compute_type)
         check_memory(memory_needed(self.dimensions, compute_type), device)
         session = Session([device])
-        hopper = uses_hopper(device, dtype, session)
-        spec = gpu_artifact(self.dimensions, compute_type, device, session, hopper)
+        generation = proven(device, dtype, session)
+        spec = gpu_artifact(self.dimensions, compute_type, device, session, generation)
         artifact = compiled(**spec)
         self._graphs = session.init_all(artifact)
         self.weights = gpu_weights(checkpoint, dtype, storage, device, self._graphs)
@@ -108,19 +108,23 @@ class GPUModel:
 
 
 def gpu_artifact(
-    dimensions: Dimensions, compute_type: str, device: Device, session: Session, hopper: bool
+    dimensions: Dimensions, compute_type: str, device: Device, session: Session, generation: int
 ) -> ArtifactSpec:
     """What `compiled` is to compile: it serves every model of these dimensions.
 
-    `hopper` is whether products are those of Hopper GPUs (`hopper.uses_hopper`).
+    `generation` is that of the tensor cores (`proofs.proven`).
     """
     types = gpu_types(compute_type)
     return {
         "name": f"whisper-{device.api}-{compute_type}",
         "build": lambda: build_module(
-            DeviceRef.from_device(device), device.api, *types, dimensions, hopper
+            DeviceRef.from_device(device), device.api, *types, dimensions, generation
         ),
-        "key": {"compute_type": compute_type, "hopper": hopper, **dataclasses.asdict(dimensions)},
+        "key": {
+            "compute_type": compute_type,
+            "generation": generation,
+            **dataclasses.asdict(dimensions),
+        },
         "session": session,
         "about_seconds": 180,
     }

@@ -19,8 +19,9 @@ from ..checkpoint.dimensions import PUBLISHED, Dimensions
 from ..compile.artifacts import ArtifactSpec
 from ..compile.prebuild import put
 from ..compile.session import Session
-from .hopper import is_hopper, proof_artifact
+from .graphs.layers import THREADS
 from .model import gpu_artifact
+from .proofs import newest, proof_artifact
 
 COMPUTE_TYPES = ("bfloat16", "int8_bfloat16")
 """What models run in unless float32 is asked for."""
@@ -53,10 +54,11 @@ def specs(
     sizes: Sequence[Dimensions], device: driver.Device, session: Session
 ) -> list[ArtifactSpec]:
     """What a process with such a GPU asks for, to run models of some dimensions."""
-    hopper = is_hopper(device, DType.bfloat16)
-    found = [proof_artifact(device, DType.bfloat16, session)] if hopper else []
-    return found + [
-        gpu_artifact(dimensions, compute_type, device, session, hopper)
+    dtype = DType.bfloat16
+    generation = newest(device, dtype)
+    proofs = [] if generation == THREADS else [proof_artifact(device, dtype, session, generation)]
+    return proofs + [
+        gpu_artifact(dimensions, compute_type, device, session, generation)
         for compute_type in COMPUTE_TYPES
         for dimensions in sizes
     ]

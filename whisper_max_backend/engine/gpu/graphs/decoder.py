@@ -12,15 +12,14 @@ from max.graph.dim import DimLike
 from ...checkpoint.dimensions import Dimensions
 from ...graphs.ops import Values, new_graph
 from . import weight_specs
-from .layers import FEW_ROWS, Layers, repeated
+from .attention import cross_attention, self_attention
+from .layers import AMPERE, FEW_ROWS, Layers, repeated
 from .signatures import CHOICE, Signatures
 
 BLOCKS_PER_ROW = 16
 """That share out the vocabulary of a row among them (gpu/sample/top_k.mojo)."""
 PARTIAL_SUMS = 3 * BLOCKS_PER_ROW * 2
 """Numbers of a row: three partial log-sum-exps a block, each of two numbers."""
-SPLITS = 12
-"""Parts of a window's frames that are attended to at the same time, where queries are few."""
 
 
 class DecoderGraphs:
@@ -34,7 +33,7 @@ class DecoderGraphs:
         storage: What the matrices are kept in: `dtype`, or int8 with a scale for each output, which
             is widened as it is read.
         d: Dimensions of the model.
-        hopper: Whether products of many rows are Hopper's own (`Layers`).
+        generation: Of tensor cores, see `Layers`.
     """
 
     def __init__(
@@ -45,14 +44,14 @@ class DecoderGraphs:
         dtype: DType,
         storage: DType,
         d: Dimensions,
-        hopper: bool = False,
+        generation: int = AMPERE,
     ) -> None:
         self.module = module
         self.device = device
         self.storage = storage
         self.signatures = Signatures(d, dtype, storage)
-        self.many = Layers(device, api, dtype, hopper=hopper)
-        self.few = Layers(device, api, dtype, few=True, hopper=hopper)
+        self.many = Layers(device, api, dtype, generation=generation)
+        self.few = Layers(device, api, dtype, few=True, generation=generation)
         self.dimensions = d
         self.head_size = d.n_text_state // d.n_text_head
 
@@ -183,7 +182,6 @@ class DecoderGraphs:
         gamma, beta = self._weights(values, weight_specs.decoder_end(d))
         tokens, positions = values["tokens"].tensor, values["positions"].tensor
         x = layers.embedded(tokens, positions, encodings, *embeddings)
-        splits = SPLITS if layers.few else 1
         shared = ("slot_table", "positions", "windows", "cross_kv", "kv_cache")
 
         def layer(inputs: Sequence[Value], own: Sequence[TensorValue]) -> list[TensorValue]:
@@ -191,11 +189,6 @@ class DecoderGraphs:
             given = dict(zip(shared, others, strict=True))
             number, *rest = own
             parts = iter(rest)
-            how: dict[str, bool | int] = {
-                "head_size": self.head_size,
-                "tensor_cores": layers.tensor_cores,
-                "early": layers.early,
-            }
 
             def norm() -> Iterator[TensorValue]:
                 return islice(parts, 2)
@@ -204,38 +197,10 @@ class DecoderGraphs:
                 return islice(parts, 3 if self.storage == DType.int8 else 2)
 
             qkv = layers.normed_linear(x.tensor, *norm(), *linear())
-            result = layers.tensor("items", "queries", d.n_text_state)
-            (attended,) = layers.kernel(
-                "self_attention",
-                {
-                    "kv_cache": given["kv_cache"].buffer,
-                    "qkv": qkv,
-                    "slot_table": given["slot_table"].tensor,
-                    "positions": given["positions"].tensor,
-                    "layer": number,
-                },
-                [result],
-                group=new,
-                **how,
-            )
+            attended = self_attention(layers, self.head_size, given, qkv, number, new)
             x = layers.added(x, attended, *linear())
             queries = layers.normed_linear(x, *norm(), *linear())
-            split_sums = layers.floats(
-                splits, "items", "queries" if layers.few else 1, d.n_text_head, self.head_size + 2
-            )
-            attended, _ = layers.kernel(
-                "cross_attention",
-                {
-                    "queries": queries,
-                    "cross_kv": given["cross_kv"].tensor,
-                    "windows": given["windows"].tensor,
-                    "layer": number,
-                },
-                [result, split_sums],
-                group=FEW_ROWS,
-                splits=splits,
-                **how,
-            )
+            attended = cross_attention(layers, self.head_size, given, queries, number)
             x = layers.added(x, attended, *linear())
             hidden = layers.normed_linear(x, *norm(), *linear(), activate=True)
             return [layers.added(x, hidden, *linear()), queries]

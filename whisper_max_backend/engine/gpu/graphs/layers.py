@@ -13,8 +13,8 @@ from ...graphs.ops import Kernels, Values
 
 FEW_ROWS = 8
 """Rows that share one reading of the weights (gpu/linear/few_rows_simt.mojo)."""
-AMPERE, HOPPER = 8, 9
-"""Generations of NVIDIA's tensor cores (gpu/linear/layer.mojo)."""
+THREADS, AMPERE, HOPPER = 0, 8, 9
+"""What multiplies: no tensor cores, or a generation of NVIDIA's (gpu/linear/layer.mojo)."""
 _FLASH = {
     ("cuda", DType.bfloat16),
 }
@@ -33,8 +33,8 @@ class Layers(Kernels):
         dtype: What it computes in.
         few: Whether products are for few rows, so that reading the weights takes the time. On a
             CPU the kernel for few rows makes all products: MAX's takes minutes to compile.
-        hopper: Whether products of many rows are those that Hopper GPUs alone can make, and the
-            kernels of few rows begin early (gpu/launch.mojo).
+        generation: The newest of tensor cores that may be used, which an NVIDIA GPU does for the
+            half types. On `HOPPER`, kernels of few rows begin early, too (gpu/launch.mojo).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Layers(Kernels):
         api: str,
         dtype: DType,
         few: bool = False,
-        hopper: bool = False,
+        generation: int = AMPERE,
     ) -> None:
         super().__init__(device)
         self.api = api
@@ -52,9 +52,9 @@ class Layers(Kernels):
         # MAX's products of half types (26.7) gave an encoder's first rows wrong on an H200, though
         # each is right alone; and compiling them takes most of ten minutes.
         half = api == "cuda" and dtype != DType.float32
-        self.tensor_cores = (HOPPER if hopper else AMPERE) if half else 0
+        self.tensor_cores = generation if half else THREADS
         self.own_products = few or api == "cpu" or half
-        self.early = few and half and hopper
+        self.early = few and self.tensor_cores == HOPPER
 
     @property
     def flash(self) -> bool:

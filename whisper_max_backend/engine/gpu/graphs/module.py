@@ -10,7 +10,7 @@ from ...graphs.log_mel import add_log_mel
 from .casts import add_casts
 from .decoder import DecoderGraphs
 from .encoder import add_cross_kv, add_encoder
-from .layers import Layers
+from .layers import AMPERE, Layers
 from .signatures import Signatures
 
 
@@ -20,7 +20,7 @@ def build_module(
     dtype: DType,
     storage: DType,
     dimensions: Dimensions,
-    hopper: bool = False,
+    generation: int = AMPERE,
 ) -> Module:
     """The graphs ``log_mel``, ``encode``, ``cross_kv``, ``prefill``, ``step``, ``step_few``,
     ``advance``, ``attended``, ``probabilities``, ``align``, and those of `add_casts`.
@@ -31,14 +31,14 @@ def build_module(
         dtype: What they compute in.
         storage: What the decoder keeps its matrices in: `dtype`, or int8.
         dimensions: Of the model.
-        hopper: Whether products of many rows are Hopper's own (`Layers`).
+        generation: Of tensor cores, see `Layers`.
     """
     module = Module()
-    layers = Layers(device, api, dtype, hopper=hopper)
+    layers = Layers(device, api, dtype, generation=generation)
     signatures = Signatures(dimensions, dtype, storage)
     add_encoder(module, layers, dimensions, signatures.encode)
     add_cross_kv(module, layers, dimensions, signatures.cross_kv)
     add_log_mel(module, device)
     add_casts(module, layers)
-    DecoderGraphs(module, device, api, dtype, storage, dimensions, hopper).add_all()
+    DecoderGraphs(module, device, api, dtype, storage, dimensions, generation).add_all()
     return module
