@@ -1,4 +1,4 @@
-"""``python -m compat_tests.support.gpu_target sm_90 int8``: compiles for a GPU that is not there.
+"""``python -m compat_tests.support.gpu_target sm_89 int8``: compiles for a GPU that is not there.
 
 MAX takes a pretended GPU for real from the start of a process only, so tests run this beside them.
 What is made of MAX's own products and attention is left out, for it takes minutes to compile:
@@ -22,12 +22,13 @@ from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.graphs.decoder import DecoderGraphs
 from whisper_max_backend.engine.gpu.graphs.module import build_module
 from whisper_max_backend.engine.gpu.prebuild import pretend_gpu
+from whisper_max_backend.engine.gpu.proofs import newest, proof_module
 from whisper_max_backend.engine.graphs.log_mel import add_log_mel
 
 DIMENSIONS = Dimensions(80, 1500, 128, 2, 1, 2000, 448, 128, 2, 1)
 
 
-def build(device: DeviceRef, api: str, kept: Sequence[DType]) -> Module:
+def steps(device: DeviceRef, api: str, kept: Sequence[DType]) -> Module:
     """A decoder step of each type of weights, probabilities and log-mel features."""
     module = Module()
     for storage in kept:
@@ -39,7 +40,10 @@ def build(device: DeviceRef, api: str, kept: Sequence[DType]) -> Module:
 
 
 def main(target: str, *kept: str) -> None:
-    """Compiles for `target`, with weights of some types, and tells what was compiled."""
+    """Compiles for `target`, and tells what was compiled.
+
+    It is steps with weights of some types, or where none is named, what the GPU has to prove.
+    """
     pretend_gpu(target)
     apply_cpu_target()
     gpu = driver.Accelerator()
@@ -48,7 +52,10 @@ def main(target: str, *kept: str) -> None:
     for dtype in (DType.float32, DType.float16, DType.bfloat16):
         for storage in (dtype, DType.int8):  # all graphs can be made, at least
             build_module(device, gpu.api, dtype, storage, DIMENSIONS)
-    module = build(device, gpu.api, [DType[name] for name in kept])
+    if kept:
+        module = steps(device, gpu.api, [DType[name] for name in kept])
+    else:
+        module = proof_module(device, gpu.api, DType.bfloat16, newest(gpu, DType.bfloat16))
     compiled = session.compile(module, custom_extensions=[kernels_path()])
     print(" ".join(sorted(session.init_all(compiled))), flush=True)
     os._exit(0)  # MAX's compiler threads now and then abort a process that ends the usual way

@@ -21,7 +21,7 @@ from ..compile.session import LoadedGraph, Session
 from ..graphs.ops import new_graph
 from ..state.device_locks import locks_of
 from .graphs.attention import cross_attention, self_attention
-from .graphs.layers import AMPERE, HOPPER, THREADS, Layers
+from .graphs.layers import AMPERE, FEW_ROWS, HOPPER, THREADS, Layers
 from .weights import on_device
 
 SHAPES = ((1500, 384, 2816), (200, 328, 270), (20, 328, 270), (5, 328, 270))
@@ -168,32 +168,31 @@ def _agree(made: Sequence[Buffer], tolerance: float) -> bool:
 
 
 def proof_artifact(device: Device, dtype: DType, session: Session, generation: int) -> ArtifactSpec:
-    """What `compiled` is to compile for a device: every proof up to a generation."""
-    place = DeviceRef.from_device(device)
-
-    def layers(generation: int, few: bool = False) -> Layers:
-        return Layers(place, device.api, dtype, few, generation)
-
-    def build() -> Module:
-        module = Module()
-        _add_products(module, "products", [layers(THREADS), layers(AMPERE)])
-        few = [layers(kind, few=True) for kind in (THREADS, AMPERE)]
-        _add_steps(module, few)
-        _add_attention(module, "attention_of_steps", few, new=1)
-        many = [layers(kind) for kind in (THREADS, AMPERE)]
-        _add_attention(module, "attention_of_prompts", many, new=8)
-        if generation == HOPPER:
-            _add_products(module, "warpgroups", [layers(AMPERE), layers(HOPPER)])
-            _add_chains(module, [layers(kind, few=True) for kind in (AMPERE, HOPPER)])
-        return module
-
+    """What `compiled` is to compile for a device: see `proof_module`."""
     return {
         "name": f"proofs-{device.api}-{dtype.name}",
-        "build": build,
+        "build": lambda: proof_module(DeviceRef.from_device(device), device.api, dtype, generation),
         "key": {"dtype": dtype.name, "generation": generation},
         "session": session,
         "about_seconds": 60,
     }
+
+
+def proof_module(device: DeviceRef, api: str, dtype: DType, generation: int) -> Module:
+    """The graphs of every proof up to a generation."""
+    module = Module()
+    few, many = (
+        {kind: Layers(device, api, dtype, which, kind) for kind in (THREADS, AMPERE, HOPPER)}
+        for which in (True, False)
+    )
+    _add_products(module, "products", [many[THREADS], many[AMPERE]])
+    _add_steps(module, [few[THREADS], few[AMPERE]])
+    _add_attention(module, "attention_of_steps", [few[THREADS], few[AMPERE]], new=1)
+    _add_attention(module, "attention_of_prompts", [many[THREADS], many[AMPERE]], new=FEW_ROWS)
+    if generation == HOPPER:
+        _add_products(module, "warpgroups", [many[AMPERE], many[HOPPER]])
+        _add_chains(module, [few[AMPERE], few[HOPPER]])
+    return module
 
 
 def _add_products(module: Module, name: str, kinds: Sequence[Layers]) -> None:

@@ -1,9 +1,10 @@
 """Attention of the decoder on the tensor cores of NVIDIA's GPUs, in the half types.
 
-Each warp of a block goes through keys of its own, 16 at a time, with scores and sums in registers; only in the end do the warps of a block add
-up what they found. A product's left side has 16 rows, and there are up to 8 queries. Where values
-are weighed, the other 8 rows are what rounding to the half type has left of the weights, which
-makes these as good as exact. Which 16 inputs a product takes is told in `../linear/few_rows_mma.mojo`.
+Each warp of a block goes through keys of its own, 16 at a time, with scores and sums in registers;
+only in the end do the warps of a block add up what they found. A product's left side has 16 rows,
+and there are up to 8 queries. Where values are weighed, the other 8 rows are what rounding to the
+half type has left of the weights, which makes these as good as exact. Which 16 inputs a product
+takes is told in `../linear/few_rows_mma.mojo`.
 
 Source: PTX ISA, fragments of mma.m16n8k16.
 """
