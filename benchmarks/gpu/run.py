@@ -26,7 +26,9 @@ from benchmarks.machine import slug
 from benchmarks.record import ROOT, begin, read
 from compat_tests.support.gpu_kernels import TOLERANCES, check_kernels
 from compat_tests.support.models import model_directory
+from whisper_max_backend.engine.compile.session import Session
 from whisper_max_backend.engine.gpu.decoder import GPUDecoder
+from whisper_max_backend.engine.gpu.proofs import proven
 
 SIDE = 8192
 """Of the square matrices that the matrix rate is measured with."""
@@ -110,6 +112,8 @@ class Run:
         return not self.failed
 
     def _products(self) -> None:
+        self.kept["tensor_cores"] = proven(self.place, self.dtype, Session([self.place]))
+        self._write()
         for proof in prove_products(self.place, self.dtype, 3 if self._small else 50):
             held = good(proof, self.dtype)
             self.failed |= not held

@@ -145,6 +145,7 @@ struct DecoderPass[storage: DType, kv_type: DType, cache_type: DType](Movable):
                     self.embeddings,
                     Int(tokens[place]),
                     encodings.offset((position + place % length) * width),
+                    own.strips.signs,
                     x.slice(row * width, width),
                 )
 

@@ -54,8 +54,8 @@ struct Embeddings[storage: DType](ImplicitlyCopyable):
 
 def embed[
     storage: DType
-](embeddings: Embeddings[storage], token: Int, encoding: FloatView, x: FloatView):
-    """`x = E[token] + encoding`, the token's column of the panels."""
+](embeddings: Embeddings[storage], token: Int, encoding: FloatView, signs: FloatView, x: FloatView):
+    """`x = E[token] + encoding`, the token's column of the panels; `signs` as of `rotate`."""
     var panel = embeddings.matrix.panel(token // PANEL)
     var depth = embeddings.matrix.depth
     var lane = token % PANEL
@@ -64,7 +64,7 @@ def embed[
         var values = panel.offset(HEADER).bitcast[DType.int8]()
         for k in range(depth):
             x[k] = values[cell[storage](k, lane)].cast[F32]() * scale
-        rotate_back(x, depth)
+        rotate_back(x, signs.slice(0, depth))
         for k in range(depth):
             x[k] = (x[k] + embeddings.centre[k]) * embeddings.inverses[k] + encoding[k]
     else:

@@ -11,7 +11,7 @@ from ..common.simd import F32, LANES
 from ..common.views import Address, ByteView, FloatView, View, first
 from .pack_panels import clear_column, pack_column, quantize_column
 from .panels import PANEL, panel_bytes
-from .rotation import rotate
+from .rotation import choose_signs, rotate
 from .threads import parallel
 
 comptime PACKED_ROWS = 64
@@ -58,6 +58,8 @@ def pack_rotated[
 ):
     """The same to int8, which needs a whole column at once."""
     var column = FloatView.allocate(inputs)
+    var signs = FloatView.allocate(inputs)
+    choose_signs(signs)
     var factors = columns.slice(0, inputs)
     var centre = columns.slice(inputs, inputs)
     var whole = inputs // LANES * LANES
@@ -71,11 +73,12 @@ def pack_rotated[
                 column.store(k, x.fma(factors.load[LANES](k), -centre.load[LANES](k)))
             for k in range(whole, inputs):
                 column[k] = row[k].cast[F32]() * scale[n] * factors[k] - centre[k]
-            rotate(column, inputs, column)
+            rotate(column, signs, column)
             quantize_column(column, inputs, panel, lane)
         else:
             clear_column[DType.int8](inputs, panel, lane)
     column.free()
+    signs.free()
 
 
 struct Source(ImplicitlyCopyable):

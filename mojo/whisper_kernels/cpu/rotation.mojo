@@ -9,89 +9,99 @@ after some signs are changed, so that the numbers of a row do not add up where t
 Source: Ashkboos et al., "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", 2024.
 """
 
-from std.math import iota, sqrt
-from std.memory import bitcast
+from std.collections import Array
+from std.math import sqrt
+from std.sys.info import CompilationTarget
 
 from ..common.simd import F32, LANES
 from ..common.views import FloatView, View
 
 comptime APART = 16
 """The numbers that are mixed lie so far apart, or a multiple of it: whole vectors are added."""
+comptime LEVELS = 3 if CompilationTarget.has_avx2() and LANES < 16 else 4
+"""Of a block that are made at once: registers hold two to that power of vectors, and some more."""
 
 
-def rotate[dtype: DType](row: View[dtype], count: Int, rotated: FloatView):
-    """`rotated = row` times the matrix; both may be the same.
+def rotate[dtype: DType](row: View[dtype], signs: FloatView, rotated: FloatView):
+    """`rotated = row` times the matrix; both may be the same. `signs` are as many as the numbers.
 
     A row is a sequence of blocks, each as long as a power of two may be in what is left of it.
     Fewer than two times `APART` numbers at the end stay as they are.
     """
-    var whole = count // (2 * APART) * (2 * APART)
-    for k in range(0, whole, LANES):
-        rotated.store(k, with_signs(row.load[LANES](k).cast[F32](), k))
-    for k in range(whole, count):
+    for k in range(mix[signed=True](row, signs, rotated), signs.count):
         rotated[k] = row[k].cast[F32]()
-    mix(rotated, count)
 
 
-def rotate_back(row: FloatView, count: Int):
+def rotate_back(row: FloatView, signs: FloatView):
     """The inverse, in place."""
-    mix(row, count)
-    for k in range(0, count // (2 * APART) * (2 * APART), LANES):
-        row.store(k, with_signs(row.load[LANES](k), k))
+    for k in range(0, mix[signed=False](row, signs, row), LANES):
+        row.store(k, row.load[LANES](k) * signs.load[LANES](k))
 
 
-def mix(row: FloatView, count: Int):
-    """Every block times Hadamard's matrix, which is its own inverse."""
+def choose_signs(signs: FloatView):
+    """1 or -1 for each number of a row, by the bits of a hash."""
+    for start in range(0, signs.count, APART):
+        var hash = UInt32(start // APART + 1) * 0x9E3779B9
+        hash = (hash ^ (hash >> 15)) * 0x85EBCA6B
+        hash ^= hash >> 13
+        for i in range(min(APART, signs.count - start)):
+            signs[start + i] = 1 - 2 * Float32((hash >> UInt32(i)) & 1)
+
+
+def mix[
+    dtype: DType, //, signed: Bool
+](row: View[dtype], signs: FloatView, mixed: FloatView) -> Int:
+    """Every block times Hadamard's matrix, which is its own inverse, after its numbers are `signed`
+    or as they are; returns how many numbers there are in blocks."""
+    var count = signs.count
     var start = 0
     while count - start >= 2 * APART:
-        var size = 2 * APART
-        while start + 2 * size <= count:
-            size *= 2
-        var block = row.slice(start, size)
-        var step = size // 2
-        var factor = 1 / sqrt(Float32(size // APART))
-        while step > APART:
-            add_and_subtract_twice(block, size, step, factor)
-            factor = 1
-            step //= 4
-        if step == APART:
-            add_and_subtract(block, size, step, factor)
-        start += size
+        var levels = 1
+        while start + (4 * APART << (levels - 1)) <= count:
+            levels += 1
+        var block = mixed.slice(start, APART << levels)
+        var own_signs = signs.offset(start)
+        var factor = 1 / sqrt(Float32(1 << levels))
+        var made = min(levels, LEVELS)
+        comptime for some in range(1, LEVELS + 1):
+            if made == some:
+                add_and_subtract[some, signed](row.offset(start), own_signs, factor, levels, block)
+        while levels > made:
+            levels -= made
+            made = min(levels, LEVELS)
+            comptime for some in range(1, LEVELS + 1):
+                if made == some:
+                    add_and_subtract[some, False](block, own_signs, 1, levels, block)
+        start += block.count
+    return start
 
 
 @always_inline
-def add_and_subtract(block: FloatView, size: Int, step: Int, factor: Float32):
-    """Sums and differences of all numbers that are `step` apart, times `factor`."""
-    for pair in range(0, size, 2 * step):
-        for k in range(pair, pair + step, LANES):
-            var a = block.load[LANES](k) * factor
-            var b = block.load[LANES](k + step) * factor
-            block.store(k, a + b)
-            block.store(k + step, a - b)
+def add_and_subtract[
+    dtype: DType, //, some: Int, signed: Bool
+](x: View[dtype], signs: FloatView, factor: Float32, levels: Int, block: FloatView):
+    """The next ones, `some`, of the `levels` that are left of a block, from `factor` times x.
 
-
-@always_inline
-def add_and_subtract_twice(block: FloatView, size: Int, step: Int, factor: Float32):
-    """The same for `step`, then, without the factor, for half of it; each number is read once."""
-    var half = step // 2
-    for pair in range(0, size, 2 * step):
-        for k in range(pair, pair + half, LANES):
-            var a = block.load[LANES](k) * factor
-            var b = block.load[LANES](k + half) * factor
-            var c = block.load[LANES](k + step) * factor
-            var d = block.load[LANES](k + step + half) * factor
-            block.store(k, (a + c) + (b + d))
-            block.store(k + half, (a + c) - (b + d))
-            block.store(k + step, (a - c) + (b - d))
-            block.store(k + step + half, (a - c) - (b - d))
-
-
-@always_inline
-def with_signs(x: SIMD[F32, LANES], start: Int) -> SIMD[F32, LANES]:
-    """Numbers of a row from `start` on, some of them times -1: those for which a hash has a bit."""
-    var hash = UInt32(start // APART + 1) * 0x9E3779B9
-    hash = (hash ^ (hash >> 15)) * 0x85EBCA6B
-    hash ^= hash >> 13
-    var lanes = iota[DType.uint32, LANES](UInt32(start % APART))
-    var bits = (SIMD[DType.uint32, LANES](hash) >> lanes) << 31
-    return bitcast[F32, LANES](bitcast[DType.uint32, LANES](x) ^ bits)
+    Each level makes sums and differences of all numbers that are half as far apart as those of the
+    level before. Numbers are read and written once for all of them.
+    """
+    comptime ways = 1 << some
+    var apart = APART << (levels - some)
+    for first in range(0, block.count, ways * apart):
+        for k in range(first, first + apart, LANES):
+            var values = Array[SIMD[F32, LANES], ways](fill=SIMD[F32, LANES](0))
+            comptime for i in range(ways):
+                var place = k + i * apart
+                values[i] = x.load[LANES](place).cast[F32]() * factor
+                comptime if signed:
+                    values[i] *= signs.load[LANES](place)
+            comptime for level in range(some):
+                comptime between = ways >> (level + 1)
+                comptime for i in range(ways):
+                    comptime if i & between == 0:
+                        var a = values[i]
+                        var b = values[i + between]
+                        values[i] = a + b
+                        values[i + between] = a - b
+            comptime for i in range(ways):
+                block.store(k + i * apart, values[i])

@@ -22,7 +22,7 @@ from .amx.strips import quantize_tile_row, round_tile_row, split_tile_row
 from .norm import normalize
 from .panels import PANEL, Rows, padded_depth
 from .quantize import FINE_LEAST, FINE_STEPS, HALF_BYTE, RowQuantizer
-from .rotation import rotate
+from .rotation import choose_signs, rotate
 from .target import DOTS, GROUP, INTEGER, STRIP_ROWS, TILE_ROWS, WORD, paired, tiled
 from .weight_reader import Norm
 
@@ -76,6 +76,8 @@ struct Strips[storage: DType]:
     """Room for the rows of a strip, as floats."""
     var rotated: FloatView
     """Room for a row, if rows are rotated."""
+    var signs: FloatView
+    """Of the numbers of such a row."""
     var planes: Int
     """Rows of bytes that each row becomes, high bytes first: 1 or 2."""
     var rows: Int
@@ -110,7 +112,10 @@ struct Strips[storage: DType]:
             self.shifts[i] = 0
         self.corner = FloatView.allocate(2 * Self.block_rows * PANEL)
         self.lines = FloatView.allocate(Self.rows_each * align_up(most_depth, LANES))
-        self.rotated = FloatView.allocate(most_depth if for_weights and Self.quantized else 0)
+        var turned = most_depth if for_weights and Self.quantized else 0
+        self.rotated = FloatView.allocate(turned)
+        self.signs = FloatView.allocate(turned)
+        choose_signs(self.signs)
         self.rows = 0
         self.depth = 0
 
@@ -122,6 +127,7 @@ struct Strips[storage: DType]:
         self.corner.free()
         self.lines.free()
         self.rotated.free()
+        self.signs.free()
 
     @always_inline
     def strip(self, first_row: Int) -> ByteView:
@@ -223,7 +229,7 @@ struct Strips[storage: DType]:
             pair_row(row, self.depth, scale, strip.offset(4 * index), self.height(start))
         else:
             if self.rotated.count > 0:
-                rotate(row, self.depth, self.rotated)
+                rotate(row, self.signs.slice(0, self.depth), self.rotated)
                 self.quantize(self.rotated, strip, start, index, scale)
             else:
                 self.quantize(row, strip, start, index, scale)

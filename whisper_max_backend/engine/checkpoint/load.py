@@ -53,6 +53,11 @@ class Checkpoint:
         return dataclasses.replace(self, weights=copies)
 
 
+def is_model_path(path: str) -> bool:
+    """Whether a path is what `load_checkpoint` opens: a directory, or a .pt file."""
+    return os.path.isdir(path) or (path.endswith(".pt") and os.path.isfile(path))
+
+
 def load_checkpoint(
     path: str | os.PathLike[str], files: Mapping[str, Any] | None = None
 ) -> Checkpoint:
