@@ -19,7 +19,7 @@ from ..common.views import FloatView, View
 comptime APART = 16
 """The numbers that are mixed lie so far apart, or a multiple of it: whole vectors are added."""
 comptime LEVELS = 3 if CompilationTarget.has_avx2() and LANES < 16 else 4
-"""Of a block that are made at once: registers hold two to that power of vectors, and some more."""
+"""Levels of a block that are made at once: registers hold two to that power of vectors."""
 
 
 def rotate[dtype: DType](row: View[dtype], signs: FloatView, rotated: FloatView):
@@ -51,13 +51,13 @@ def choose_signs(signs: FloatView):
 def mix[
     dtype: DType, //, signed: Bool
 ](row: View[dtype], signs: FloatView, mixed: FloatView) -> Int:
-    """Every block times Hadamard's matrix, which is its own inverse, after its numbers are `signed`
-    or as they are; returns how many numbers there are in blocks."""
+    """`mixed`: each block of a row times Hadamard's matrix, which is its own inverse. If `signed`,
+    the row's numbers get their signs before. Returns how many numbers are in blocks."""
     var count = signs.count
     var start = 0
     while count - start >= 2 * APART:
         var levels = 1
-        while start + (4 * APART << (levels - 1)) <= count:
+        while start + (2 * APART << levels) <= count:
             levels += 1
         var block = mixed.slice(start, APART << levels)
         var own_signs = signs.offset(start)
@@ -80,10 +80,10 @@ def mix[
 def add_and_subtract[
     dtype: DType, //, some: Int, signed: Bool
 ](x: View[dtype], signs: FloatView, factor: Float32, levels: Int, block: FloatView):
-    """The next ones, `some`, of the `levels` that are left of a block, from `factor` times x.
+    """Makes the next `some` of a block's `levels` that are left, from `factor` times x.
 
-    Each level makes sums and differences of all numbers that are half as far apart as those of the
-    level before. Numbers are read and written once for all of them.
+    A level makes sums and differences of numbers that are half as far apart as those of the level
+    before. Each number is read and written once for all of these levels.
     """
     comptime ways = 1 << some
     var apart = APART << (levels - some)

@@ -55,7 +55,7 @@ class Checkpoint:
 
 def is_model_path(path: str) -> bool:
     """Whether a path is what `load_checkpoint` opens: a directory, or a .pt file."""
-    return os.path.isdir(path) or (path.endswith(".pt") and os.path.isfile(path))
+    return os.path.isdir(path) or _is_pt_file(path)
 
 
 def load_checkpoint(
@@ -70,7 +70,7 @@ def load_checkpoint(
     absent, damaged or not of a Whisper model, and TypeError where `files` is no mapping.
     """
     path = os.fspath(path)
-    if files is None and path.endswith(".pt") and os.path.isfile(path):
+    if files is None and _is_pt_file(path):
         folder, name = os.path.split(path)
         source = Files(folder or ".")
         return _finish(_read_openai(source, name), path, source)
@@ -123,6 +123,10 @@ def dense(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         inverse = inverse.reshape(-1, *[1] * (values.ndim - 1))
     product: np.ndarray = np.multiply(values, inverse, dtype=np.float32)
     return product
+
+
+def _is_pt_file(path: str) -> bool:
+    return path.endswith(".pt") and os.path.isfile(path)
 
 
 def _finish(contents: Contents, path: str, source: Files) -> Checkpoint:

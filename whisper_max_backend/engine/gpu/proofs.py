@@ -94,21 +94,19 @@ def products_agree(graph: LoadedGraph, device: Device, dtype: DType) -> bool:
 
 
 def steps_agree(graph: LoadedGraph, device: Device, dtype: DType) -> bool:
-    """Whether both kinds of kernels make the same of few rows, also with weights of int8."""
+    """Whether both kinds of kernels make the same feed-forward of few rows, also in int8."""
     draw = _drawing(device)
     random = np.random.default_rng(1)
+    # They are drawn once: a load should not wait for many millions of random numbers.
+    matrices = [
+        draw(shape, dtype, WIDTH**-0.5) for shape in ((4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH))
+    ]
+    integers = [random.integers(-128, 128, one.shape, np.int8) for one in matrices]
+    scales = [np.full(len(one), WIDTH**-0.5 / 74, np.float32) for one in integers]
+    quantized = [Buffer.from_numpy(array).to(device) for array in (*integers, *scales)]
     for _ in range(REPEATS):
-        matrices = [
-            draw(shape, dtype, WIDTH**-0.5) for shape in ((4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH))
-        ]
-        integers = [random.integers(-128, 128, matrix.shape).astype(np.int8) for matrix in matrices]
-        scales = [np.full(len(one), WIDTH**-0.5 / 74, np.float32) for one in integers]
-        made = graph.execute(
-            draw((1, ROWS, WIDTH)),
-            draw((4 * WIDTH,)),
-            *matrices,
-            *(Buffer.from_numpy(array).to(device) for array in (*integers, *scales)),
-        )
+        vectors = draw((1, ROWS, WIDTH)), draw((4 * WIDTH,))
+        made = graph.execute(*vectors, *matrices, *quantized)
         if not _agree(made, HALF_TOLERANCE):
             return False
     return True
@@ -204,7 +202,7 @@ def _add_products(module: Module, name: str, kinds: Sequence[Layers]) -> None:
 
 
 def _add_steps(module: Module, kinds: Sequence[Layers]) -> None:
-    """What a layer does to its residual in the end, with both kinds of weights."""
+    """The feed-forward of a layer, with float and with int8 weights."""
     one, wide = kinds[0], 4 * WIDTH
     shapes = ((wide, WIDTH), (WIDTH, wide))
     inputs = [

@@ -1,4 +1,4 @@
-"""Matrices of a file into the type that they are multiplied in: a device does it in no time."""
+"""Casts the matrices of a file to the type that they are multiplied in."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class Layers(Kernels):
         dtype: What it computes in.
         few: Whether products are for few rows, so that reading the weights takes the time. On a
             CPU the kernel for few rows makes all products: MAX's takes minutes to compile.
-        generation: The newest of tensor cores that may be used, which an NVIDIA GPU does for the
-            half types. On `HOPPER`, kernels of few rows begin early, too (gpu/launch.mojo).
+        generation: The newest generation of tensor cores that may be used. NVIDIA GPUs use them
+            for the half types. With `HOPPER`, kernels of few rows begin early (gpu/launch.mojo).
     """
 
     def __init__(
